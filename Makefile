@@ -1,0 +1,44 @@
+# make train, make test: each sets up .venv by itself the first time. `make help` lists the rest.
+
+ACCELERATOR ?= $(if $(shell nvidia-smi -L 2>/dev/null | grep '^GPU'),cuda12,cpu)
+PRESET ?= $(if $(filter cpu,$(ACCELERATOR)),cpu,paper)
+WORKDIR ?= runs/cheetah_run_$(PRESET)
+BIN := .venv/bin
+export PYTHON
+
+# XLA on the CPU allocates large arrays with malloc, and glibc hands each one back to the kernel when it is freed, only to
+# fault it in again page by page. These keep the memory and ask for huge pages. glibc reads them before Python starts.
+FAST_MALLOC := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_TOP_PAD_=1073741824 \
+	MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184
+
+.PHONY: help setup train test check locks clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@echo "variables: PYTHON ACCELERATOR=cpu|cuda12 PRESET WORKDIR MINUTES ARGS"
+
+setup: ## .venv with the locked versions; at once when nothing changed
+	@launch/setup.sh $(ACCELERATOR)
+
+train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
+	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
+		--workdir=$(WORKDIR) $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
+
+test: setup ## the tests, on the CPU; ARGS="-n 2 --dist loadfile" uses two processes
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## lint, format, types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+locks: setup ## launch/locks from pyproject.toml; ARGS=--upgrade takes newer versions
+	for python in 3.11 3.12; do for extra in dev cuda12; do \
+		lock=launch/locks/py$$(echo $$python | tr -d .)$$(test $$extra = dev || echo -$$extra).txt; \
+		$(BIN)/uv pip compile --quiet --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links \
+			--custom-compile-command "make locks" --python-version $$python --extra dev --extra $$extra $(ARGS) \
+			pyproject.toml -o $$lock || exit; \
+	done; done
+
+clean: ## removes .venv and the caches; keeps runs/
+	rm -rf .venv .jax_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

@@ -1,0 +1,163 @@
+"""Trains PlaNet (Hafner et al. 2019, Algorithm 1): collect an episode by planning, fit the model, again.
+
+    python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,cpu --workdir=runs/a
+
+The same command in the same folder resumes. Settings: --config.key=value; see config.py.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.planet import parts
+from wmjax import envs, replay
+from wmjax.agents.mpc import make_random_actor
+from wmjax.run import checkpoint, workdir
+from wmjax.run import main as mains
+from wmjax.run.collect import make_act, play_episodes
+from wmjax.run.finite import check_finite
+from wmjax.run.metrics import MetricsWriter
+from wmjax.run.progress import Progress
+from wmjax.run.report import write_report
+from wmjax.run.timers import Timers
+from wmjax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+MINUTES = flags.DEFINE_float("minutes", None, "stop in order after this many minutes")
+
+
+def main(argv):
+    mains.parse_flags(argv)
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise UsageError("give --config=experiments/planet/config.py:<task>,<preset> and --workdir=DIR")
+    mains.use_compilation_cache()
+    chosen = parts.settings(CONFIG.value)
+    train, evaluation = chosen.train, chosen.evaluation
+    folder = pathlib.Path(WORKDIR.value)
+
+    # Everything that can be refused is made before the folder is touched.
+    env = envs.make(chosen.task, train.num_envs, chosen.seed, **chosen.env)
+    eval_env = parts.make_evaluation_env(chosen)
+    agent = parts.make_agent(chosen, env.spec)
+    random_actor = make_random_actor(env.spec.action)
+    example, _ = env.reset(), eval_env.reset()
+    capacity = train.replay_rows // train.num_envs
+    print(f"replay: {capacity} rows for {train.num_envs} environments, {replay.nbytes(capacity, example) / 1e9:.2f} GB")
+    memory = replay.init(capacity, train.num_envs, example)
+    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
+    workdir.open_workdir(folder, CONFIG.value.to_dict())
+
+    updates_per_phase = train.updates_per_episode * train.num_envs
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_phase(state, memory, key):
+        def update(state, key):
+            sample_key, update_key = jax.random.split(key)
+            return agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
+
+        return jax.lax.scan(update, state, jax.random.split(key, updates_per_phase))
+
+    extend = jax.jit(replay.extend, donate_argnums=0)
+    act = make_act(agent.actor, explore=True)
+    act_greedily = make_act(agent.actor, explore=False)
+    act_randomly = make_act(random_actor, explore=True)
+    root_key = jax.random.key(chosen.seed)
+    init_key, collect_key, train_key, eval_key = jax.random.split(root_key, 4)
+
+    # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
+    learner = jax.jit(agent.learner.init)(init_key)
+    counters = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=0, minutes=0.0)
+    predict = parts.make_predict(agent, env.spec)
+    template = dict(learner=learner, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(folder, template)
+    if restored:
+        learner, counters = restored[1]["learner"], restored[1]["counters"]
+        env.restore(restored[1]["env"])
+        eval_env.restore(restored[1]["eval_env"])
+        for steps in checkpoint.load_rows(folder, counters["plays"]):
+            memory = extend(memory, steps)
+        print(f"resumed after episode {counters['episodes']}")
+    checkpoint.drop_rows_from(folder, counters["plays"])
+    metrics = MetricsWriter(folder, counters["metrics_bytes"])
+    start_minutes = counters["minutes"]
+    progress = Progress(
+        train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes
+    )
+    timers = Timers()
+    last_evaluation = {}
+    if not restored:
+        write_report(folder)
+
+    def out_of_time():
+        return MINUTES.value is not None and progress.elapsed_minutes() - start_minutes >= MINUTES.value
+
+    while counters["episodes"] < train.episodes and not out_of_time():
+        seeding = counters["episodes"] < train.seed_episodes
+        row = {}
+
+        if not seeding:
+            key = jax.random.fold_in(train_key, counters["plays"])
+            with timers("train"):
+                with jax.transfer_guard("disallow"):
+                    learner, losses = train_phase(learner, memory, key)
+                losses = jax.device_get(losses)
+            check_finite(losses, learner.params, int(learner.updates) - updates_per_phase)
+            row |= {f"train/{name}": value.mean() for name, value in losses.items() if name != "grad_finite"}
+
+        key = jax.random.fold_in(collect_key, counters["plays"])
+        if seeding or train.collect == "random":
+            steps, returns = play_episodes(env, random_actor, act_randomly, learner.params, key, timers)
+        else:
+            steps, returns = play_episodes(env, agent.actor, act, learner.params, key, timers)
+        if len(steps.reward) < train.chunk:
+            raise UsageError(f"config.train.chunk={train.chunk}: an episode has only {len(steps.reward)} rows")
+        with timers("replay"):
+            memory = extend(memory, steps)
+            checkpoint.append_rows(folder, counters["plays"], steps)
+        before = counters["episodes"]
+        counters["plays"] += 1
+        counters["episodes"] += train.num_envs
+        counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * env.spec.action_repeat
+        row["collect/return"] = returns.mean()
+
+        last = counters["episodes"] >= train.episodes
+        evaluating = not seeding and (last or passes(before, counters["episodes"], evaluation.every))
+        if evaluating:
+            with timers("evaluate"):
+                key = jax.random.fold_in(eval_key, counters["plays"])
+                name = f"episode_{counters['episodes']:06d}"
+                play = functools.partial(play_episodes, eval_env, agent.actor, act_greedily, learner.params)
+                last_evaluation = parts.evaluate(folder, name, play, predict, learner.params, key)
+            row |= last_evaluation
+
+        counts = {name: counters[name] for name in ("env_steps", "episodes")}
+        row = counts | {"updates": int(learner.updates)} | row | timers.flush()
+        metrics.write(row | {"time/minutes": progress.elapsed_minutes()})
+        progress.show(row)
+        if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
+            counters |= dict(metrics_bytes=metrics.offset, minutes=progress.elapsed_minutes())
+            state = dict(learner=learner, counters=counters, env=env.snapshot(), eval_env=eval_env.snapshot())
+            checkpoint.save(folder, counters["episodes"], state, keep=train.keep_checkpoints)
+        if evaluating:
+            write_report(folder)
+
+    progress.close()
+    metrics.close()
+    summary = counts | dict(minutes=progress.elapsed_minutes(), finished=counters["episodes"] >= train.episodes)
+    workdir.atomic_write(folder / "summary.json", json.dumps(summary | last_evaluation, indent=1) + "\n")
+    print(f"report: {write_report(folder)}")
+
+
+def passes(before, after, every):
+    """True when a counter that went from `before` to `after` passed a multiple of `every`."""
+    return after // every > before // every
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

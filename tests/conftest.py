@@ -1,0 +1,18 @@
+"""Settings for every test and every process that a test starts; they must precede the first import of jax."""
+
+import os
+import pathlib
+
+_ROOT = pathlib.Path(__file__).parent.parent
+
+_SETTINGS = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_NUMPY_RANK_PROMOTION": "raise",  # [B] + [B, 1] is a bug more often than a wish
+    "JAX_COMPILATION_CACHE_DIR": str(_ROOT / ".jax_cache"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
+    "MUJOCO_GL": "egl",
+}
+
+for _name, _value in _SETTINGS.items():
+    os.environ.setdefault(_name, _value)

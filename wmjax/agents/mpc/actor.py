@@ -1,0 +1,45 @@
+"""Model-predictive control: filter, plan, act with the first action, plan again (PlaNet, Algorithm 1)."""
+
+import jax
+import jax.numpy as jnp
+
+from wmjax.ops.actions import model_action
+from wmjax.types import Actor
+
+
+def make_actor(model, planner, action_spec, config):
+    """An Actor whose carry is the model's belief, one row for each environment; extras is the Plan.
+
+    `explore` adds Normal(0, config.exploration_noise) and clips to the action bounds.
+    """
+
+    def act(params, key, carry, step, explore):
+        observe_key, plan_key, noise_key = jax.random.split(key, 3)
+        prev_action = model_action(step.prev_action, action_spec)
+        embed = model.encode(params, step.obs)
+        carry, _ = model.observe(params, observe_key, carry, prev_action, embed, step.is_first)
+        plan = planner.plan(params, plan_key, carry)
+        noise = config.exploration_noise * jax.random.normal(noise_key, plan.action.shape)
+        action = jnp.clip(plan.action + jnp.where(explore, noise, 0.0), action_spec.low, action_spec.high)
+        return carry, action, plan
+
+    def initial(params, rows):
+        return model.initial(params, rows)
+
+    return Actor(initial, act)
+
+
+def make_random_actor(action_spec):
+    """An Actor that ignores everything and draws actions uniformly between the bounds."""
+
+    def act(params, key, carry, step, explore):
+        rows = step.reward.shape[0]
+        if action_spec.discrete:
+            return carry, jax.random.randint(key, (rows,), 0, action_spec.size), None
+        shape = (rows, action_spec.size)
+        return carry, jax.random.uniform(key, shape, minval=action_spec.low, maxval=action_spec.high), None
+
+    def initial(params, rows):
+        return None
+
+    return Actor(initial, act)

@@ -1,0 +1,16 @@
+"""Settings of the planning agent (PlaNet, appendix A)."""
+
+from dataclasses import dataclass
+
+from wmjax.types import UsageError
+
+
+@dataclass(frozen=True)
+class MPCConfig:
+    """exploration_noise: deviation of the Gaussian added to planned actions when exploring; 0.3 in appendix A."""
+
+    exploration_noise: float = 0.3
+
+    def __post_init__(self):
+        if self.exploration_noise < 0:
+            raise UsageError(f"agent exploration_noise {self.exploration_noise}: must be 0 or more")

@@ -1,0 +1,100 @@
+"""Batched environments behind one door: `make(name, num_envs, seed, **options) -> VecEnv`.
+
+A name is "family:task". What a family accepts as options is written in its module:
+
+    dmc    every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
+    fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
+
+`adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`).
+
+Life of one row, for an episode of n decisions (rows of an episode: n + 1):
+
+    reset() ->  is_first   obs_0, reward 0,   discount 1, prev_action 0
+    step(a) ->             obs_1, reward r_1, discount 1, prev_action a
+    ...
+    step(a) ->  is_last    obs_n, reward r_n, discount 0 if the episode truly terminated, 1 at a time limit
+    step(-) ->  is_first   the next episode's obs_0; the action given for this row is ignored
+"""
+
+import difflib
+from typing import Any, Protocol
+
+import numpy as np
+
+from wmjax.envs.adapter import adapt
+from wmjax.envs.check import check_int
+from wmjax.types import EnvSpec, Step, UsageError
+
+__all__ = ["VecEnv", "adapt", "make"]
+
+
+class VecEnv(Protocol):
+    """E environments stepped together. Every array of a Step is a fresh numpy array with a leading axis [E]."""
+
+    spec: EnvSpec
+
+    def reset(self) -> Step:
+        """Begins a new episode in every row."""
+
+    def step(self, action: np.ndarray) -> Step:
+        """Takes one decision in every row; rows whose last Step was `is_last` begin their next episode instead.
+
+        Args:
+            action: float32 [E, A] in [low, high] (values outside are clipped), or int32 [E] when discrete.
+
+        Raises:
+            UsageError: wrong shape, or called before `reset`.
+            NonFiniteError: a NaN or an infinity among the actions.
+        """
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns a small dict of numpy arrays and ints from which `restore` rebuilds the present state."""
+
+    def restore(self, snapshot: dict[str, Any]) -> Step:
+        """Goes back to a snapshot taken from an environment made with the same arguments.
+
+        Returns:
+            The Step that was current at the snapshot, bit for bit; everything that follows is equal too.
+
+        Raises:
+            UsageError: the snapshot is of a differently made environment.
+        """
+
+    def close(self) -> None:
+        """Frees what the environments hold."""
+
+
+def make(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
+    """Makes `num_envs` environments stepped together.
+
+    Args:
+        name: "family:task", for example "dmc:cheetah_run".
+        num_envs: rows E, 1 to 1024.
+        seed: 0 to 2**31 - 1 - num_envs. The same seed and the same actions give the same steps.
+        options: the family's own, see its module.
+
+    Raises:
+        UsageError: unknown family, task or option, or a value of the wrong type or range; one line, with the nearest
+            names.
+    """
+    families = {"dmc": _make_dmc, "fake": _make_fake}
+    family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
+    if not colon or family not in families:
+        close = difflib.get_close_matches(family, families, n=1)
+        hint = f" Did you mean {close[0]}:{task}?" if close and colon else ""
+        raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(families)}.")
+    check_int("num_envs", num_envs, low=1, high=1024)
+    check_int("seed", seed, low=0, high=2**31 - 1 - num_envs)
+    return families[family](task, int(num_envs), int(seed), options)
+
+
+def _make_dmc(task, num_envs, seed, options):
+    from wmjax.envs import dmc  # here, so that importing this package costs nothing
+
+    return dmc.make(task, num_envs, seed, options)
+
+
+def _make_fake(task, num_envs, seed, options):
+    from wmjax.envs import fake
+
+    return fake.make(task, num_envs, seed, options)

@@ -1,0 +1,61 @@
+"""Checks of what a user passes in: each raises a UsageError of one line that names the input and what is allowed."""
+
+import difflib
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from wmjax.types import ActionSpec, NonFiniteError, UsageError
+
+
+def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
+    """Raises unless `name` is one of `allowed`; the message has the nearest names, or all of them when few."""
+    allowed = sorted(allowed)
+    if name in allowed:
+        return
+    near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.4)
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise UsageError(f"unknown {what} {name!r}.{hint} Allowed: {', '.join(allowed)}.")
+
+
+def check_int(what: str, value: Any, *, low: int, high: int, optional: bool = False) -> None:
+    """Raises unless `value` is an integer in [low, high] (or None, when optional)."""
+    if value is None and optional:
+        return
+    integral = isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    if not integral or not low <= value <= high:
+        none = "None or " if optional else ""
+        raise UsageError(f"{what}={value!r} is not allowed: expected {none}an integer in [{low}, {high}].")
+
+
+def check_action(action: Any, num_envs: int, spec: ActionSpec) -> np.ndarray:
+    """Checks one decision for every row.
+
+    Args:
+        action: anything numpy can read, [E, A] or, when discrete, integers [E].
+        num_envs: E.
+        spec: what the environment accepts.
+
+    Returns:
+        float32 [E, A] clipped to [low, high], or int32 [E].
+
+    Raises:
+        UsageError: wrong shape or dtype, or a discrete action out of range.
+        NonFiniteError: NaN or infinity; clipping would hide it.
+    """
+    action = np.asarray(action)
+    shape = (num_envs,) if spec.discrete else (num_envs, spec.size)
+    if action.shape != shape:
+        raise UsageError(f"action has shape {action.shape}: expected {shape}.")
+    if spec.discrete:
+        if action.dtype.kind not in "iu":
+            raise UsageError(f"action has dtype {action.dtype}: expected integers in [0, {spec.size}).")
+        if np.any(action < 0) or np.any(action >= spec.size):
+            raise UsageError(f"action {action.tolist()} is out of range: expected integers in [0, {spec.size}).")
+        return action.astype(np.int32)
+    if not np.all(np.isfinite(action)):
+        rows = np.flatnonzero(~np.isfinite(action).all(axis=-1)).tolist()
+        raise NonFiniteError(f"action is not finite in environment rows {rows}.")
+    return np.clip(action.astype(np.float32), spec.low, spec.high)

@@ -1,0 +1,252 @@
+"""The DeepMind Control Suite from pixels, batched by envpool: "dmc:<domain>_<task>", for example "dmc:cheetah_run".
+
+One decision is R control steps with the same action, R being the action repeat: rewards are summed and one frame is
+drawn at the end (PlaNet, Hafner et al. 2019, section 5 and appendix A: rewards are summed over the repeat, 64x64
+images). envpool's own frame_skip is something else (a longer control step, the reward of its last part), so it stays
+at 1. The episode ends with the suite's time limit of 1000 control steps, hence after ceil(1000 / R) decisions; a
+limit inside a repeat cuts that repeat short.
+
+Options of `make("dmc:...", num_envs, seed, ...)`:
+
+    action_repeat   control steps a decision, 1 to 100. None: the paper's number for its tasks, otherwise 2
+    size            height and width of the square image, 16 to 256 (64)
+    camera          camera of the model, by number (0, the papers' view)
+    episode_steps   time limit in control steps, 1 to 1000. None: 1000
+    shadow_size     side of the shadow map in pixels, 64 to 4096. None: as in the suite's models. 1024 draws about 1.5x
+                    faster in software, with frames that differ by a few grey levels at the edges of shadows
+
+envpool can neither read nor write a simulator's state. Random numbers are drawn at the start of an episode only, so a
+state is a function of (seed, number of episodes begun, actions since the last start): this is what a snapshot holds,
+and `restore` replays it without drawing. A pool cannot go back: restoring into one that has begun as many episodes as
+the snapshot or more makes a new pool, and each pool made leaves about 34 MB behind. Restore into a freshly made one.
+"""
+
+import re
+import zlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from wmjax.envs import gl, shadows
+from wmjax.envs.check import check_action, check_int, check_name
+from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+
+ACTION_REPEAT = {  # PlaNet, appendix A; cartpole_balance is not in the paper: as for cartpole_swingup
+    "cartpole_balance": 8,
+    "cartpole_swingup": 8,
+    "reacher_easy": 4,
+    "cheetah_run": 4,
+    "finger_spin": 2,
+    "ball_in_cup_catch": 4,
+    "walker_walk": 2,
+}
+OTHER_ACTION_REPEAT = 2  # not in the paper: the smallest that it uses
+EPISODE_STEPS = 1000  # the suite's time limit in control steps
+UNBOUNDED = 1e9  # MuJoCo writes 1e10 for a control without limits (lqr)
+LAST = 2  # dm_env.StepType.LAST
+
+
+class DmcOptions(NamedTuple):
+    """See the module's text."""
+
+    action_repeat: int | None = None
+    size: int = 64
+    camera: int = 0
+    episode_steps: int | None = None
+    shadow_size: int | None = None
+
+
+def task_ids() -> dict[str, str]:
+    """Returns envpool's id of every suite task, keyed by dm_control's name: {"ball_in_cup_catch": "BallInCupCatch-v1"}."""
+    gl.load_libraries()
+    import envpool
+
+    tasks = {}
+    for env_id in envpool.list_all_envs():
+        module, _, settings = envpool.registration.registry.specs[env_id]
+        if module == "envpool.mujoco.dmc":
+            tasks[f"{_domain(env_id, settings['task_name'])}_{settings['task_name']}"] = env_id
+    return tasks
+
+
+def _domain(env_id: str, task: str) -> str:
+    """Returns "ball_in_cup" for ("BallInCupCatch-v1", "catch"), and "humanoid_CMU" for ("HumanoidCMURun-v1", "run")."""
+    suffix = "".join(part[:1].upper() + part[1:] for part in task.split("_")) + "-v1"
+    words = re.findall(r"[A-Z][a-z]+|[A-Z]+", env_id.removesuffix(suffix))
+    return "_".join(word if len(word) > 1 and word.isupper() else word.lower() for word in words)
+
+
+def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "DmcVecEnv":
+    """Makes a DmcVecEnv.
+
+    Args:
+        task: dm_control's name, "<domain>_<task>".
+        num_envs: rows E.
+        seed: row e is seeded with seed + e.
+        options: fields of DmcOptions.
+
+    Raises:
+        UsageError: unknown task or option, a value out of range, or a machine that cannot render.
+    """
+    for key in options:
+        check_name("dmc option", key, DmcOptions._fields)
+    options = DmcOptions(**options)
+    check_int("action_repeat", options.action_repeat, low=1, high=100, optional=True)
+    check_int("size", options.size, low=16, high=256)
+    check_int("camera", options.camera, low=0, high=100)
+    check_int("episode_steps", options.episode_steps, low=1, high=EPISODE_STEPS, optional=True)
+    check_int("shadow_size", options.shadow_size, low=64, high=4096, optional=True)
+    ids = task_ids()
+    check_name("dmc task", task, ids)
+    gl.require_rendering()
+    options = options._replace(
+        action_repeat=options.action_repeat or ACTION_REPEAT.get(task, OTHER_ACTION_REPEAT),
+        episode_steps=options.episode_steps or EPISODE_STEPS,
+    )
+    return DmcVecEnv(ids[task], num_envs, seed, options)
+
+
+class DmcVecEnv:
+    """E environments of one task in one envpool; see `wmjax.envs.VecEnv`.
+
+    Attributes:
+        spec: EnvSpec; actions are in [-1, 1] whatever the task's own bounds.
+        options: DmcOptions as used, defaults filled in.
+    """
+
+    def __init__(self, env_id: str, num_envs: int, seed: int, options: DmcOptions):
+        self._env_id, self._num_envs, self._seed, self.options = env_id, num_envs, seed, options
+        self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(options))).encode())
+        self._pool = self._make_pool()
+        bounds = self._pool.action_spec()
+        low = np.broadcast_to(bounds.minimum, bounds.shape).astype(np.float64)
+        high = np.broadcast_to(bounds.maximum, bounds.shape).astype(np.float64)
+        unbounded = high > UNBOUNDED
+        low, high = np.where(unbounded, -1.0, low), np.where(unbounded, 1.0, high)
+        self._centre, self._scale = (high + low) / 2, (high - low) / 2
+        size, actions = options.size, bounds.shape[0]
+        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), ActionSpec(actions, False, -1.0, 1.0))
+
+    def reset(self) -> Step:
+        """Begins a new episode in every row."""
+        rows = np.arange(self._num_envs)
+        self._begin(rows)
+        self._actions = []
+        return self._arrive(np.zeros((self._num_envs, self.spec.action.size), np.float32), rows, *self._nothing())
+
+    def step(self, action) -> Step:
+        """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
+        action = check_action(action, self._num_envs, self.spec.action)
+        if not self._episodes.any():
+            raise UsageError("step() was called before reset().")
+        first, going = np.flatnonzero(self._is_last), np.flatnonzero(~self._is_last)
+        self._begin(first)
+        outcome = self._decide(action, going)
+        return self._arrive(action, first, *outcome)
+
+    def close(self) -> None:
+        """Drops the pool; its threads end with it."""
+        self._pool = None
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns what a replay needs.
+
+        identity: int, a checksum of everything `make` was given; episodes, decisions: int32 [E], episodes begun and
+        decisions taken in the current one; actions: float32 [max(decisions), E, A], aligned at the end.
+        """
+        if not self._episodes.any():
+            raise UsageError("snapshot() was called before reset().")
+        shape = (-1, self._num_envs, self.spec.action.size)
+        return {
+            "identity": self._identity,
+            "episodes": self._episodes.copy(),
+            "decisions": self._decisions.copy(),
+            "actions": np.array(self._actions, np.float32).reshape(shape),
+        }
+
+    def restore(self, snapshot: dict[str, Any]) -> Step:
+        """Replays a snapshot without drawing, then draws the Step that was current when it was taken."""
+        if int(snapshot["identity"]) != self._identity:
+            raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+        episodes, decisions = np.asarray(snapshot["episodes"]), np.asarray(snapshot["decisions"])
+        actions = np.asarray(snapshot["actions"], np.float32)
+        if np.any(self._episodes >= episodes):
+            self._pool = self._make_pool()
+        while np.any(self._episodes < episodes):
+            self._begin(np.flatnonzero(self._episodes < episodes))
+        self._actions = []
+        outcome = self._nothing()
+        for back in range(len(actions), 0, -1):
+            outcome = self._decide(actions[-back], np.flatnonzero(decisions >= back))
+        last = actions[-1] if len(actions) else np.zeros((self._num_envs, self.spec.action.size), np.float32)
+        return self._arrive(last, np.flatnonzero(decisions == 0), *outcome)
+
+    def _make_pool(self):
+        """Makes an envpool whose next reset begins the first episode of every row, and forgets the history."""
+        import envpool
+
+        self._episodes = np.zeros(self._num_envs, np.int32)
+        self._decisions = np.zeros(self._num_envs, np.int32)
+        self._is_last = np.zeros(self._num_envs, bool)
+        self._actions = []  # the last max(decisions) arrays [E, A]
+        size, shadow_size = self.options.size, self.options.shadow_size
+        base_path = envpool.registration.registry.specs[self._env_id][2]["base_path"]
+        if shadow_size is not None:
+            base_path = shadows.assets(base_path, shadow_size)
+        return envpool.make_dm(
+            self._env_id,
+            num_envs=self._num_envs,
+            seed=self._seed,
+            max_episode_steps=self.options.episode_steps,
+            frame_skip=1,
+            render_mode="rgb_array",
+            render_width=size,
+            render_height=size,
+            render_camera_id=self.options.camera,
+            base_path=base_path,
+        )
+
+    def _begin(self, rows: np.ndarray) -> None:
+        """Begins an episode in some rows."""
+        if len(rows):
+            self._pool.reset(rows.astype(np.int32))
+            self._episodes[rows] += 1
+            self._decisions[rows] = 0
+            self._is_last[rows] = False
+
+    def _nothing(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the (reward, discount) of rows that only just began."""
+        return np.zeros(self._num_envs, np.float32), np.ones(self._num_envs, np.float32)
+
+    def _decide(self, action: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Applies float32 [E, A] for R control steps in some rows; a row that ends inside the repeat stops there.
+
+        Returns:
+            (reward, discount), float32 [E]; 0 and 1 for the other rows.
+        """
+        reward, discount = self._nothing()
+        total = np.zeros(self._num_envs)
+        self._decisions[rows] += 1
+        self._actions.append(action)
+        self._actions = self._actions[len(self._actions) - int(self._decisions.max()) :]
+        control = self._centre + self._scale * action.astype(np.float64)
+        for _ in range(self.options.action_repeat):
+            if not len(rows):
+                break
+            arrival = self._pool.step(control[rows], rows.astype(np.int32))
+            rows = arrival.observation.env_id.astype(np.int64)  # a part of the pool arrives in any order
+            total[rows] += arrival.reward
+            ended = arrival.step_type == LAST
+            discount[rows[ended]] = arrival.discount[ended] != 0
+            self._is_last[rows] = ended
+            rows = np.sort(rows[~ended])
+        reward[:] = total
+        return reward, discount
+
+    def _arrive(self, action: np.ndarray, first: np.ndarray, reward: np.ndarray, discount: np.ndarray) -> Step:
+        """Draws every row and puts together the Step; `first` are the rows that only just began."""
+        is_first = np.zeros(self._num_envs, bool)
+        is_first[first] = True
+        frames = self._pool.render(env_ids=np.arange(self._num_envs, dtype=np.int32))
+        prev_action = np.where(is_first[:, None], np.float32(0), action)
+        return Step(prev_action, np.array(frames), reward, discount, is_first, self._is_last.copy())

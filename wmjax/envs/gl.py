@@ -1,0 +1,98 @@
+"""Makes MuJoCo's off-screen rendering inside envpool usable, and finds out whether it works before it can hurt.
+
+The envpool wheel carries its own libEGL, libOpenGL and libGLdispatch under hashed names and loads them privately,
+while MuJoCo's loader looks among the process's global symbols. Unless they are loaded globally, the first frame
+aborts the process. A missing EGL driver aborts it as well: no exception could be caught. So one frame is drawn in a
+child process first; a success is remembered for this process and, in a small file in the temporary folder, for later
+ones with the same envpool, EGL drivers and EGL variables.
+"""
+
+import ctypes
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+from wmjax.types import UsageError
+
+PROBE_SECONDS = 120  # a cold import of envpool from a slow disk, with much to spare
+
+_PROBE = """
+from wmjax.envs import gl
+gl.load_libraries()
+import envpool
+pool = envpool.make_dm("CartpoleBalance-v1", num_envs=1, render_mode="rgb_array", render_width=16, render_height=16,
+                       render_camera_id=0)
+pool.reset()
+print("drawn", pool.render(env_ids=[0]).shape)
+"""
+
+
+def load_libraries() -> None:
+    """Loads envpool's own GL libraries into the global namespace, in the order they depend on each other.
+
+    Works before as well as after another module imported envpool, as long as nothing was drawn yet.
+    """
+    os.environ.setdefault("MUJOCO_GL", "egl")
+    package = importlib.util.find_spec("envpool")
+    if package is None:
+        raise UsageError("the dmc environments need the package envpool: pip install envpool.")
+    folder = pathlib.Path(package.submodule_search_locations[0]).parent / "envpool.libs"
+    for name in ("libGLdispatch", "libOpenGL", "libEGL"):
+        for path in sorted(folder.glob(f"{name}*")):
+            ctypes.CDLL(str(path), mode=ctypes.RTLD_GLOBAL)
+
+
+@functools.cache
+def require_rendering() -> None:
+    """Loads the GL libraries and draws one frame in a child process, unless a marker says that this works here.
+
+    Raises:
+        UsageError: the frame could not be drawn; names the system packages that are needed.
+    """
+    load_libraries()
+    marker = _marker()
+    if marker.exists():
+        return
+    try:
+        child = subprocess.run(
+            [sys.executable, "-c", _PROBE],
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+            capture_output=True,
+            text=True,
+            timeout=PROBE_SECONDS,
+        )
+        output, failed = child.stdout + child.stderr, "drawn" not in child.stdout
+    except subprocess.TimeoutExpired:
+        output, failed = f"no frame after {PROBE_SECONDS} s", True
+    if failed:
+        said = (output.strip().splitlines() or ["no output"])[-1]
+        raise UsageError(
+            "off-screen rendering (EGL) does not work on this machine: install the Debian packages "
+            f"libegl1 libgl1-mesa-dri, or an NVIDIA driver with EGL. The renderer said: {said}"
+        )
+    marker.parent.mkdir(mode=0o700, exist_ok=True)
+    marker.touch()
+
+
+def cache_folder() -> pathlib.Path:
+    """Returns this user's folder for small files that can be made again."""
+    return pathlib.Path(tempfile.gettempdir()) / f"wmjax-{os.getuid()}"
+
+
+def _marker() -> pathlib.Path:
+    """Returns the file whose existence says that drawing works, named after everything that could change that."""
+    vendors = [
+        str(path)
+        for folder in ("/usr/share/glvnd/egl_vendor.d", "/etc/glvnd/egl_vendor.d")
+        for path in sorted(pathlib.Path(folder).glob("*.json"))
+    ]
+    prefixes = ("__EGL", "MUJOCO_", "LIBGL_", "MESA_", "GALLIUM_", "NVIDIA_", "CUDA_VISIBLE", "LD_LIBRARY_PATH")
+    variables = sorted(f"{key}={value}" for key, value in os.environ.items() if key.startswith(prefixes))
+    parts = [importlib.metadata.version("envpool"), sys.prefix, *vendors, *variables]
+    return cache_folder() / f"egl-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"

@@ -1,0 +1,141 @@
+"""The rollout engine: the only place where a model is scanned over time.
+
+    filter      posterior states along real sequences           s1 - s2 - s3 - ...      (observe)
+    open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
+    rollout     prior states under a policy, with rewards       s  - policy > s1 > ...
+    overshoot   priors of every distance from every state       the triangle of PlaNet's Fig. 3c
+
+Every function is pure. Heads (features, reward, discount) run after the scan, folded over [H*B], so that a scan
+step holds nothing but the transition.
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+
+from wmjax.types import Step
+
+
+def filter(model, params, key, state, *, prev_action, embed, is_first):
+    """Posterior states along sequences.
+
+    Args:
+      state: model state of B rows, the state before the first step.
+      prev_action: float32 [B, T, A]; embed: [B, T, ...] from model.encode; is_first: bool [B, T].
+    Returns:
+      (last state, states, aux): states and aux with leading axes [B, T].
+    """
+    chex.assert_equal_shape_prefix((prev_action, embed, is_first), 2)
+    keys = jax.random.split(key, prev_action.shape[1])
+
+    def step(state, inputs):
+        key, prev_action, embed, is_first = inputs
+        state, aux = model.observe(params, key, state, prev_action, embed, is_first)
+        return state, (state, aux)
+
+    inputs = (keys, *map(time_first, (prev_action, embed, is_first)))
+    state, (states, aux) = jax.lax.scan(step, state, inputs)
+    return state, jax.tree.map(time_first, states), jax.tree.map(time_first, aux)  # [T, B] -> [B, T]
+
+
+def open_loop(model, params, key, state, actions):
+    """Prior states under given actions.
+
+    Args: state of B rows; actions float32 [H, B, A], time first because planners and scans want it so.
+    Returns: states with leading axes [H, B]; states[h] is the arrival after actions[h].
+    """
+    chex.assert_rank(actions, 3)
+    keys = jax.random.split(key, actions.shape[0])
+
+    def step(state, inputs):
+        key, action = inputs
+        state = model.imagine(params, key, state, action)
+        return state, state
+
+    return jax.lax.scan(step, state, (keys, actions))[1]
+
+
+def rollout(model, params, key, state, policy, horizon):
+    """Imagine `horizon` steps under a policy.
+
+    Args:
+      state: model state of B rows; policy(key, features [B, F]) -> action float32 [B, A]; horizon: H >= 1.
+    Returns:
+      (last state, Step [B, H, ...]): arrival records with obs None and is_first, is_last False; discount is the
+      predicted probability that the episode goes on.
+    """
+    keys = jax.random.split(key, (horizon, 2))
+
+    def step(state, keys):
+        action = policy(keys[0], model.features(params, state))
+        state = model.imagine(params, keys[1], state, action)
+        return state, (state, action)
+
+    last, (states, actions) = jax.lax.scan(step, state, keys)
+    rows = jax.tree.leaves(actions)[0].shape[1]
+    reward, discount = (time_first(head(model, params, states)) for head in (rewards, discounts))  # [B, H]
+    never = jnp.zeros((rows, horizon), bool)
+    actions = time_first(actions)
+    return last, Step(
+        prev_action=actions, obs=None, reward=reward, discount=discount, is_first=never, is_last=never
+    )
+
+
+def overshoot(model, params, key, states, *, prev_action, is_first, distance):
+    """Priors of distances 2..D from every posterior state (latent overshooting, PlaNet section 4).
+
+    Row (b, t) of distance d is the belief about time t from observations up to t - d; one scan over d advances all
+    B*T rows at once, shifting the starting points by one each time:
+
+        d=1   s1|0 s2|1 s3|2 s4|3          starts 0 1 2 3
+        d=2        s2|0 s3|1 s4|2          starts   0 1 2
+
+    Args:
+      states: posterior states with leading axes [B, T]; prev_action [B, T, A]; is_first [B, T]; distance: D >= 2.
+    Returns:
+      (priors, valid): priors with leading axes [D - 1, B, T]; valid bool [D - 1, B, T], False where the prediction
+      would start before the chunk or before the episode's first step.
+    """
+    batch, time = is_first.shape
+    keys = jax.random.split(key, distance)
+
+    def step(carry, key):
+        state, valid = carry  # about time t - 1
+        state = jax.tree.map(shift, state)  # now indexed by the time it predicts
+        valid = shift(valid) & ~is_first
+        state = model.imagine(params, key, fold(state), fold(prev_action))
+        state = jax.tree.map(lambda x: x.reshape(batch, time, *x.shape[1:]), state)
+        return (state, valid), (state, valid)
+
+    _, (priors, valid) = jax.lax.scan(step, (states, jnp.ones((batch, time), bool)), keys)
+    return jax.tree.map(lambda x: x[1:], (priors, valid))  # distance 1 is the ordinary KL
+
+
+def rewards(model, params, states):
+    """Mean rewards of states with two leading axes, folded into one batch. Returns float32 with the same two axes."""
+    return unfold_like(model.reward(params, fold(states)), states)
+
+
+def discounts(model, params, states):
+    """Continuation probabilities of states with two leading axes. Returns float32 with the same two axes."""
+    return unfold_like(model.discount(params, fold(states)), states)
+
+
+def fold(tree):
+    """[P, Q, ...] -> [P*Q, ...] for every leaf."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
+def unfold_like(x, tree):
+    """[P*Q, ...] -> [P, Q, ...] with P and Q as in the leaves of `tree`."""
+    return x.reshape(*jax.tree.leaves(tree)[0].shape[:2], *x.shape[1:])
+
+
+def time_first(x):
+    """Swap the two leading axes."""
+    return jnp.swapaxes(x, 0, 1)
+
+
+def shift(x):
+    """[B, T, ...] moved one step later in time; zeros (False) come in at t = 0."""
+    return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)

@@ -1,0 +1,6 @@
+"""RSSM, SSM and RNN of PlaNet (Hafner et al. 2019)."""
+
+from wmjax.models.rssm.config import RSSMConfig
+from wmjax.models.rssm.learner import make
+
+__all__ = ["RSSMConfig", "make"]

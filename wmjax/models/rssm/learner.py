@@ -1,0 +1,102 @@
+"""Training of PlaNet's models: the variational bound (Equation 3) and latent overshooting (Equation 7)."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wmjax import imagine
+from wmjax.models.rssm.model import init_params, make_model
+from wmjax.ops import gaussian, image_bits
+from wmjax.ops.actions import model_action
+from wmjax.types import Learner, LearnerState
+
+
+def make(config, env_spec):
+    """The model and its learner: (WorldModel, Learner). config: RSSMConfig; raises UsageError if the image cannot fit."""
+    model = make_model(config, env_spec)
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
+
+    def init(key):
+        params = init_params(key, config, env_spec)
+        return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def update(state, key, batch):
+        """One gradient step on chunks: Step [B, T] -> (state, metrics); metrics hold scalars and `grad_finite` [leaves]."""
+        gradient = jax.grad(model_loss, argnums=3, has_aux=True)
+        grads, metrics = gradient(model, config, env_spec.action, state.params, key, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
+        return LearnerState(params, opt_state, state.updates + 1), metrics
+
+    return model, Learner(init, update)
+
+
+def model_loss(model, config, action_spec, params, key, batch):
+    """Negative bound in nats for each time step, the mean over the batch.
+
+    Args: batch: Step [B, T]; the rest as in `make`.
+    Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss, reward_loss, kl (before free nats),
+      overshooting_kl (where it is on).
+    """
+    noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
+    rows, time = batch.reward.shape
+    prev_action = model_action(batch.prev_action, action_spec)
+    obs = imagine.fold(batch.obs)
+    target = image_bits.dequantise(noise_key, obs, config.image_bits)
+    embed = model.encode(params, obs).reshape(rows, time, -1)
+    states, prior = imagine.filter(
+        model,
+        params,
+        filter_key,
+        model.initial(params, rows),
+        prev_action=prev_action,
+        embed=embed,
+        is_first=batch.is_first,
+    )[1:]
+    flat = imagine.fold(states)
+    image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
+    reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
+    kl = divergence(config, states.mean, states.std, *prior)
+    nats = 0.0 if config.kind == "rnn" else config.free_nats  # a code without noise would hide in what is free
+    divergence_loss = gaussian.free_nats(kl, nats).mean()
+    metrics = dict(image_loss=image_loss, reward_loss=reward_loss, kl=kl.mean())
+    loss = config.image_scale * image_loss + config.reward_scale * reward_loss + config.kl_scale * divergence_loss
+    if config.overshooting_distance > 1:
+        metrics["overshooting_kl"] = overshooting = overshooting_loss(
+            model, config, params, overshoot_key, states, prev_action, batch.is_first
+        )
+        loss += config.overshooting_scale * overshooting
+    return loss, dict(loss=loss, **metrics)
+
+
+def divergence(config, mean, std, prior_mean, prior_std):
+    """Distance of posterior and prior of one step in nats, [B, T]; for the rnn, that of their means alone.
+
+    The rnn has no noise and so no KL, but its code must still be predictable when no image is there: the squared
+    distance is the KL of two unit Gaussians.
+    """
+    if config.kind == "rnn":
+        return gaussian.unit_distance(mean, prior_mean)
+    return gaussian.kl_diagonal(mean, std, prior_mean, prior_std)
+
+
+def overshooting_loss(model, config, params, key, states, prev_action, is_first):
+    """Mean over distances 2..D of the KL from the posteriors, without their gradients, to the multi-step priors.
+
+    Distances that would start before the chunk or the episode are left out; the free nats are those of distance 1.
+    """
+    priors, valid = imagine.overshoot(
+        model, params, key, states, prev_action=prev_action, is_first=is_first, distance=config.overshooting_distance
+    )
+    mean, std = (
+        jnp.broadcast_to(jax.lax.stop_gradient(x)[None], prior.shape)
+        for x, prior in ((states.mean, priors.mean), (states.std, priors.std))
+    )
+    kl = gaussian.free_nats(gaussian.kl_diagonal(mean, std, priors.mean, priors.std), config.free_nats)
+    each = jnp.where(valid, kl, 0.0).mean(axis=(1, 2))  # [D - 1], normalised by B * T as distance 1 is
+    return each.mean()

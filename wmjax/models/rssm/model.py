@@ -1,0 +1,130 @@
+"""PlaNet's latent dynamics models: RSSM, purely stochastic SSM and deterministic RNN (Hafner et al. 2019, section 3).
+
+One step of each, with a action, h belief, s sample, o embedded image:
+
+    rssm   h' = GRU(h, f(s, a))     prior  s' ~ p(s'|h')       posterior  s' ~ q(s'|h', o')    features [s', h']
+    ssm                             prior  s' ~ p(s'|s, a)     posterior  s' ~ q(s'|prior, o') features s'
+    rnn    as rssm, with the means in place of samples
+
+The rnn's code is predicted from h' by squared distance instead of a KL (see learner.py).
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wmjax.nets.gru import GRU
+from wmjax.nets.images import ImageDecoder, ImageEncoder
+from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead, glorot
+from wmjax.ops import image_bits
+from wmjax.types import Array, WorldModel
+
+
+@struct.dataclass
+class RSSMState:
+    """A belief about the current latent state, one row for each sequence."""
+
+    mean: Array  # float32 [B, Z]
+    std: Array  # float32 [B, Z]
+    sample: Array  # float32 [B, Z]
+    belief: Array  # float32 [B, U]; U = 0 for the ssm
+
+
+def make_modules(config, obs_shape):
+    """The flax modules of one time step, by the name of their parameters."""
+    activation = {"relu": nn.relu, "elu": nn.elu}[config.activation]
+    gaussian = dict(size=config.stochastic, activation=activation, min_std=config.min_std)
+    modules = dict(
+        encoder=ImageEncoder(config.encoder_widths, activation=activation),
+        decoder=ImageDecoder(obs_shape, config.decoder_widths, config.decoder_hidden, activation),
+        input=nn.Dense(config.hidden, kernel_init=glorot),
+        prior=GaussianHead((config.hidden,), **gaussian),
+        posterior=ObservedGaussianHead(config.hidden, **gaussian),
+        reward=MLP((config.reward_units,) * config.reward_layers, 1, activation),
+    )
+    if config.kind != "ssm":
+        modules["gru"] = GRU(config.deterministic)
+    return modules, activation
+
+
+def init_params(key, config, env_spec):
+    """Parameters of every module: a dict by module name."""
+    modules, _ = make_modules(config, env_spec.obs_shape)
+    keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
+    units = 0 if config.kind == "ssm" else config.deterministic
+    features = jnp.zeros((1, config.stochastic + units))
+    latent = jnp.zeros((1, config.hidden if config.kind == "ssm" else units))
+    seen = jnp.zeros((1, 2 * config.stochastic if config.kind == "ssm" else units))
+    image = jnp.zeros((1, *env_spec.obs_shape))
+    action = jnp.zeros((1, env_spec.action.size))
+    embed, encoder = modules["encoder"].init_with_output(keys["encoder"], image)
+    inputs = dict(
+        decoder=(features,),
+        input=(jnp.concatenate([features[:, : config.stochastic], action], -1),),
+        prior=(latent,),
+        reward=(features,),
+        gru=(latent, jnp.zeros((1, config.hidden))),
+    )
+    params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items() if name in inputs}
+    params["encoder"] = encoder
+    params["posterior"] = modules["posterior"].init(keys["posterior"], seen, embed, method="init_both")
+    return params
+
+
+def make_model(config, env_spec):
+    """The WorldModel of `config` for environments of `env_spec`. Its aux is the prior of each step: (mean, std)."""
+    modules, activation = make_modules(config, env_spec.obs_shape)
+    units = 0 if config.kind == "ssm" else config.deterministic
+
+    def apply(params, name, *args, **kwargs):
+        return modules[name].apply(params[name], *args, **kwargs)
+
+    def draw(key, mean, std):
+        if config.kind == "rnn":
+            return mean
+        return mean + std * jax.random.normal(key, mean.shape)
+
+    def transition(params, state, action):
+        """The prior of the next step -> mean, std, belief."""
+        hidden = activation(apply(params, "input", jnp.concatenate([state.sample, action], -1)))
+        if config.kind == "ssm":
+            return (*apply(params, "prior", hidden), state.belief)
+        belief = apply(params, "gru", state.belief, hidden)
+        return (*apply(params, "prior", belief), belief)
+
+    def initial(params, batch):
+        zeros = jnp.zeros((batch, config.stochastic))
+        return RSSMState(zeros, zeros, zeros, jnp.zeros((batch, units)))
+
+    def encode(params, obs):
+        """obs uint8 [B, X, Y, C] -> [B, hidden]: the image's share of the posterior's first layer."""
+        image = image_bits.bin_centre(obs, config.image_bits)
+        return apply(params, "posterior", apply(params, "encoder", image), method="project")
+
+    def observe(params, key, state, prev_action, embed, is_first):
+        keep = 1.0 - is_first.astype(jnp.float32)[:, None]
+        state = jax.tree.map(lambda x: x * keep, state)
+        prior_mean, prior_std, belief = transition(params, state, prev_action * keep)
+        seen = jnp.concatenate([prior_mean, prior_std], -1) if config.kind == "ssm" else belief
+        mean, std = apply(params, "posterior", seen, embed)
+        return RSSMState(mean, std, draw(key, mean, std), belief), (prior_mean, prior_std)
+
+    def imagine(params, key, state, action):
+        mean, std, belief = transition(params, state, action)
+        return RSSMState(mean, std, draw(key, mean, std), belief)
+
+    def features(params, state):
+        return jnp.concatenate([state.sample, state.belief], -1)
+
+    def reward(params, state):
+        return apply(params, "reward", features(params, state))[:, 0]
+
+    def discount(params, state):
+        return jnp.ones(state.sample.shape[0])  # PlaNet predicts no terminations: its tasks end by time alone
+
+    def decode(params, state):
+        """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
+        return apply(params, "decoder", features(params, state))
+
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)

@@ -1,0 +1,38 @@
+"""Diagonal Gaussians: divergence, free nats, likelihood."""
+
+import chex
+import jax.numpy as jnp
+
+
+def kl_diagonal(mean1, std1, mean2, std2):
+    """KL[N(mean1, std1) || N(mean2, std2)] in nats, summed over the last axis.
+
+    Args: four arrays of the same shape [..., Z]; standard deviations > 0.
+    Returns: [...].
+    """
+    chex.assert_equal_shape((mean1, std1, mean2, std2))
+    ratio = jnp.square(std1 / std2)
+    distance = jnp.square((mean1 - mean2) / std2)
+    return 0.5 * jnp.sum(ratio + distance - 1.0 - jnp.log(ratio), axis=-1)
+
+
+def unit_distance(mean1, mean2):
+    """KL between unit Gaussians around two points [..., Z], in nats: what is left of the KL without noise. Returns [...]."""
+    chex.assert_equal_shape((mean1, mean2))
+    return 0.5 * jnp.sum(jnp.square(mean1 - mean2), axis=-1)
+
+
+def free_nats(kl, nats):
+    """The divergence loss with free nats: max(kl, nats) elementwise (PlaNet, appendix A). kl [...] in nats."""
+    return jnp.maximum(kl, nats)
+
+
+def unit_log_prob(value, mean, event_axes):
+    """log N(value; mean, 1) without its constant, in nats, summed over the last `event_axes` axes.
+
+    Args: value, mean [..., *event]; event_axes: how many trailing axes are one event.
+    Returns: [...]. Equals minus half the squared error (PlaNet, section 3).
+    """
+    chex.assert_equal_shape((value, mean))
+    axes = tuple(range(value.ndim - event_axes, value.ndim))
+    return -0.5 * jnp.sum(jnp.square(value - mean), axis=axes)

@@ -1,0 +1,120 @@
+"""The on-device replay: one ring of arrival records for each environment row.
+
+    capacity rows of time
+    row 0   [ 8 9 | 2 3 4 5 6 7 ]      cursor 2, full: ages 0..7 are the slots 2 3 4 5 6 7 0 1
+    row 1   [ 8 9 | 2 3 4 5 6 7 ]
+
+All rows advance together. Images stay uint8. Every function is pure; jit `add` and `extend` with the replay donated and
+the ring is written in place.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from wmjax.types import Array, Step, UsageError
+
+
+@struct.dataclass
+class Replay:
+    """rows: Step with leading axes [E, capacity]; cursor: the slot written next; filled: slots that hold data."""
+
+    rows: Step
+    cursor: Array  # int32 []
+    filled: Array  # int32 []
+
+
+def init(capacity, num_envs, step):
+    """An empty ring on the default device.
+
+    Args: capacity: rows for each environment; num_envs: E; step: an example Step with leading axis [E].
+    Raises: UsageError when the memory at hand cannot hold it.
+    """
+    need, free = nbytes(capacity, step), free_memory()
+    if capacity < 1 or num_envs < 1:
+        raise UsageError(f"replay capacity {capacity} for {num_envs} environments: both must be at least 1")
+    if free is not None and need > free:
+        raise UsageError(
+            f"replay of {capacity} rows for {num_envs} environments needs {need / 1e9:.2f} GB, "
+            f"{free / 1e9:.2f} GB are free: lower the capacity"
+        )
+    rows = jax.tree.map(lambda x: jnp.zeros((num_envs, capacity, *x.shape[1:]), x.dtype), step)
+    return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def nbytes(capacity, step):
+    """Bytes of a ring of `capacity` rows for each environment of the example `step` [E]."""
+    return capacity * sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(step))
+
+
+def free_memory():
+    """Free bytes on the default device (of the host, on CPU); None where neither is known."""
+    stats = jax.devices()[0].memory_stats()
+    if stats and "bytes_limit" in stats:
+        return stats["bytes_limit"] - stats["bytes_in_use"]
+    try:
+        with open("/proc/meminfo") as lines:
+            return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
+
+
+def add(replay, step):
+    """Append one Step [E]."""
+    return extend(replay, jax.tree.map(lambda x: x[None], step))
+
+
+def extend(replay, steps):
+    """Append steps in order: Step [T, E, ...] with T <= capacity."""
+    capacity = replay.rows.reward.shape[1]
+    time = steps.reward.shape[0]
+    if time > capacity:
+        raise ValueError(f"{time} steps at once do not fit a replay of capacity {capacity}")
+    slots = (replay.cursor + jnp.arange(time)) % capacity
+
+    def write(ring, new):
+        return ring.at[:, slots].set(jnp.swapaxes(new, 0, 1), unique_indices=True)
+
+    rows = jax.tree.map(write, replay.rows, steps)
+    return Replay(rows, (replay.cursor + time) % capacity, jnp.minimum(replay.filled + time, capacity))
+
+
+def sample(replay, key, batch, length):
+    """Chunks whose start is uniform over environments and valid positions; they may cross episode ends (`is_first` tells).
+
+    Args: batch: B chunks; length: T rows, at most the rows filled (not checked inside jit).
+    Returns: Step [B, T, ...].
+    """
+    row_key, start_key = jax.random.split(key)
+    rows = jax.random.randint(row_key, (batch,), 0, replay.rows.reward.shape[0])
+    ages = jax.random.randint(start_key, (batch,), 0, replay.filled - length + 1)
+    return gather(replay, rows, ages, length)
+
+
+def sample_within_episodes(replay, key, batch, length):
+    """Chunks inside one episode each (PlaNet), uniform over all such starts; arguments and result as `sample`.
+
+    At least one episode must have `length` rows in the ring (not checked inside jit).
+    """
+    envs, capacity = replay.rows.reward.shape
+    ages = jnp.arange(capacity)
+    first = replay.rows.is_first[:, slot(replay, ages)]  # [E, capacity] by age
+    begun = jnp.cumsum(first, axis=1)
+    end = jnp.minimum(ages + length - 1, capacity - 1)
+    inside = (ages + length <= replay.filled)[None] & (begun[:, end] == begun)
+    count = jnp.cumsum(inside.reshape(-1))
+    which = jax.random.randint(key, (batch,), 0, count[-1])
+    flat = jnp.searchsorted(count, which, side="right")  # the (which + 1)-th valid start
+    return gather(replay, flat // capacity, flat % capacity, length)
+
+
+def gather(replay, rows, ages, length):
+    """Chunks starting at the given rows and ages, int32 [B] each -> Step [B, T, ...]."""
+    slots = slot(replay, ages[:, None] + jnp.arange(length)[None])  # [B, T]
+    return jax.tree.map(lambda ring: ring[rows[:, None], slots], replay.rows)
+
+
+def slot(replay, ages):
+    """Ring positions of ages, 0 the oldest row."""
+    return (replay.cursor - replay.filled + ages) % replay.rows.reward.shape[1]

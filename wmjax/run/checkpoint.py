@@ -1,0 +1,254 @@
+"""Checkpoints that survive a kill at any moment, and the replay rows on disk beside them.
+
+    checkpoints/000000001200/state/           the arrays, by orbax
+    checkpoints/000000001200/manifest.json    size and sha256 of every file, and every value that is not an array;
+                                              written last: a checkpoint without it was never finished
+    replay/000012.npz                         append-only rows, each file whole or absent
+
+A run that resumes calls `restore_latest`, reads back as many replay files as the restored counters say with
+`load_rows`, removes the later ones with `drop_rows_from`, and cuts the metrics back to the restored offset.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import logging
+import re
+import shutil
+import sys
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orbax.checkpoint as ocp
+
+from wmjax.run import leaves as forms
+from wmjax.run import workdir as folders
+from wmjax.run.leaves import AS_SAVED
+from wmjax.types import Step, UsageError
+
+__all__ = ["AS_SAVED", "append_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
+
+CHECKPOINTS, STATE, MANIFEST, ROWS = "checkpoints", "state", "manifest.json", "replay"
+
+
+def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
+    """Writes one checkpoint, whole or not at all; returns only when it is on the disk.
+
+    Args:
+        workdir: the folder of the run.
+        step: the number that orders checkpoints, such as the episodes or updates so far.
+        state: any pytree; leaves are jax or numpy arrays, PRNG keys of either kind, or int, float, bool, str, None.
+        keep: how many finished checkpoints stay, this one counted in; older ones, unfinished ones and ones of later
+            steps (damaged, or the run would have resumed from them) are deleted, and only after this one is finished.
+
+    Returns:
+        The folder of the new checkpoint.
+
+    Raises:
+        UsageError: the disk is full; earlier checkpoints are untouched.
+        TypeError: a leaf is of another kind.
+    """
+    root = Path(workdir).absolute() / CHECKPOINTS
+    arrays, leaves = forms.split(state)
+    folder = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        for half in (p for p in _folders(root) if not (p / MANIFEST).exists()):
+            shutil.rmtree(half)
+        folder = _free_name(root, step)
+        folder.mkdir()
+        if arrays:
+            _save_arrays(folder / STATE, arrays)
+        body = {"step": step, "leaves": leaves, "files": _fingerprints(folder)}
+        folders.sync_folder(root)
+        folders.atomic_write(folder / MANIFEST, json.dumps({"sha256": _digest(body), "body": body}))
+    except Exception as error:
+        if not folders.is_disk_full(error):
+            raise
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+        good = [p.name for p in _folders(root) if (p / MANIFEST).exists()] if root.exists() else []
+        rest = f"nothing lost, last good checkpoint is {root / good[-1]}" if good else "no checkpoint was written yet"
+        raise UsageError(f"disk full: cannot write checkpoint {step}; {rest}; make room and start again") from error
+    finished = _folders(root)
+    kept = finished[: finished.index(folder) + 1][-keep:]
+    for old in (p for p in finished if p not in kept):
+        (old / MANIFEST).unlink(missing_ok=True)  # first, so that a kill in between leaves no half of a finished one
+        shutil.rmtree(old)
+    return folder
+
+
+def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None:
+    """Reads the newest checkpoint that is whole; says on stderr which ones it passed over and why.
+
+    Args:
+        workdir: the folder of the run.
+        template: a pytree like the saved one, for its structure, shapes, dtypes and where arrays live (numpy, jax,
+            jax with a sharding, `jax.ShapeDtypeStruct`). AS_SAVED stands for a part that may have any form.
+
+    Returns:
+        (step, state); None if no checkpoint was ever finished.
+
+    Raises:
+        UsageError: finished checkpoints exist but all are damaged; or the saved state has another structure, shape
+            or dtype than the template (another model).
+    """
+    root = Path(workdir).absolute() / CHECKPOINTS
+    if not root.exists():
+        return None
+    passed_over, finished = [], 0
+    for folder in reversed(_folders(root)):
+        body, fault = _verify(folder)
+        if body is not None:
+            return body["step"], _load(folder, body["leaves"], template)
+        finished += (folder / MANIFEST).exists()
+        passed_over.append(f"{folder.name} ({fault})")
+        print(f"passing over checkpoint {folder.name}: {fault}", file=sys.stderr)
+    if finished or len(passed_over) > 1:  # a kill leaves at most one unfinished checkpoint, and that only at the start
+        raise UsageError(f"no good checkpoint in {root}: {', '.join(passed_over)}; choose another folder")
+    return None
+
+
+def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
+    """Writes replay rows as replay/<index>.npz, whole or not at all; equal rows make equal files.
+
+    Args:
+        workdir: the folder of the run.
+        index: number of this file, counted from 0.
+        step: numpy Step [T, E, ...]; a field may be None.
+
+    Raises:
+        UsageError: the disk is full.
+    """
+    path = _rows_path(workdir, index)
+    fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    content = io.BytesIO()
+    np.savez_compressed(content, **{name: np.asarray(value) for name, value in fields.items() if value is not None})
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.atomic_write(path, content.getvalue())
+    except OSError as error:
+        if folders.is_disk_full(error):
+            raise UsageError(f"disk full: cannot write {path}; make room and start the same command again, it "
+                             "resumes from the last checkpoint") from error
+        raise
+    return path
+
+
+def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
+    """Yields what `append_rows` wrote as files 0 to count - 1, in order, each a numpy Step [T, E, ...].
+
+    Raises:
+        UsageError: a file is missing or damaged, by name.
+    """
+    names = [field.name for field in dataclasses.fields(Step)]
+    for index in range(count):
+        path = _rows_path(workdir, index)
+        try:
+            with np.load(path) as file:
+                yield Step(**{name: file[name] if name in file else None for name in names})
+        except FileNotFoundError as error:
+            raise UsageError(f"replay file {path} is missing: this run cannot be resumed") from error
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+            raise UsageError(f"replay file {path} is damaged ({error}): this run cannot be resumed") from error
+
+
+def drop_rows_from(workdir: str | Path, index: int) -> None:
+    """Removes replay files `index` and later, and unfinished ones: leftovers written after the restored checkpoint."""
+    root = Path(workdir) / ROWS
+    if not root.exists():
+        return
+    for path in root.iterdir():
+        if path.name.endswith(".tmp") or (path.stem.isdigit() and int(path.stem) >= index):
+            path.unlink()
+
+
+def _rows_path(workdir: str | Path, index: int) -> Path:
+    return Path(workdir) / ROWS / f"{index:06d}.npz"
+
+
+@functools.cache
+def _orbax() -> ocp.Checkpointer:
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())  # the synchronous one
+
+
+def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Orbax's threads log a failure with its whole trace and raise it as well: once is enough."""
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        _orbax().save(path, args=ocp.args.PyTreeSave(arrays))
+    finally:
+        log.setLevel(level)
+
+
+def _order(folder: Path) -> tuple[int, ...]:
+    """000000001200 -> (1200,), 000000001200-2 -> (1200, 2): a step saved again is newer."""
+    return tuple(int(number) for number in folder.name.split("-"))
+
+
+def _folders(root: Path) -> list[Path]:
+    return sorted((p for p in root.iterdir() if re.fullmatch(r"\d{12}(-\d+)?", p.name)), key=_order)
+
+
+def _free_name(root: Path, step: int) -> Path:
+    name, again = f"{step:012d}", 1
+    while (root / name).exists():
+        again += 1
+        name = f"{step:012d}-{again}"
+    return root / name
+
+
+def _fingerprints(folder: Path) -> dict[str, dict]:
+    """Relative path -> size and sha256 of every file but the manifest, each made to survive a power cut."""
+    found = {}
+    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.parent != folder):
+        content = path.read_bytes()
+        folders.sync_folder(path)  # fsync works the same on a file
+        found[str(path.relative_to(folder))] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    for path in (p for p in folder.rglob("*") if p.is_dir()):
+        folders.sync_folder(path)
+    return found
+
+
+def _digest(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def _verify(folder: Path) -> tuple[dict | None, str]:
+    """(the manifest's body, "") if the checkpoint is whole, else (None, what is wrong with it)."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_bytes())
+        body = manifest["body"]
+        if manifest["sha256"] != _digest(body):
+            return None, f"damaged file {MANIFEST}"
+    except FileNotFoundError:
+        return None, "half-written"
+    except (ValueError, KeyError, TypeError, OSError):
+        return None, f"damaged file {MANIFEST}"
+    for name, expected in body["files"].items():
+        path = folder / name
+        if not path.is_file():
+            return None, f"missing file {name}"
+        content = path.read_bytes()
+        if len(content) != expected["size"] or hashlib.sha256(content).hexdigest() != expected["sha256"]:
+            return None, f"damaged file {name}"
+    return body, ""
+
+
+def _load(folder: Path, leaves: list[dict], template: Any) -> Any:
+    """Reads the arrays of a verified checkpoint into the form of the template."""
+    misfit = forms.difference(leaves, template)
+    if misfit:
+        raise UsageError(f"checkpoint {folder} is of another model: {misfit}; choose another folder")
+    names = [entry["name"] for entry in leaves if "name" in entry]
+    how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
+    read = _orbax().restore(folder / STATE, args=ocp.args.PyTreeRestore(restore_args=how)) if names else {}
+    return forms.join(leaves, read, template)

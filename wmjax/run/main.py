@@ -1,0 +1,93 @@
+"""What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
+
+    exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
+"""
+
+import dataclasses
+import errno
+import os
+import sys
+import types
+import typing
+
+from absl import flags
+
+from wmjax.types import NonFiniteError, UsageError
+
+
+def run(main, argv):
+    """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
+    try:
+        main(argv)
+    except UsageError as error:
+        return fail(error, 2)
+    except NonFiniteError as error:
+        return fail(error, 3)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)
+    except KeyboardInterrupt:
+        return fail("interrupted; the same command resumes from the last checkpoint", 130)
+    return 0
+
+
+def fail(message, code):
+    """Prints one line and returns the code."""
+    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    return code
+
+
+def parse_flags(argv):
+    """Reads absl flags, those of config files included.
+
+    Raises: UsageError for unknown flags, config keys that do not exist, values of a wrong type, missing required flags.
+    """
+    try:
+        rest = flags.FLAGS(argv)
+    except flags.Error as error:
+        raise UsageError(str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # what config files raise
+        raise UsageError(error.args[0] if len(error.args) == 1 else str(error)) from error
+    if len(rest) > 1:
+        raise UsageError(f"unexpected argument {rest[1]!r}: settings are given as --config.key=value")
+
+
+def build(cls, block, name):
+    """A config block as its frozen dataclass; the only way from a ConfigDict into the library.
+
+    Args: cls: a dataclass; block: mapping of its fields; name: of the block, for messages.
+    Raises: UsageError for unknown or missing keys and values of a wrong type; whatever cls itself refuses.
+    """
+    values, hints = dict(block), typing.get_type_hints(cls)
+    known = [field.name for field in dataclasses.fields(cls)]
+    for key in values:
+        if key not in known:
+            raise UsageError(f"config.{name}.{key} does not exist: choose from {', '.join(known)}")
+    return cls(**{key: convert(value, hints[key], f"config.{name}.{key}") for key, value in values.items()})
+
+
+def convert(value, hint, name):
+    """`value` as type `hint` (bool, int, float, str, tuple[int, ...], or one of them | None), or UsageError."""
+    if isinstance(hint, types.UnionType):
+        inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        return None if value is None else convert(value, inner[0], name)
+    if typing.get_origin(hint) is tuple:
+        if not isinstance(value, (tuple, list)):
+            raise UsageError(f"{name}={value!r}: must be a tuple such as (1, 2)")
+        return tuple(convert(each, typing.get_args(hint)[0], name) for each in value)
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise UsageError(f"{name}={value!r}: must be of type {hint.__name__}")
+    return value
+
+
+def use_compilation_cache():
+    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    import jax
+
+    if not jax.config.jax_compilation_cache_dir:
+        folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "wmjax", "jax")
+        jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

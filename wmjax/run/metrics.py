@@ -1,0 +1,130 @@
+"""Metrics of a run: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard scalars.
+
+The number of bytes written (`offset`) belongs into every checkpoint: a resumed run cuts the file back to it, so that
+the lines after that checkpoint are written once more, the same, and none is there twice.
+NaN and infinities have no spelling in JSON: they are written as null and read back as None.
+"""
+
+import json
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2, summary_pb2
+
+from wmjax.run import workdir as folders
+from wmjax.types import UsageError
+
+METRICS, EVENTS = "metrics.jsonl", "tensorboard"
+X_AXIS = "env_steps"
+
+
+class MetricsWriter:
+    """Appends to the metrics of a working folder.
+
+    Args:
+        workdir: the folder of the run.
+        resume_at: bytes of metrics.jsonl to keep, the `offset` of the checkpoint that was restored; 0 starts afresh.
+
+    Raises:
+        UsageError: metrics.jsonl is shorter than resume_at, so lines of the run are lost.
+    """
+
+    def __init__(self, workdir: str | Path, resume_at: int = 0) -> None:
+        path = Path(workdir) / METRICS
+        self._file = open(path, "ab")  # noqa: SIM115  open as long as the run
+        size = os.fstat(self._file.fileno()).st_size
+        if size < resume_at:
+            self._file.close()
+            raise UsageError(f"{path} has {size} bytes but the checkpoint was taken at {resume_at}: lines are lost")
+        self._file.truncate(resume_at)
+        self.offset = resume_at
+        kept = read_metrics(workdir)
+        after_kept = 1 + int(kept[-1].get(X_AXIS, 0)) if kept else 0
+        self._events = _open_events(Path(workdir) / EVENTS, after_kept)
+
+    def write(self, metrics: dict[str, Any]) -> None:
+        """Appends one line; on the disk when this returns.
+
+        Args:
+            metrics: name -> number (Python, numpy or jax scalar); "env_steps" is the x axis of TensorBoard.
+
+        Raises:
+            TypeError: a value is not a single number.
+            UsageError: the disk is full.
+        """
+        values = {name: _as_number(name, value) for name, value in metrics.items()}
+        line = (json.dumps({name: _finite(value) for name, value in values.items()}) + "\n").encode()
+        try:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._events.write_event(_scalars(values))
+            self._events.flush()
+        except OSError as error:
+            if folders.is_disk_full(error):
+                raise UsageError(f"disk full: cannot append to {self._file.name}; make room and start the same "
+                                 "command again, it resumes from the last checkpoint") from error
+            raise
+        self.offset += len(line)
+
+    def close(self) -> None:
+        self._file.close()
+        self._events.close()
+
+
+def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl as dicts; [] if there is no such file.
+
+    A last line without its newline (a kill while it was written) is left out.
+
+    Raises:
+        UsageError: a line before the last one is not a JSON object.
+    """
+    path = Path(workdir) / METRICS
+    if not path.exists():
+        return []
+    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is half-written or empty
+    rows = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            rows.append(json.loads(line))
+        except ValueError as error:
+            raise UsageError(f"{path} is damaged at line {number}") from error
+    return rows
+
+
+def _open_events(folder: Path, purge_step: int) -> EventsWriter:
+    """A new events file; TensorBoard then hides what older files have from `purge_step` on.
+
+    The synchronous writer: the usual SummaryWriter hands events to a thread, which loses them at a kill and hangs the
+    process at a full disk.
+    """
+    folder.mkdir(exist_ok=True)
+    writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+    start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+    writer.write_event(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
+    return writer
+
+
+def _scalars(values: dict[str, int | float]) -> event_pb2.Event:
+    named = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items() if k != X_AXIS]
+    summary = summary_pb2.Summary(value=named)
+    return event_pb2.Event(wall_time=time.time(), step=int(values.get(X_AXIS, 0)), summary=summary)
+
+
+def _as_number(name: str, value: Any) -> int | float:
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype == object or array.dtype.kind in "USc":
+        raise TypeError(f"metric {name} is not a single number: {array.dtype}{list(array.shape)}")
+    if array.dtype.kind in "iub":
+        return int(array.reshape(()))
+    return float(array.reshape(()))
+
+
+def _finite(value: int | float) -> int | float | None:
+    return value if isinstance(value, int) or math.isfinite(value) else None

@@ -1,0 +1,153 @@
+"""Curves of a run as pictures: what `report` puts into its page. matplotlib without windows or global state."""
+
+import io
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", "#888888", "#bb5599", "#555555")
+SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
+BARS = 60  # at most so many bars in the picture of times
+LOG_RANGE = 50  # a curve that spans a larger factor gets a logarithmic axis
+
+Rows = list[dict[str, Any]]  # lines of metrics.jsonl
+
+
+def series(rows: Rows, name: str, xs: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
+    """(x, value) of the rows that have a number under `name`; xs: one x for each row."""
+    pairs = [(x, row[name]) for x, row in zip(xs, rows, strict=True) if row.get(name) is not None]
+    return np.array([x for x, _ in pairs], float), np.array([y for _, y in pairs], float)
+
+
+def env_steps(rows: Rows) -> list[float]:
+    return [row.get("env_steps", index) for index, row in enumerate(rows)]
+
+
+def minutes(rows: Rows) -> list[float]:
+    """Minutes of work up to and with each row: sums of time/total, or of all time/* where there is no total."""
+    seconds = [row.get("time/total", sum(parts(row).values())) or 0 for row in rows]
+    return list(np.cumsum(seconds) / 60)
+
+
+def parts(row: dict[str, Any]) -> dict[str, float]:
+    """{"env": seconds, ...} of one row; what time/total has beyond them is "other"."""
+    times = {name[5:]: value for name, value in row.items() if name.startswith("time/") and value is not None}
+    total = times.pop("total", None)
+    if total is not None and total > sum(times.values()):
+        times["other"] = total - sum(times.values())
+    return times
+
+
+def returns(rows: Rows, xs: Sequence[float], x_label: str) -> str:
+    """SVG: returns of evaluation (mean, one standard deviation) and of collected episodes against xs."""
+    figure, axes = _figure()
+    x, y = series(rows, "collect/return", xs)
+    if len(y):
+        axes.plot(x, y, ".", markersize=3, color=COLOURS[1], alpha=0.35)
+        axes.plot(x, running_mean(y, 10), color=COLOURS[1], linewidth=1.2, label="collected (mean of 10)")
+    x, y = series(rows, "eval/return_mean", xs)
+    if len(y):
+        std = np.array([row.get("eval/return_std") or 0 for row in rows if row.get("eval/return_mean") is not None])
+        axes.fill_between(x, y - std, y + std, color=COLOURS[0], alpha=0.18, linewidth=0)
+        axes.plot(x, y, "o-", markersize=3, color=COLOURS[0], label="evaluation (mean, std)")
+    axes.set(xlabel=x_label, ylabel="return")
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, loc="best")
+    return _svg(figure)
+
+
+def curve(rows: Rows, name: str) -> str:
+    """SVG: one metric against environment steps."""
+    figure, axes = _figure(SMALL)
+    x, y = series(rows, name, env_steps(rows))
+    axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
+    if len(y) and y.min() > 0 and y.max() > LOG_RANGE * y.min():
+        axes.set_yscale("log")
+    axes.set(xlabel="environment steps", title=name)
+    return _svg(figure)
+
+
+def times(rows: Rows) -> str:
+    """SVG: seconds of an iteration by part, stacked; neighbouring iterations share a bar when there are many."""
+    rows = [row for row in rows if parts(row)]
+    figure, axes = _figure()
+    shared = -(-len(rows) // BARS)  # iterations a bar
+    groups = [np.arange(start, min(start + shared, len(rows))) for start in range(0, len(rows), shared)]
+    names = sorted({name for row in rows for name in parts(row)}, key=lambda n: -sum(parts(r).get(n, 0) for r in rows))
+    x = np.array([group[0] + 1 + (shared - 1) / 2 for group in groups])
+    bottom = np.zeros(len(groups))
+    for index, name in enumerate(names):
+        height = np.array([np.mean([parts(rows[i]).get(name, 0) for i in group]) for group in groups])
+        axes.bar(x, height, 0.9 * shared, bottom, color=COLOURS[index % len(COLOURS)], label=name)
+        bottom += height
+    axes.set(xlabel="iteration", ylabel="seconds")
+    axes.legend(frameon=False, fontsize=7, ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
+    return _svg(figure)
+
+
+def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> bytes:
+    """A picture of evaluation returns of several groups of runs: mean, band from lowest to highest, thin seed lines.
+
+    Seeds evaluated at different steps are interpolated to each other's steps, over the range that all of them cover.
+    """
+    figure, axes = _figure((7, 4))
+    for index, (name, runs) in enumerate(groups.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
+        curves = [(x, y) for x, y in curves if len(x)]
+        for x, y in curves:
+            axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.45)
+        if not curves:
+            continue
+        low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        grid = np.unique(np.concatenate([x for x, _ in curves]))
+        grid = grid[(grid >= low) & (grid <= high)]
+        values = np.stack([np.interp(grid, x, y) for x, y in curves])  # [seeds, grid]
+        axes.fill_between(grid, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
+        plural = "" if len(curves) == 1 else "s"
+        axes.plot(grid, values.mean(0), color=colour, linewidth=2, label=f"{name} ({len(curves)} seed{plural})")
+    axes.set(xlabel="environment steps", ylabel="evaluation return", title=title)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format=file_format, dpi=150)
+    return content.getvalue()
+
+
+def running_mean(values: np.ndarray, window: int) -> np.ndarray:
+    """Mean of each value and up to window - 1 values before it."""
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    ends = np.arange(1, len(values) + 1)
+    starts = np.maximum(ends - window, 0)
+    return (sums[ends] - sums[starts]) / (ends - starts)
+
+
+def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure  # here because it takes half a second, which a start of a run need not wait
+    from matplotlib.ticker import EngFormatter
+
+    figure = Figure(figsize=size, layout="tight")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(labelsize=8)
+    axes.title.set_fontsize(10)
+    axes.locator_params(axis="x", nbins=6)
+    axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+    return figure, axes
+
+
+def _svg(figure: Any) -> str:
+    """The <svg> element alone, to be put into a page; text stays text, numbers are short."""
+    import matplotlib
+
+    content = io.StringIO()
+    with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}):
+        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+    text = content.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg"):], flags=re.DOTALL)
+    return re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg \1width="100%"', text, count=1).replace(
+        'height="', 'data-height="', 1)

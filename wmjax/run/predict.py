@@ -1,0 +1,32 @@
+"""Looking at a model's predictions: what it imagines beside what happened (PlaNet, Fig. 10)."""
+
+import jax
+import jax.numpy as jnp
+
+from wmjax import imagine
+from wmjax.ops.actions import model_action
+
+
+def open_loop_images(model, params, key, steps, *, action_spec, context):
+    """Reconstructions of the first `context` images, then images imagined from the actions alone.
+
+    Args: steps: Step [T, E, ...] with T > context >= 1.
+    Returns: model.decode of each time, float32 [T, E, X, Y, C].
+    """
+    rows = steps.reward.shape[1]
+    action = model_action(steps.prev_action, action_spec)  # [T, E, A]
+    filter_key, imagine_key = jax.random.split(key)
+    seen = jax.tree.map(lambda x: imagine.time_first(x[:context]), steps)  # [E, context, ...]
+    embed = model.encode(params, imagine.fold(seen.obs)).reshape(rows, context, -1)
+    state, states, _ = imagine.filter(
+        model,
+        params,
+        filter_key,
+        model.initial(params, rows),
+        prev_action=imagine.time_first(action[:context]),
+        embed=embed,
+        is_first=seen.is_first,
+    )
+    imagined = imagine.open_loop(model, params, imagine_key, state, action[context:])
+    both = jax.tree.map(lambda a, b: jnp.concatenate([imagine.time_first(a), b]), states, imagined)
+    return imagine.unfold_like(model.decode(params, imagine.fold(both)), both)

@@ -1,0 +1,93 @@
+"""Live progress: one line that is overwritten on a terminal, one plain line an iteration in a file or a pipe."""
+
+import shutil
+import sys
+import time
+from typing import Any, TextIO
+
+
+class Progress:
+    """Shows how far a run is. A run ends at a number of episodes, after a number of minutes, or whichever comes first.
+
+    Args:
+        episodes: planned number of episodes, or None.
+        minutes: limit on the run's minutes, or None.
+        done_episodes, done_minutes: where a resumed run starts, so that the time left is that of this machine now.
+        stream: where to write; standard output if None.
+    """
+
+    def __init__(self, episodes: int | None, minutes: float | None = None, *, done_episodes: int = 0,
+                 done_minutes: float = 0.0, stream: TextIO | None = None) -> None:
+        self._stream = sys.stdout if stream is None else stream
+        self._live = self._stream.isatty()
+        self._episodes, self._minutes = episodes, minutes
+        self._first_episode, self._minutes_before = done_episodes, done_minutes
+        self._start = time.monotonic()
+        self._last: tuple[float, dict] = (self._start, {})
+        self._eval: float | None = None
+
+    def elapsed_minutes(self) -> float:
+        """Minutes of this run, those before a resume counted in."""
+        return self._minutes_before + (time.monotonic() - self._start) / 60
+
+    def show(self, metrics: dict[str, Any]) -> None:
+        """Shows one iteration.
+
+        Args:
+            metrics: as written to metrics.jsonl; used are episodes, env_steps, updates, collect/return,
+                eval/return_mean (the last one seen is kept) and train/loss, each if present.
+        """
+        now = time.monotonic()
+        before, previous = self._last
+        self._last = (now, dict(metrics))
+        self._eval = metrics.get("eval/return_mean", self._eval)
+        parts = [f"episode {metrics.get('episodes', 0)}" + (f"/{self._episodes}" if self._episodes else "")]
+        for label, value in (("return", metrics.get("collect/return")), ("eval", self._eval)):
+            parts += [f"{label} {value:.1f}"] if value is not None else []
+        parts += [f"loss {metrics['train/loss']:.4g}"] if metrics.get("train/loss") is not None else []
+        for label, name in (("updates/s", "updates"), ("env steps/s", "env_steps")):
+            if name in metrics and name in previous and now > before:
+                parts.append(f"{(metrics[name] - previous[name]) / (now - before):.3g} {label}")
+        parts.append(f"{duration(self.elapsed_minutes() * 60)} gone")
+        left = self._seconds_left(int(metrics.get("episodes", 0)))
+        parts += [f"{duration(left)} left"] if left is not None else []
+        self._print("  ".join(parts))
+
+    def note(self, text: str) -> None:
+        """Prints a line that stays, above the live one."""
+        self._stream.write(f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
+        self._stream.flush()
+
+    def close(self) -> None:
+        """Ends the live line so that what follows starts on its own."""
+        if self._live:
+            self._stream.write("\n")
+            self._stream.flush()
+
+    def _seconds_left(self, episode: int) -> float | None:
+        here = episode - self._first_episode
+        spent = time.monotonic() - self._start
+        lefts = []
+        if self._episodes and here > 0:
+            lefts.append(spent / here * max(self._episodes - episode, 0))
+        if self._minutes:
+            lefts.append(max(self._minutes - self.elapsed_minutes(), 0) * 60)
+        return min(lefts) if lefts else None
+
+    def _print(self, line: str) -> None:
+        if self._live:
+            width = shutil.get_terminal_size().columns - 1  # a longer line would wrap and could not be overwritten
+            self._stream.write(f"\r\x1b[2K{line[:width]}")
+        else:
+            self._stream.write(line + "\n")
+        self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """59 -> '59s', 3599 -> '59m59s', 7260 -> '2h01m'."""
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds}s"
+    if seconds < 3600:
+        return f"{seconds // 60}m{seconds % 60:02d}s"
+    return f"{seconds // 3600}h{seconds % 3600 // 60:02d}m"

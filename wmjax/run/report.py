@@ -1,0 +1,229 @@
+"""report.html: one page about one run, made from the files of its working folder alone, with everything inside it."""
+
+import base64
+import html
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from wmjax.run import metrics as lines
+from wmjax.run import plots
+from wmjax.run import workdir as folders
+from wmjax.run.progress import duration
+from wmjax.types import UsageError
+
+REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
+EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
+TITLE_KEYS = ("task", "env", "name")
+FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
+MOST_CURVES = 12
+
+STYLE = """
+:root { color-scheme: light; }
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; margin: 0 auto; padding: 1rem;
+       max-width: 70rem; }
+h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
+p.about, figcaption, .small { color: #666; font-size: .9rem; } p.about { margin: .2rem 0 1.2rem; }
+.numbers, .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
+.grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
+.numbers div, figure { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px; padding: .7rem .9rem; margin: 0; }
+.numbers b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
+.numbers span { color: #666; font-size: .85rem; }
+figure svg { width: 100%; height: auto; display: block; } figure + figure.wide { margin-top: .8rem; }
+video, img { width: 100%; border-radius: 4px; image-rendering: pixelated; display: block; }
+.scroll { overflow-x: auto; } .scroll img { min-width: 36rem; }
+table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .15rem .9rem .15rem 0; text-align: left;
+       vertical-align: top; overflow-wrap: anywhere; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+pre { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px; padding: .7rem .9rem; white-space: pre-wrap;
+      overflow-wrap: anywhere; } details { margin-top: 1rem; } summary { cursor: pointer; font-weight: 600; }
+"""
+
+
+def write_report(workdir: str | Path) -> Path:
+    """Writes report.html of a run, whole or not at all; an almost empty run gives an almost empty page.
+
+    Raises:
+        UsageError: the folder holds no run, or its metrics are damaged; the disk is full.
+    """
+    folder = Path(workdir)
+    config, rows = folders.read_config(folder), lines.read_metrics(folder)
+    starts = folders.read_starts(folder)
+    title = _title(folder, config)
+    body = [
+        f"<h1>{_text(title)}</h1>", _about(folder, starts), _numbers(rows), _returns(rows), _videos(folder),
+        _strips(folder), _losses(rows), _times(rows), _table("Config", folders.flatten(config)),
+        _table("Results", folders.flatten(_summary(folder))), _table("Versions", starts[-1] if starts else {}),
+        _command(starts)]
+    page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+            '<meta name="viewport" content="width=device-width, initial-scale=1">'
+            f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n")
+    return _write(folder / REPORT, page)
+
+
+def write_comparison(path: str | Path, groups: dict[str, list[str | Path]], title: str) -> Path:
+    """Draws evaluation returns against environment steps for groups of runs.
+
+    Args:
+        path: ends in .png or .svg.
+        groups: name of a group -> working folders of its seeds.
+        title: of the picture.
+
+    Raises:
+        UsageError: another ending; a folder has no metrics; the disk is full.
+    """
+    path = Path(path)
+    if path.suffix not in (".png", ".svg"):
+        raise UsageError(f"{path} must end in .png or .svg")
+    rows = {name: [lines.read_metrics(folder) for folder in runs] for name, runs in groups.items()}
+    for name, runs in groups.items():
+        for folder, read in zip(runs, rows[name], strict=True):
+            if not read:
+                raise UsageError(f"{folder} has no {lines.METRICS} to compare")
+    return _write(path, plots.comparison(rows, title, path.suffix[1:]))
+
+
+def _write(path: Path, content: bytes | str) -> Path:
+    try:
+        folders.atomic_write(path, content)
+    except OSError as error:
+        if folders.is_disk_full(error):
+            raise UsageError(f"disk full: cannot write {path}") from error
+        raise
+    return path
+
+
+def _text(value: Any) -> str:
+    return html.escape(str(value))
+
+
+def _title(folder: Path, config: dict) -> str:
+    flat = folders.flatten(config)
+    for wanted in TITLE_KEYS:
+        for name, value in flat.items():
+            if name.split(".")[-1] == wanted and isinstance(value, str):
+                return value
+    return folder.resolve().name
+
+
+def _summary(folder: Path) -> dict:
+    try:
+        return json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+
+
+def _about(folder: Path, starts: list[dict]) -> str:
+    parts = [folder.resolve().name, "finished" if (folder / SUMMARY).exists() else "not finished yet"]
+    if starts:
+        again = len(starts) - 1
+        parts += [f"started {starts[0].get('date', '?')}"] + ([f"resumed {again} times"] if again else [])
+        parts.append(str(starts[-1].get("device", "")))
+    return f'<p class="about">{_text(" · ".join(p for p in parts if p))}</p>'
+
+
+def _numbers(rows: plots.Rows) -> str:
+    """The headline: a tile for each number the run has so far."""
+    if not rows:
+        return "<p>No metrics yet.</p>"
+    _, evals = plots.series(rows, "eval/return_mean", plots.env_steps(rows))
+    _, collected = plots.series(rows, "collect/return", plots.env_steps(rows))
+    tiles = []
+    if len(evals):
+        tiles += [("best evaluation return", f"{evals.max():,.1f}"), ("last evaluation return", f"{evals[-1]:,.1f}")]
+    if len(collected):
+        tiles.append(("last collected return", f"{collected[-1]:,.1f}"))
+    for name, label in (("episodes", "episodes"), ("env_steps", "environment steps"), ("updates", "updates")):
+        if rows[-1].get(name) is not None:
+            tiles.append((label, f"{rows[-1][name]:,.0f}"))
+    tiles.append(("time", duration(plots.minutes(rows)[-1] * 60)))
+    return '<div class="numbers">' + "".join(f"<div><b>{b}</b><span>{s}</span></div>" for s, b in tiles) + "</div>"
+
+
+def _figure(content: str, caption: str = "", kind: str = "") -> str:
+    below = f"<figcaption>{caption}</figcaption>" if caption else ""
+    return f'<figure class="{kind}">{content}{below}</figure>'
+
+
+def _section(title: str, figures: list[str]) -> str:
+    return f'<h2>{title}</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def _returns(rows: plots.Rows) -> str:
+    if not any(row.get(name) is not None for row in rows for name in ("eval/return_mean", "collect/return")):
+        return ""
+    axes = [(plots.env_steps(rows), "environment steps"), (plots.minutes(rows), "minutes")]
+    return _section("Returns", [_figure(plots.returns(rows, xs, label)) for xs, label in axes])
+
+
+def _losses(rows: plots.Rows) -> str:
+    found = {name for row in rows for name, value in row.items() if name.startswith("train/") and value is not None}
+    names = [n for n in FIRST_LOSSES if n in found] + sorted(found - set(FIRST_LOSSES))
+    return _section("Training", [_figure(plots.curve(rows, name)) for name in names[:MOST_CURVES]])
+
+
+def _times(rows: plots.Rows) -> str:
+    totals: dict[str, float] = {}
+    for row in rows:
+        for name, seconds in plots.parts(row).items():
+            totals[name] = totals.get(name, 0.0) + seconds
+    whole = sum(totals.values())
+    if not whole:
+        return ""
+    cells = "".join(
+        f'<tr><td>{_text(name)}</td><td class="n">{duration(seconds)}</td><td class="n">{seconds / whole:.1%}</td></tr>'
+        for name, seconds in sorted(totals.items(), key=lambda item: -item[1]))
+    table = f"<table><tr><th>part</th><th>time</th><th>share</th></tr>{cells}</table>"
+    return _section("Where the time goes", [_figure(plots.times(rows), "seconds of an iteration"), _figure(table)])
+
+
+def _newest_first(folder: Path, pattern: str) -> list[Path]:
+    """By the numbers in their names (eval_0200 is newer than eval_0100), since dates get lost in copies."""
+    files = (folder / VIDEOS).glob(pattern) if (folder / VIDEOS).is_dir() else []
+    return sorted(files, key=lambda p: ([int(n) for n in re.findall(r"\d+", p.stem)], p.name), reverse=True)
+
+
+def _embedded(path: Path, mime: str) -> str:
+    return f"data:{mime};base64,{base64.b64encode(path.read_bytes()).decode()}"
+
+
+def _videos(folder: Path) -> str:
+    figures, room = [], EMBED_BYTES
+    files = _newest_first(folder, "*.mp4")
+    for path in files[:EMBED_VIDEOS]:
+        room -= path.stat().st_size
+        if room < 0:
+            break
+        tag = f'<video controls loop muted playsinline src="{_embedded(path, "video/mp4")}"></video>'
+        figures.append(_figure(tag, _text(path.stem.replace("_", " "))))
+    more = len(files) - len(figures)
+    note = f'<p class="small">{more} more in {VIDEOS}/.</p>' if more else ""
+    return _section("Videos", figures) + note
+
+
+def _strips(folder: Path) -> str:
+    files = _newest_first(folder, "open_loop_*.png")
+    if not files:
+        return ""
+    shown = [("newest", files[0])] + ([("first", files[-1])] if len(files) > 1 else [])
+    figures = []
+    for when, path in shown:
+        image = f'<div class="scroll"><img alt="open-loop prediction" src="{_embedded(path, "image/png")}"></div>'
+        figures.append(_figure(image, f"{when}: {_text(path.stem.replace('_', ' '))}", "wide"))
+    return ('<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
+            "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
+            "difference (black where they agree). Every fifth frame is shown.</p>" + "".join(figures))
+
+
+def _table(title: str, values: dict[str, Any]) -> str:
+    if not values:
+        return ""
+    cells = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in values.items())
+    return f'<details><summary>{title}</summary><div class="scroll"><table>{cells}</table></div></details>'
+
+
+def _command(starts: list[dict]) -> str:
+    if not starts or not starts[-1].get("command"):
+        return ""
+    return ('<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; a run '
+            f"that has ended stays as it is.</p><pre>{_text(starts[-1]['command'])}</pre>")

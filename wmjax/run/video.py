@@ -1,0 +1,133 @@
+"""Videos and prediction pictures: mp4 files (H.264), episodes side by side, open-loop strips, PNG files."""
+
+import io
+import os
+import subprocess
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from wmjax.run import workdir as folders
+from wmjax.types import UsageError
+
+TARGET = 256  # pixels, about the height of a video after upscaling
+GAP = 2  # pixels between tiles
+LEFT, TOP = 48, 16  # margins of a strip, for the names of its rows and the times of its columns
+MARK = 6  # pixels of the marker between context and imagined part
+CELL = 64  # smallest side of a strip's frames after upscaling
+ORANGE, PAPER, INK = (230, 120, 20), 255, (40, 40, 40)
+
+
+def write_video(path: str | Path, frames: np.ndarray, fps: float, scale: int | None = None) -> Path:
+    """Writes an mp4 that browsers play, whole or not at all.
+
+    Args:
+        path: ends in ".mp4".
+        frames: uint8 [T, X, Y, C], C 1 or 3.
+        fps: frames a second.
+        scale: whole factor of nearest-neighbour upscaling; None for about 256 pixels of height.
+
+    Raises:
+        UsageError: the disk is full.
+        OSError: ffmpeg failed otherwise, in its words.
+    """
+    path, frames = Path(path), np.ascontiguousarray(_as_rgb(frames))
+    _, rows, columns, _ = frames.shape
+    factor = scale or max(1, round(TARGET / rows))
+    even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.tmp")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
+               "-s", f"{columns}x{rows}", "-r", str(fps), "-i", "-", "-vf", even, "-an", "-c:v", "libx264",
+               "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "veryfast", "-movflags", "+faststart", "-f", "mp4",
+               str(temporary)]
+    # its own process group: Ctrl-C reaches the run alone, which ends the video properly
+    done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=0, check=False)
+    if done.returncode:
+        temporary.unlink(missing_ok=True)
+        why = done.stderr.decode(errors="replace").strip()
+        if "No space left on device" in why:
+            raise UsageError(f"disk full: cannot write {path}")
+        raise OSError(f"cannot write {path}: ffmpeg says {why}")
+    os.replace(temporary, path)
+    return path
+
+
+def tile(frames: np.ndarray) -> np.ndarray:
+    """Episodes side by side: uint8 [E, T, X, Y, C] -> [T, X, E * Y + (E - 1) * GAP, 3], black in between."""
+    frames = np.stack([_as_rgb(episode) for episode in frames])
+    frames = np.pad(frames, ((0, 0), (0, 0), (0, 0), (0, GAP), (0, 0)))
+    return np.concatenate(list(frames), axis=2)[:, :, :-GAP]
+
+
+def strip(truth: np.ndarray, prediction: np.ndarray, context: int = 5, every: int = 5) -> np.ndarray:
+    """What a model saw and what it then imagined, as one picture.
+
+              t=0 | t=5  t=10 ...
+        truth  []     []    []         | stands for the orange marker: left of it the model was shown the frames,
+        model  []     []    []         right of it it imagined from the actions alone
+        error  []     []    []         absolute difference, black where equal
+
+    Args:
+        truth, prediction: uint8 [T, X, Y, C], C 1 or 3.
+        context: frames the model was shown.
+        every: a column for each time 0, every, 2 * every, ...
+
+    Returns:
+        uint8 [rows, columns, 3]; frames smaller than 64 pixels are drawn larger by a whole factor.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    if truth.shape != prediction.shape:
+        raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
+    times = range(0, len(truth), every)
+    truth, prediction = _as_rgb(truth[::every]), _as_rgb(prediction[::every])
+    error = np.abs(truth.astype(np.int16) - prediction).astype(np.uint8)
+    factor = max(1, -(-CELL // truth.shape[1]))
+    rows = [upscale(frames, factor) for frames in (truth, prediction, error)]
+    _, height, width, _ = rows[0].shape
+    shown = sum(time < context for time in times)
+    left = [LEFT + i * (width + GAP) + (MARK + GAP if i >= shown else 0) for i in range(len(times))]
+    picture = np.full((TOP + 3 * height + 2 * GAP, left[-1] + width, 3), PAPER, np.uint8)
+    for row, frames in enumerate(rows):
+        top = TOP + row * (height + GAP)
+        for x, frame in zip(left, frames, strict=True):
+            picture[top:top + height, x:x + width] = frame
+    if 0 < shown < len(times):
+        mark = left[shown] - GAP - MARK
+        picture[TOP:, mark:mark + MARK] = ORANGE
+    return _write_names(picture, left, times, height)
+
+
+def write_png(path: str | Path, image: np.ndarray) -> Path:
+    """Writes uint8 [X, Y, 3] (or [X, Y, 1]) as a PNG file, whole or not at all."""
+    path, content = Path(path), io.BytesIO()
+    Image.fromarray(_as_rgb(image)).save(content, format="png", optimize=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    folders.atomic_write(path, content.getvalue())
+    return path
+
+
+def upscale(frames: np.ndarray, factor: int) -> np.ndarray:
+    """[..., X, Y, C] -> [..., factor * X, factor * Y, C], each pixel a square."""
+    return frames.repeat(factor, axis=-3).repeat(factor, axis=-2)
+
+
+def _as_rgb(frames: np.ndarray) -> np.ndarray:
+    frames = np.asarray(frames)
+    if frames.dtype != np.uint8 or frames.shape[-1] not in (1, 3):
+        raise ValueError(f"frames must be uint8 [..., X, Y, 1 or 3], not {frames.dtype} {frames.shape}")
+    return frames if frames.shape[-1] == 3 else frames.repeat(3, axis=-1)
+
+
+def _write_names(picture: np.ndarray, left: list[int], times: range, height: int) -> np.ndarray:
+    image = Image.fromarray(picture)
+    draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)
+    for row, name in enumerate(("truth", "model", "error")):
+        draw.text((4, TOP + row * (height + GAP) + height // 2), name, INK, font, anchor="lm")
+    for x, time in zip(left, times, strict=True):
+        draw.text((x, TOP // 2), f"t={time}", INK, font, anchor="lm")
+    return np.asarray(image)

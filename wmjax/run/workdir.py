@@ -1,0 +1,199 @@
+"""The working folder of a run: its config, its lock, and writing files so that a kill never leaves half of one.
+
+    config.json     the config as run; the same command in the same folder resumes, another config is refused
+    versions.json   one entry for every start: command, packages, platform, device, date
+    .lock           held by the process that runs here; the operating system lets go of it when that process dies
+"""
+
+import datetime
+import errno
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from wmjax.types import UsageError
+
+CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "envpool", "mujoco", "dm_control")
+SHOWN_DIFFERENCES = 4
+
+_locks: dict[Path, Any] = {}  # open lock files of this process: closing one lets go of its lock
+
+
+def open_workdir(path: str | Path, config: dict) -> bool:
+    """Makes `path` the working folder of this process, new or resumed.
+
+    Args:
+        path: the folder; made if absent, parents too.
+        config: nested dict of plain values (tuples count as lists).
+
+    Returns:
+        True if the folder already holds this very config (the run resumes), False if it is new.
+
+    Raises:
+        UsageError: another process runs here; the folder holds another config (named key by key), a damaged one,
+            or files but no config; the path cannot be a folder; the disk is full.
+    """
+    path, config = Path(path), json.loads(json.dumps(config))
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _lock(path)
+        resumed = _check_or_write_config(path, config)
+        _note_start(path)
+    except OSError as error:
+        if is_disk_full(error):
+            raise UsageError(f"disk full: cannot start a run in {path}") from error
+        raise UsageError(f"cannot use {path} as a working folder: {error}") from error
+    return resumed
+
+
+def close_workdir(path: str | Path) -> None:
+    """Lets go of the lock. Only for a process that goes on living; the end of a process does the same."""
+    held = _locks.pop(Path(path).resolve(), None)
+    if held is not None:
+        held.close()
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Writes a file whole or not at all: a temporary file beside it, fsync, rename.
+
+    Raises:
+        OSError: as the operating system says; the old file is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames and new names in a folder survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one it came from, says that the disk or the quota is full.
+
+    Storage libraries wrap the operating system's error in their own types, so the text is looked at as well.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "ENOSPC")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def read_config(path: str | Path) -> dict:
+    """The config of a run. Raises UsageError if there is none or it is damaged."""
+    file = Path(path) / CONFIG
+    try:
+        config = json.loads(file.read_text())
+    except FileNotFoundError as error:
+        raise UsageError(f"{path} is not the working folder of a run: it has no {CONFIG}") from error
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{file} is damaged ({error}); choose another working folder") from error
+    if not isinstance(config, dict):
+        raise UsageError(f"{file} is damaged (not a JSON object); choose another working folder")
+    return config
+
+
+def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
+    """{"model": {"size": 3}} -> {"model.size": 3}; empty dicts stay as values."""
+    flat = {}
+    for key, value in config.items():
+        if isinstance(value, dict) and value:
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _lock(path: Path) -> None:
+    place = path.resolve()
+    if place in _locks:  # this process started a run here before
+        return
+    file = open(place / LOCK, "a")  # noqa: SIM115  stays open as long as the run
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.close()
+        raise UsageError(f"another process is running in {path}: wait for it or choose another folder") from error
+    _locks[place] = file
+
+
+def _check_or_write_config(path: Path, config: dict) -> bool:
+    if not (path / CONFIG).exists():
+        others = sorted(p.name for p in path.iterdir() if p.name != LOCK and not p.name.endswith(".tmp"))
+        if others:
+            raise UsageError(f"{path} has files ({', '.join(others[:3])}) but no {CONFIG}; choose another folder")
+        atomic_write(path / CONFIG, json.dumps(config, indent=1) + "\n")
+        return False
+    old, new = flatten(read_config(path)), flatten(config)
+    absent = "(absent)"
+    changed = sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
+    if changed:
+        shown = [f"{key} {old.get(key, absent)} -> {new.get(key, absent)}" for key in changed[:SHOWN_DIFFERENCES]]
+        more = len(changed) - len(shown)
+        listed = ", ".join(shown) + (f" and {more} more" if more else "")
+        raise UsageError(f"{path} holds a run with another config: {listed}; choose another folder")
+    return True
+
+
+def versions() -> dict[str, Any]:
+    """Date, command, Python, packages, platform and device of this process."""
+    found = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+    found["command"] = shlex.join(["python", *sys.orig_argv[1:]])
+    found["python"] = platform.python_version()
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    device = jax.devices()[0]
+    found |= {"platform": platform.platform(), "device": f"{device.platform} {device.device_kind}"}
+    return found | {"devices": jax.device_count(), "cpu_count": os.cpu_count()}
+
+
+def read_starts(path: str | Path) -> list[dict]:
+    """The entries of versions.json, oldest first; [] if there are none."""
+    try:
+        return json.loads((Path(path) / VERSIONS).read_text())
+    except (OSError, ValueError):
+        return []
+
+
+def _note_start(path: Path) -> None:
+    starts, now = read_starts(path), versions()
+    if starts:
+        old = starts[-1]
+        changed = [f"{name} {old.get(name)} -> {value}" for name, value in now.items()
+                   if name not in ("date", "command") and old.get(name) != value]
+        if changed:
+            print(f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}",
+                  file=sys.stderr)
+    atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")

@@ -1,0 +1,117 @@
+"""The architecture on one page: the records and function bundles that every room passes around.
+
+Axis legend, used in every docstring:
+    B batch   T time   E environment rows   N candidates   H horizon   A action   F features   Z latent
+    images are [..., X, Y, C] (rows, columns, channels), uint8 until inside jit.
+
+Records are pytrees (`flax.struct.dataclass`). Bundles of pure functions are `NamedTuple`s; their functions
+take `(params, key, state, ...)` in that order and can be jitted, vmapped, differentiated and sharded.
+
+    envpool --Step[E]--> run.collect --> replay --Step[B, T]--> Learner.update --> params --> Actor.act --> envpool
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from flax import struct
+
+Array = Any  # a jax.Array inside the core, a numpy array in the shell
+Params = Any  # a pytree of arrays
+State = Any  # a pytree of arrays; nothing outside a model's own folder reads its fields
+
+
+class UsageError(ValueError):
+    """Bad input from the user: one line that names it and what is allowed. Mains exit with code 2."""
+
+
+class NonFiniteError(ArithmeticError):
+    """Training produced a NaN or an infinity: the message names the update and the tensor. Mains exit with code 3."""
+
+
+class ActionSpec(NamedTuple):
+    """What an environment accepts.
+
+    size: length A of a continuous action, or the number of discrete actions.
+    discrete: True for integer actions in [0, size).
+    low, high: bounds of every continuous dimension; 0 and size - 1 when discrete.
+    """
+
+    size: int
+    discrete: bool
+    low: float
+    high: float
+
+
+class EnvSpec(NamedTuple):
+    """obs_shape: (X, Y, C) of one image; obs_dtype: its numpy dtype; action: an ActionSpec.
+
+    action_repeat: environment steps for each decision.
+    """
+
+    obs_shape: tuple[int, ...]
+    obs_dtype: Any
+    action: ActionSpec
+    action_repeat: int = 1
+
+
+@struct.dataclass
+class Step:
+    """An arrival record: everything known on arriving at time t, for real and imagined data alike.
+
+    Actors have a leading axis [E]; sequences are [B, T]. Imagined steps carry `obs=None` where nothing was decoded.
+    """
+
+    prev_action: Array  # float32 [E, A] or int32 [E]: the action that led here; zeros where is_first
+    obs: Array  # uint8 [E, X, Y, C]
+    reward: Array  # float32 [E], summed over the action repeat that led here; 0 where is_first
+    discount: Array  # float32 [E], 0 only where the episode truly terminated here (a time limit keeps 1)
+    is_first: Array  # bool [E], first row of an episode
+    is_last: Array  # bool [E], last row of an episode
+
+
+@struct.dataclass
+class Plan:
+    """What a planner decided, one row for each environment."""
+
+    action: Array  # float32 [B, A], the action to take now
+    mean: Array  # float32 [B, H, A], the belief over action sequences
+    std: Array  # float32 [B, H, A]
+    value: Array  # float32 [B], predicted sum of rewards of the elite sequences
+
+
+@struct.dataclass
+class LearnerState:
+    """Everything a learner carries from one update to the next; checkpointed as it is."""
+
+    params: Params
+    opt_state: Any
+    updates: Array  # int32 []
+
+
+class WorldModel(NamedTuple):
+    """A world model as pure functions. B is any batch of rows; actions are float32 [B, A] (one-hot if discrete)."""
+
+    initial: Callable[..., State]  # (params, B) -> state
+    encode: Callable[..., Array]  # (params, obs uint8 [B, X, Y, C]) -> embed [B, ...]; fold time into B before any scan
+    observe: Callable[..., tuple[State, Any]]
+    # (params, key, state, prev_action, embed, is_first) -> (state, aux): filtering posterior, one step
+    imagine: Callable[..., State]  # (params, key, state, action) -> state: prior, one step
+    features: Callable[..., Array]  # (params, state) -> float32 [B, F]
+    reward: Callable[..., Array]  # (params, state) -> float32 [B], the mean
+    discount: Callable[..., Array]  # (params, state) -> float32 [B], probability that the episode goes on
+    decode: Callable[..., Array] | None  # (params, state) -> parameters of the image distribution; None: no pixels
+
+
+class Planner(NamedTuple):
+    plan: Callable[..., Plan]  # (params, key, state of B rows) -> Plan
+
+
+class Actor(NamedTuple):
+    initial: Callable[..., Any]  # (params, E) -> carry
+    act: Callable[..., tuple[Any, Array, Any]]
+    # (params, key, carry, step [E], explore) -> (carry, action [E, A], extras); explore: bool
+
+
+class Learner(NamedTuple):
+    init: Callable[..., LearnerState]  # (key) -> LearnerState
+    update: Callable[..., tuple[LearnerState, dict]]  # (state, key, batch Step [B, T]) -> (state, metrics)
