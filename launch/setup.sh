@@ -26,7 +26,7 @@ apt_install() {
     fi
     say "installing $* with apt"
     $sudo apt-get update -qq >/dev/null || true # a stale list may still do
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
 # Prints "3.12" if $1 runs, is new enough and can import the modules in $2.
@@ -60,10 +60,11 @@ any_file() {
     return 1
 }
 
-# The loader and either NVIDIA's driver or Mesa's: libEGL alone finds no device to draw on.
+# The two loaders, and NVIDIA's driver or Mesa's behind them: a loader alone finds no device to draw on.
 has_egl() {
     libraries=$(PATH=$PATH:/sbin:/usr/sbin ldconfig -p 2>/dev/null) || libraries=
     case $libraries in *libEGL.so.1*) ;; *) return 1 ;; esac
+    case $libraries in *libOpenGL.so.0*) ;; *) return 1 ;; esac
     any_file /usr/share/glvnd/egl_vendor.d/*nvidia*.json /etc/glvnd/egl_vendor.d/*nvidia*.json && return
     any_file /usr/share/glvnd/egl_vendor.d/*mesa*.json &&
         any_file /usr/lib*/dri/swrast_dri.so /usr/lib/*/dri/swrast_dri.so /usr/lib*/libgallium*.so /usr/lib/*/libgallium*.so
@@ -73,8 +74,10 @@ has_egl() {
 exec 9<launch/setup.sh
 flock 9 2>/dev/null || true
 
-has_egl || apt_install libegl1 libgl1-mesa-dri ||
-    say "no EGL driver, so nothing can be drawn (Atari and the ball do not need it); type: sudo apt install libegl1 libgl1-mesa-dri"
+egl_packages="libegl1 libopengl0 libgl1-mesa-dri"
+# shellcheck disable=SC2086 # three words
+has_egl || apt_install $egl_packages ||
+    say "no EGL driver, so the control tasks cannot be drawn; type: sudo apt install $egl_packages"
 
 venv_version=$(python_version .venv/bin/python pip) || venv_version=
 version=$venv_version

@@ -70,7 +70,7 @@ def extend(replay, steps):
     capacity = replay.rows.reward.shape[1]
     time = steps.reward.shape[0]
     if time > capacity:
-        raise ValueError(f"{time} steps at once do not fit a replay of capacity {capacity}")
+        raise UsageError(f"{time} steps at once do not fit a replay of {capacity} rows: raise the capacity")
     slots = (replay.cursor + jnp.arange(time)) % capacity
 
     def write(ring, new):

@@ -45,13 +45,14 @@ class ActionSpec(NamedTuple):
 class EnvSpec(NamedTuple):
     """obs_shape: (X, Y, C) of one image; obs_dtype: its numpy dtype; action: an ActionSpec.
 
-    action_repeat: environment steps for each decision.
+    action_repeat: environment steps for each decision; time_limit: decisions after which an episode is cut, if known.
     """
 
     obs_shape: tuple[int, ...]
     obs_dtype: Any
     action: ActionSpec
     action_repeat: int = 1
+    time_limit: int | None = None
 
 
 @struct.dataclass

@@ -21,7 +21,7 @@ from wmjax.run import checkpoint, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_act, play_episodes
 from wmjax.run.finite import check_finite
-from wmjax.run.metrics import MetricsWriter
+from wmjax.run.metrics import MetricsWriter, read_metrics
 from wmjax.run.progress import Progress
 from wmjax.run.report import write_report
 from wmjax.run.timers import Timers
@@ -48,6 +48,7 @@ def main(argv):
     random_actor = make_random_actor(env.spec.action)
     example, _ = env.reset(), eval_env.reset()
     capacity = train.replay_rows // train.num_envs
+    parts.check_lengths(train, env.spec, capacity)
     print(f"replay: {capacity} rows for {train.num_envs} environments, {replay.nbytes(capacity, example) / 1e9:.2f} GB")
     memory = replay.init(capacity, train.num_envs, example)
     draw = replay.sample_within_episodes if train.within_episodes else replay.sample
@@ -90,7 +91,6 @@ def main(argv):
         train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes
     )
     timers = Timers()
-    last_evaluation = {}
     if not restored:
         write_report(folder)
 
@@ -103,7 +103,7 @@ def main(argv):
 
         if not seeding:
             key = jax.random.fold_in(train_key, counters["plays"])
-            with timers("train"):
+            with timers("update"):
                 with jax.transfer_guard("disallow"):
                     learner, losses = train_phase(learner, memory, key)
                 losses = jax.device_get(losses)
@@ -115,8 +115,7 @@ def main(argv):
             steps, returns = play_episodes(env, random_actor, act_randomly, learner.params, key, timers)
         else:
             steps, returns = play_episodes(env, agent.actor, act, learner.params, key, timers)
-        if len(steps.reward) < train.chunk:
-            raise UsageError(f"config.train.chunk={train.chunk}: an episode has only {len(steps.reward)} rows")
+        parts.check_rows(train, len(steps.reward))
         with timers("replay"):
             memory = extend(memory, steps)
             checkpoint.append_rows(folder, counters["plays"], steps)
@@ -133,12 +132,10 @@ def main(argv):
                 key = jax.random.fold_in(eval_key, counters["plays"])
                 name = f"episode_{counters['episodes']:06d}"
                 play = functools.partial(play_episodes, eval_env, agent.actor, act_greedily, learner.params)
-                last_evaluation = parts.evaluate(folder, name, play, predict, learner.params, key)
-            row |= last_evaluation
+                row |= parts.evaluate(folder, name, play, predict, learner.params, key)
 
-        counts = {name: counters[name] for name in ("env_steps", "episodes")}
-        row = counts | {"updates": int(learner.updates)} | row | timers.flush()
-        metrics.write(row | {"time/minutes": progress.elapsed_minutes()})
+        row = counted(counters, learner) | row | timers.flush() | {"time/minutes": progress.elapsed_minutes()}
+        metrics.write(row)
         progress.show(row)
         if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
             counters |= dict(metrics_bytes=metrics.offset, minutes=progress.elapsed_minutes())
@@ -149,9 +146,17 @@ def main(argv):
 
     progress.close()
     metrics.close()
-    summary = counts | dict(minutes=progress.elapsed_minutes(), finished=counters["episodes"] >= train.episodes)
-    workdir.atomic_write(folder / "summary.json", json.dumps(summary | last_evaluation, indent=1) + "\n")
+    finished = counters["episodes"] >= train.episodes
+    evaluations = [row for row in read_metrics(folder) if "eval/return_mean" in row]
+    summary = dict(finished=finished, minutes=progress.elapsed_minutes(), **counted(counters, learner))
+    summary |= {"evaluations": [{k: row[k] for k in ("episodes", "eval/return_mean", "eval/return_std")} for row in evaluations]}
+    workdir.atomic_write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(f"report: {write_report(folder)}")
+
+
+def counted(counters, learner):
+    """The axes of every metric."""
+    return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=int(learner.updates))
 
 
 def passes(before, after, every):

@@ -53,6 +53,24 @@ def settings(config):
     return Settings(seed=blocks["seed"], task=blocks["task"], env=options, **built)
 
 
+def check_lengths(train, env_spec, capacity):
+    """Raises UsageError where chunks, episodes and the replay cannot fit each other."""
+    if env_spec.time_limit is not None:
+        check_rows(train, env_spec.time_limit + 1)
+    longest = max(train.chunk, (env_spec.time_limit or 0) + 1)
+    if capacity < longest:
+        raise UsageError(
+            f"config.train.replay_rows={train.replay_rows}: with {train.num_envs} environments at least "
+            f"{longest * train.num_envs}, for one episode and one chunk each"
+        )
+
+
+def check_rows(train, rows):
+    """Raises UsageError unless a chunk fits an episode of `rows` rows."""
+    if train.chunk > rows:
+        raise UsageError(f"config.train.chunk={train.chunk}: an episode has only {rows} rows")
+
+
 def make_agent(chosen, env_spec):
     """Model, learner and actor. chosen: Settings."""
     model, learner = rssm.make(chosen.model, env_spec)

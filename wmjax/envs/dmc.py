@@ -2,8 +2,8 @@
 
 One decision is R control steps with the same action, R being the action repeat: rewards are summed and one frame is
 drawn at the end (PlaNet, Hafner et al. 2019, section 5 and appendix A: rewards are summed over the repeat, 64x64
-images). envpool's own frame_skip is something else (a longer control step, the reward of its last part), so it stays
-at 1. The episode ends with the suite's time limit of 1000 control steps, hence after ceil(1000 / R) decisions; a
+images). envpool's frame_skip is something else, the number of physics steps in a control step: it stays at the default,
+which is the suite's own (10 for ball_in_cup and walker, 2 for finger, 1 for cheetah, cartpole and reacher). The episode ends with the suite's time limit of 1000 control steps, hence after ceil(1000 / R) decisions; a
 limit inside a repeat cuts that repeat short.
 
 Options of `make("dmc:...", num_envs, seed, ...)`:
@@ -125,7 +125,9 @@ class DmcVecEnv:
         low, high = np.where(unbounded, -1.0, low), np.where(unbounded, 1.0, high)
         self._centre, self._scale = (high + low) / 2, (high - low) / 2
         size, actions = options.size, bounds.shape[0]
-        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), ActionSpec(actions, False, -1.0, 1.0))
+        action = ActionSpec(actions, False, -1.0, 1.0)
+        limit = -(-options.episode_steps // options.action_repeat)
+        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, options.action_repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -174,6 +176,8 @@ class DmcVecEnv:
             self._pool = self._make_pool()
         while np.any(self._episodes < episodes):
             self._begin(np.flatnonzero(self._episodes < episodes))
+            if np.all(self._episodes == 1):
+                self._draw()  # quadruped_escape is drawn for ever with the terrain of its first frame
         self._actions = []
         outcome = self._nothing()
         for back in range(len(actions), 0, -1):
@@ -198,7 +202,6 @@ class DmcVecEnv:
             num_envs=self._num_envs,
             seed=self._seed,
             max_episode_steps=self.options.episode_steps,
-            frame_skip=1,
             render_mode="rgb_array",
             render_width=size,
             render_height=size,
@@ -247,6 +250,12 @@ class DmcVecEnv:
         """Draws every row and puts together the Step; `first` are the rows that only just began."""
         is_first = np.zeros(self._num_envs, bool)
         is_first[first] = True
-        frames = self._pool.render(env_ids=np.arange(self._num_envs, dtype=np.int32))
         prev_action = np.where(is_first[:, None], np.float32(0), action)
-        return Step(prev_action, np.array(frames), reward, discount, is_first, self._is_last.copy())
+        return Step(prev_action, self._draw(), reward, discount, is_first, self._is_last.copy())
+
+    def _draw(self) -> np.ndarray:
+        """Returns every row's frame, uint8 [E, size, size, 3]."""
+        try:
+            return np.array(self._pool.render(env_ids=np.arange(self._num_envs, dtype=np.int32)))
+        except IndexError:
+            raise UsageError(f"camera={self.options.camera} is not allowed: {self._env_id} has no such camera.") from None

@@ -67,7 +67,9 @@ class FakeVecEnv:
         self._episodes = np.zeros(num_envs, np.int32)
         self._step: Step | None = None
         action = ActionSpec(options.action_size, False, -1.0, 1.0)
-        self.spec = EnvSpec((options.size, options.size, 3), np.dtype(np.uint8), action)
+        limit = -(-options.episode_steps // options.action_repeat)
+        size = options.size
+        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, options.action_repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""

@@ -25,6 +25,8 @@ from jax import lax
 from wmjax.types import Array
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
+import os
+_PIECE_BYTES = int(float(os.environ.get("PB","4e6")))
 
 
 def conv2d(x: Array, kernel: Array, stride: int, *, padding: str = "VALID") -> Array:
@@ -68,54 +70,64 @@ def _xla_conv_transpose(x, kernel, stride):
     return lax.conv_transpose(x, kernel, (stride, stride), "VALID", dimension_numbers=_NUMBERS)
 
 
+def _pieces(batch, frame_size, itemsize):
+    """Number of equal pieces of a batch whose patches are about `_PIECE_BYTES` each; 1 where the batch is small."""
+    most = max(1, _PIECE_BYTES // (frame_size * itemsize))
+    return next(n for n in range(-(-batch // most), batch + 1) if batch % n == 0) if batch > most else 1
+
+
+def _split(x, n):
+    return x.reshape(n, x.shape[0] // n, *x.shape[1:])
+
+
+def _merge(x):
+    return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
+
+
 def _gather(x, k, stride):
-    """[B, X, Y, C] -> [B, X', Y', q, q, s, s, C], where q = ceil(k / s) blocks cover the kernel."""
+    """Image [B, X, Y, C] -> patches [B, X', Y', k*k*C], the last axis in the order of the kernel's."""
     batch, rows, cols, channels = x.shape
-    s, q = stride, -(-k // stride)
-    out_rows, out_cols = (rows - k) // s + 1, (cols - k) // s + 1
-    h, w = out_rows + q - 1, out_cols + q - 1
-    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, h * s - rows, 0), (0, w * s - cols, 0), (0, 0, 0)))
-    x = x.reshape(batch, h, s, w, s, channels).transpose(0, 1, 3, 2, 4, 5)  # [B, h, w, s, s, C]
-    x = x.reshape(batch, h, w, s * s * channels)
-    shifts = [x[:, i : i + out_rows, j : j + out_cols] for i in range(q) for j in range(q)]
-    return jnp.concatenate(shifts, axis=-1)
+    out_rows, out_cols = (rows - k) // stride + 1, (cols - k) // stride + 1
+    run = stride if k % stride == 0 else 1  # columns copied at once
+    step = stride // run
+    used = (out_cols - 1) * stride + k
+    x = x[:, :, :used].reshape(batch, rows, used // run, run * channels)
+    last_row, last_col = stride * (out_rows - 1) + 1, step * (out_cols - 1) + 1
+    taps = [x[:, a : a + last_row : stride, b : b + last_col : step] for a in range(k) for b in range(k // run)]
+    return jnp.concatenate(taps, axis=-1)
 
 
 def _scatter(patches, rows, cols, k, stride):
-    """The adjoint of `_gather` for an image of rows x cols."""
+    """The adjoint of `_gather` for images of rows x cols."""
     batch, out_rows, out_cols, width = patches.shape
-    s, q = stride, -(-k // stride)
-    h, w = out_rows + q - 1, out_cols + q - 1
-    n = width // (q * q)
+    s, q, channels = stride, -(-k // stride), width // (k * k)
+    h, w = out_rows + q - 1, out_cols + q - 1  # image size in blocks of s x s pixels
+    patches = patches.reshape(batch, out_rows, out_cols, k, k, channels).transpose(0, 1, 3, 2, 4, 5)
     zero = jnp.zeros((), patches.dtype)
-    total = 0
+    blocks = 0
     for i in range(q):
         for j in range(q):
-            part = patches[..., (i * q + j) * n : (i * q + j + 1) * n]
-            total += lax.pad(part, zero, ((0, 0, 0), (i, q - 1 - i, 0), (j, q - 1 - j, 0), (0, 0, 0)))
-    x = total.reshape(batch, h, w, s, s, n // (s * s)).transpose(0, 1, 3, 2, 4, 5)
-    x = x.reshape(batch, h * s, w * s, n // (s * s))
-    return lax.pad(x, zero, ((0, 0, 0), (0, rows - h * s, 0), (0, cols - w * s, 0), (0, 0, 0)))
+            part = patches[:, :, i * s : (i + 1) * s, :, j * s : (j + 1) * s]
+            in_rows, in_cols = (0, s - part.shape[2], 0), (0, s - part.shape[4], 0)  # k need not be a multiple of s
+            at_row, at_col = (i, q - 1 - i, 0), (j, q - 1 - j, 0)
+            blocks += lax.pad(part, zero, ((0, 0, 0), at_row, in_rows, at_col, in_cols, (0, 0, 0)))  # [B, h, s, w, s, C]
+    image = blocks.reshape(batch, h * s, w * s, channels)
+    return lax.pad(image, zero, ((0, 0, 0), (0, rows - h * s, 0), (0, cols - w * s, 0), (0, 0, 0)))
 
 
-def _as_matrix(kernel, stride):
-    """[k, k, C, D] -> [q*q*s*s*C, D] in the order of `_gather`'s last axis."""
-    k, _, c, d = kernel.shape
-    s, q = stride, -(-k // stride)
-    kernel = jnp.pad(kernel, ((0, q * s - k), (0, q * s - k), (0, 0), (0, 0)))
-    return kernel.reshape(q, s, q, s, c, d).transpose(0, 2, 1, 3, 4, 5).reshape(q * q * s * s * c, d)
-
-
-def _as_kernel(matrix, k, stride):
-    s, q = stride, -(-k // stride)
-    d = matrix.shape[-1]
-    kernel = matrix.reshape(q, q, s, s, -1, d).transpose(0, 2, 1, 3, 4, 5)
-    return kernel.reshape(q * s, q * s, -1, d)[:k, :k]
+def _outer(a, b):
+    """Sum over rows: [..., M], [..., N] -> [M, N]. Rows are flattened first, else XLA copies a transposed operand."""
+    return jnp.einsum("rm,rn->mn", a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _matmul_conv(x, kernel, stride):
-    return _gather(x, kernel.shape[0], stride) @ _as_matrix(kernel, stride)
+    k, _, channels, features = kernel.shape
+    matrix = kernel.reshape(k * k * channels, features)
+    n = _pieces(x.shape[0], x[0].size * k * k // stride**2, x.dtype.itemsize)
+    if n == 1:
+        return _gather(x, k, stride) @ matrix
+    return _merge(lax.map(lambda piece: _gather(piece, k, stride) @ matrix, _split(x, n)))
 
 
 def _conv_fwd(x, kernel, stride):
@@ -124,26 +136,36 @@ def _conv_fwd(x, kernel, stride):
 
 def _conv_bwd(stride, saved, g):
     x, kernel = saved
-    k = kernel.shape[0]
-    d_patches = g @ _as_matrix(kernel, stride).T
-    d_x = _scatter(d_patches, *x.shape[1:3], k, stride)
-    d_matrix = jnp.einsum("bxyp,bxyd->pd", _gather(x, k, stride), g)
-    return d_x, _as_kernel(d_matrix, k, stride)
+    k, _, channels, features = kernel.shape
+    matrix = kernel.reshape(k * k * channels, features).T
+    rows, cols = x.shape[1:3]
+    n = _pieces(x.shape[0], x[0].size * k * k // stride**2, x.dtype.itemsize)
+
+    def piece(total, x_and_g):
+        x, g = x_and_g
+        d_x = _scatter(g @ matrix, rows, cols, k, stride)
+        return total + _outer(g, _gather(x, k, stride)), d_x
+
+    zero = jnp.zeros((features, k * k * channels), kernel.dtype)
+    d_matrix, d_x = lax.scan(piece, zero, (_split(x, n), _split(g, n)))
+    return _merge(d_x), d_matrix.T.reshape(kernel.shape)
 
 
 _matmul_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _stamp_matrix(kernel, stride):
-    """[k, k, C, D] -> [q*q*s*s*D, C]: flipped, since an input pixel stamps the flipped kernel."""
-    return _as_matrix(kernel[::-1, ::-1].swapaxes(2, 3), stride)
+def _stamp_matrix(kernel):
+    """[k, k, C, D] -> [C, k*k*D]: flipped, since an input pixel stamps the flipped kernel."""
+    return kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _matmul_conv_transpose(x, kernel, stride):
-    k = kernel.shape[0]
+    k, features = kernel.shape[0], kernel.shape[3]
+    matrix = _stamp_matrix(kernel)
     rows, cols = ((size - 1) * stride + k for size in x.shape[1:3])
-    return _scatter(x @ _stamp_matrix(kernel, stride).T, rows, cols, k, stride)
+    n = _pieces(x.shape[0], x.shape[1] * x.shape[2] * k * k * features, x.dtype.itemsize)
+    return _merge(lax.map(lambda piece: _scatter(piece @ matrix, rows, cols, k, stride), _split(x, n)))
 
 
 def _conv_transpose_fwd(x, kernel, stride):
@@ -152,11 +174,19 @@ def _conv_transpose_fwd(x, kernel, stride):
 
 def _conv_transpose_bwd(stride, saved, g):
     x, kernel = saved
-    k = kernel.shape[0]
-    g_patches = _gather(g, k, stride)
-    d_x = g_patches @ _stamp_matrix(kernel, stride)
-    d_matrix = jnp.einsum("bxyp,bxyc->pc", g_patches, x)
-    return d_x, _as_kernel(d_matrix, k, stride).swapaxes(2, 3)[::-1, ::-1]
+    k, _, channels, features = kernel.shape
+    matrix = _stamp_matrix(kernel).T
+    n = _pieces(x.shape[0], x.shape[1] * x.shape[2] * k * k * features, x.dtype.itemsize)
+
+    def piece(total, x_and_g):
+        x, g = x_and_g
+        patches = _gather(g, k, stride)
+        return total + _outer(x, patches), patches @ matrix
+
+    zero = jnp.zeros((channels, k * k * features), kernel.dtype)
+    d_matrix, d_x = lax.scan(piece, zero, (_split(x, n), _split(g, n)))
+    d_kernel = d_matrix.reshape(channels, k, k, features).transpose(1, 2, 0, 3)[::-1, ::-1]
+    return _merge(d_x), d_kernel
 
 
 _matmul_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)

@@ -129,7 +129,8 @@ def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
     path = _rows_path(workdir, index)
     fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
     content = io.BytesIO()
-    np.savez_compressed(content, **{name: np.asarray(value) for name, value in fields.items() if value is not None})
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in fields.items() if value is not None}
+    np.savez_compressed(content, **arrays)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folders.atomic_write(path, content.getvalue())

@@ -19,7 +19,7 @@ def play_episodes(env, actor, act, params, key, timers):
     """One new episode in every environment row.
 
     Args:
-      env: VecEnv; actor: Actor; act: from `make_act`; timers: run.timers.Timers, counts "act" and "env".
+      env: VecEnv; actor: Actor; act: from `make_act`; timers: run.timers.Timers, counts "env", "copy" and "act".
     Returns:
       (steps, returns): Step [T, E, ...] of numpy arrays, from the first row to the last; returns float64 [E], the sum
       of each row's rewards. A row that ends before the others begins another episode, whose rewards do not count.
@@ -30,8 +30,10 @@ def play_episodes(env, actor, act, params, key, timers):
     steps, over = [step], np.zeros(step.reward.shape[0], bool)
     returns = np.zeros(step.reward.shape[0])
     while not over.all():
+        with timers("copy"):
+            on_device = jax.device_put(step)
         with timers("act"):
-            carry, action, _ = act(params, key, np.int32(len(steps) - 1), carry, step)
+            carry, action, _ = act(params, key, np.int32(len(steps) - 1), carry, on_device)
             action = np.asarray(action)
         with timers("env"):
             step = env.step(action)

@@ -3,7 +3,8 @@
 A leaf is an array (kept by name for the array store), a PRNG key (its uint32 data likewise) or a plain value, which the
 description itself holds, so that an int comes back as an int and a 128-bit one too:
 
-    {"path": ["learner", "params", "w"], "kind": "array", "dtype": "float32", "shape": [3], "name": "0007_learner_params_w"}
+    {"path": ["learner", "params", "w"], "kind": "array", "dtype": "float32", "shape": [3],
+     "name": "0007_learner_params_w"}
     {"path": ["episodes"], "kind": "int", "value": 12}
 """
 

@@ -4,8 +4,10 @@
 """
 
 import dataclasses
+import difflib
 import errno
 import os
+import runpy
 import sys
 import types
 import typing
@@ -39,18 +41,44 @@ def fail(message, code):
 
 
 def parse_flags(argv):
-    """Reads absl flags, those of config files included.
+    """Reads absl flags, `--config=FILE:ARGUMENT` and its `--config.key=value` overrides among them.
 
-    Raises: UsageError for unknown flags, config keys that do not exist, values of a wrong type, missing required flags.
+    Raises: UsageError for unknown flags, a config file that is not there, config keys that do not exist (with the
+      nearest that do), values of a wrong type.
     """
+    for arg in argv[1:]:
+        if arg.lstrip("-").startswith("config="):
+            overrides = [each for each in argv[1:] if each.lstrip("-").startswith("config.")]
+            check_keys(overrides, load_config(arg.partition("=")[2]))
     try:
         rest = flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # what config files raise
-        raise UsageError(error.args[0] if len(error.args) == 1 else str(error)) from error
     if len(rest) > 1:
         raise UsageError(f"unexpected argument {rest[1]!r}: settings are given as --config.key=value")
+
+
+def load_config(place):
+    """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or as its get_config says."""
+    path, _, argument = place.partition(":")
+    if not os.path.isfile(path):
+        raise UsageError(f"config file {path!r} does not exist: give --config=experiments/<paper>/config.py:<task>,<preset>")
+    return runpy.run_path(path)["get_config"](argument)
+
+
+def check_keys(overrides, config):
+    """Raises UsageError unless every --config.a.b=value names a key of `config`, a ConfigDict."""
+    for override in overrides:
+        name = override.lstrip("-").partition("=")[0].removeprefix("config.")
+        block, path = config, name.split(".")
+        for depth, key in enumerate(path):
+            if not hasattr(block, "keys") or key not in block:
+                where = ".".join(["config", *path[:depth]])
+                allowed = ", ".join(sorted(block)) if hasattr(block, "keys") else "it is a single value"
+                near = difflib.get_close_matches(key, sorted(block), n=1) if hasattr(block, "keys") else []
+                hint = f"did you mean {near[0]}? " if near else ""
+                raise UsageError(f"config.{name} does not exist: {hint}{where} has {allowed}")
+            block = block[key]
 
 
 def build(cls, block, name):
@@ -64,7 +92,15 @@ def build(cls, block, name):
     for key in values:
         if key not in known:
             raise UsageError(f"config.{name}.{key} does not exist: choose from {', '.join(known)}")
+    missing = [field.name for field in dataclasses.fields(cls) if is_required(field) and field.name not in values]
+    if missing:
+        raise UsageError(f"config.{name}.{missing[0]} is missing")
     return cls(**{key: convert(value, hints[key], f"config.{name}.{key}") for key, value in values.items()})
+
+
+def is_required(field):
+    """Whether a dataclass field has no default."""
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def convert(value, hint, name):
@@ -90,4 +126,4 @@ def use_compilation_cache():
     if not jax.config.jax_compilation_cache_dir:
         folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "wmjax", "jax")
         jax.config.update("jax_compilation_cache_dir", folder)
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -22,17 +22,17 @@ def series(rows: Rows, name: str, xs: Sequence[float]) -> tuple[np.ndarray, np.n
 
 
 def env_steps(rows: Rows) -> list[float]:
+    """Environment steps of each row; its number where it has none."""
     return [row.get("env_steps", index) for index, row in enumerate(rows)]
 
 
 def minutes(rows: Rows) -> list[float]:
-    """Minutes of work up to and with each row: sums of time/total, or of all time/* where there is no total."""
-    seconds = [row.get("time/total", sum(parts(row).values())) or 0 for row in rows]
-    return list(np.cumsum(seconds) / 60)
+    """Minutes of work up to and with each row."""
+    return list(np.cumsum([sum(parts(row).values()) for row in rows]) / 60)
 
 
 def parts(row: dict[str, Any]) -> dict[str, float]:
-    """{"env": seconds, ...} of one row; what time/total has beyond them is "other"."""
+    """{"env": seconds, ...} of one row's time/*; what time/total, if there, has beyond the others is "other"."""
     times = {name[5:]: value for name, value in row.items() if name.startswith("time/") and value is not None}
     total = times.pop("total", None)
     if total is not None and total > sum(times.values()):

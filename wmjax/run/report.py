@@ -27,7 +27,8 @@ h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.15rem; margin: 2r
 p.about, figcaption, .small { color: #666; font-size: .9rem; } p.about { margin: .2rem 0 1.2rem; }
 .numbers, .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
 .grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
-.numbers div, figure { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px; padding: .7rem .9rem; margin: 0; }
+.numbers div, figure { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px;
+       padding: .7rem .9rem; margin: 0; }
 .numbers b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
 .numbers span { color: #666; font-size: .85rem; }
 figure svg { width: 100%; height: auto; display: block; } figure + figure.wide { margin-top: .8rem; }
@@ -55,10 +56,10 @@ def write_report(workdir: str | Path) -> Path:
         _strips(folder), _losses(rows), _times(rows), _table("Config", folders.flatten(config)),
         _table("Results", folders.flatten(_summary(folder))), _table("Versions", starts[-1] if starts else {}),
         _command(starts)]
-    page = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+    head = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_text(title)}</title><style>{STYLE}</style></head>\n<body>\n" + "\n".join(body) + "\n</body></html>\n")
-    return _write(folder / REPORT, page)
+            f"<title>{_text(title)}</title><style>{STYLE}</style></head>")
+    return _write(folder / REPORT, "\n".join([head, "<body>", *body, "</body></html>", ""]))
 
 
 def write_comparison(path: str | Path, groups: dict[str, list[str | Path]], title: str) -> Path:

@@ -166,7 +166,7 @@ def _check_or_write_config(path: Path, config: dict) -> bool:
 
 def versions() -> dict[str, Any]:
     """Date, command, Python, packages, platform and device of this process."""
-    found = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
+    found: dict[str, Any] = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
     found["command"] = shlex.join(["python", *sys.orig_argv[1:]])
     found["python"] = platform.python_version()
     for package in PACKAGES:

@@ -23,6 +23,8 @@ def make(config, env_spec):
         params = init_params(key, config, env_spec)
         return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
+    jax.eval_shape(init, jax.random.key(0))  # a network that cannot take the images is refused here
+
     def update(state, key, batch):
         """One gradient step on chunks: Step [B, T] -> (state, metrics); metrics hold scalars and `grad_finite` [leaves]."""
         gradient = jax.grad(model_loss, argnums=3, has_aux=True)

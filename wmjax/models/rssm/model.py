@@ -94,8 +94,8 @@ def make_model(config, env_spec):
         return (*apply(params, "prior", belief), belief)
 
     def initial(params, batch):
-        zeros = jnp.zeros((batch, config.stochastic))
-        return RSSMState(zeros, zeros, zeros, jnp.zeros((batch, units)))
+        sizes = (config.stochastic, config.stochastic, config.stochastic, units)
+        return RSSMState(*(jnp.zeros((batch, size)) for size in sizes))  # a buffer each: one may not be donated twice
 
     def encode(params, obs):
         """obs uint8 [B, X, Y, C] -> [B, hidden]: the image's share of the posterior's first layer."""

@@ -1,0 +1,58 @@
+"""Reloads the newest checkpoint of a PlaNet run, plays episodes without exploration noise, reports returns and a video.
+
+    python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+import jax
+from absl import flags
+
+from experiments.planet import parts
+from wmjax import envs
+from wmjax.run import checkpoint, workdir
+from wmjax.run import main as mains
+from wmjax.run.collect import make_act, play_episodes
+from wmjax.types import UsageError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+EPISODES = flags.DEFINE_integer("episodes", 10, "episodes, played at once", lower_bound=1, upper_bound=1024)
+SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the planner", lower_bound=0)
+
+
+def main(argv):
+    mains.parse_flags(argv)
+    if WORKDIR.value is None:
+        raise UsageError("give --workdir=DIR, the folder of a run")
+    mains.use_compilation_cache()
+    folder = pathlib.Path(WORKDIR.value)
+    chosen = parts.settings(workdir.read_config(folder))
+    env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
+    agent = parts.make_agent(chosen, env.spec)
+    predict = parts.make_predict(agent, env.spec)
+
+    learner = agent.learner.init(jax.random.key(0))
+    saved = checkpoint.AS_SAVED
+    restored = checkpoint.restore_latest(folder, dict(learner=learner, counters=saved, env=saved, eval_env=saved))
+    if restored is None:
+        raise UsageError(f"{folder} has no checkpoint yet")
+    episode, state = restored
+    params = state["learner"].params
+
+    act = make_act(agent.actor, explore=False)
+    play = functools.partial(play_episodes, env, agent.actor, act, params)
+    name = f"evaluate_{episode:06d}"
+    row = parts.evaluate(folder, name, play, predict, params, jax.random.key(SEED.value))
+    for i in range(EPISODES.value):
+        print(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
+    print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+    print(f"checkpoint after episode {episode}; video: {folder / 'videos' / name}.mp4")
+    result = dict(checkpoint_episodes=episode, seed=SEED.value, task=chosen.task) | row
+    workdir.atomic_write(folder / "evaluate.json", json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

@@ -1,0 +1,81 @@
+"""Tiny PlaNet runs for tests, each in a process of its own, forked from one that has imported everything."""
+
+import multiprocessing
+import os
+import pathlib
+import signal
+import sys
+import tempfile
+from typing import NamedTuple
+
+ROOT = pathlib.Path(__file__).parent.parent
+FLAGS = (
+    "--config=experiments/planet/config.py:fake:counter,cpu",
+    "--config.env.size=16",
+    "--config.model.encoder_widths=(4,8)",
+    "--config.model.decoder_widths=(8,)",
+    "--config.model.decoder_hidden=16",
+    "--config.model.deterministic=8",
+    "--config.model.stochastic=4",
+    "--config.model.hidden=8",
+    "--config.model.reward_units=8",
+    "--config.planner.horizon=3",
+    "--config.planner.candidates=10",
+    "--config.planner.elites=2",
+    "--config.train.chunk=6",
+    "--config.train.batch=4",
+    "--config.train.seed_episodes=2",
+    "--config.train.episodes=5",
+    "--config.train.updates_per_episode=2",
+    "--config.train.checkpoint_every=1",
+    "--config.train.replay_rows=40",
+    "--config.evaluation.every=2",
+    "--config.evaluation.episodes=2",
+)
+
+
+class Ended(NamedTuple):
+    code: int  # negative: the signal
+    stdout: str
+    stderr: str
+
+
+def start(workdir, *flags, kill_at=0):
+    """Runs the main to its end.
+
+    kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place. Config, replay, videos,
+    report and the manifests of checkpoints are written so; before a manifest's move a checkpoint is whole but for it.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["experiments.planet.__main__"])
+    argv = ["planet", *FLAGS, f"--workdir={workdir}", *flags]
+    with tempfile.TemporaryDirectory() as folder:
+        out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
+        process = processes.Process(target=_child, args=(argv, kill_at, str(out), str(err)))
+        process.start()
+        process.join(300)
+        assert process.exitcode is not None, "the run hangs"
+        return Ended(process.exitcode, out.read_text(), err.read_text())
+
+
+def _child(argv, kill_at, out, err):
+    for path, descriptor in ((out, 1), (err, 2)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
+    os.chdir(ROOT)
+    replace, moves = os.replace, []
+
+    def counted(*args, **kwargs):
+        moves.append(args)
+        if len(moves) == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(*args, **kwargs)
+
+    os.replace = counted
+
+    from experiments.planet.__main__ import main
+    from wmjax.run.main import run
+
+    sys.argv = argv  # config files read their overrides here
+    code = run(main, argv)
+    print(f"moves: {len(moves)}", flush=True)
+    os._exit(code)

@@ -1,0 +1,278 @@
+"""What every model and its learner promise, whatever they are made of: one suite over a list.
+
+States are opaque here: they are looked at through the model's heads alone. To add a model, add one line to MODELS.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.fakes import DISCRETE_SPEC, SPEC, jit, random_steps
+from wmjax import imagine
+from wmjax.models import rssm
+from wmjax.ops.actions import model_action
+from wmjax.planners import CEMConfig, make_cem
+from wmjax.run import checkpoint
+
+B, T, H = 3, 6, 3
+KEY, OTHER_KEY = jax.random.key(1), jax.random.key(2)
+
+
+def tiny_rssm(spec, **settings):
+    """free_nats 0 because a tiny latent has few nats, and what is free has no gradient."""
+    sizes = dict(stochastic=4, deterministic=6, hidden=5, decoder_hidden=8, reward_units=5)
+    widths = dict(encoder_widths=(4, 8), decoder_widths=(8,))
+    return spec, *rssm.make(rssm.RSSMConfig(**sizes, **widths, free_nats=0.0, **settings), spec)
+
+
+MODELS = {  # name -> (environment spec, WorldModel, Learner)
+    "rssm": lambda: tiny_rssm(SPEC),
+    "rssm_elu_overshooting": lambda: tiny_rssm(SPEC, activation="elu", overshooting_distance=3),
+    "ssm_overshooting": lambda: tiny_rssm(SPEC, kind="ssm", overshooting_distance=3),
+    "ssm_elu_discrete": lambda: tiny_rssm(DISCRETE_SPEC, kind="ssm", activation="elu"),
+    "rnn": lambda: tiny_rssm(SPEC, kind="rnn"),
+}
+WITHOUT_NOISE = ("rnn",)
+
+
+class Case(NamedTuple):
+    name: str
+    spec: Any
+    model: Any
+    learner: Any
+    batch: Any  # Step [B, T]
+    state: Any  # LearnerState
+    update: Any  # jitted
+    look: Any  # jitted: (params, key, batch, start) -> what is believed at each time, leaves [B, T, ...]
+
+
+def make_look(model, spec):
+    """Filters a batch and asks every head about every state; then imagines on from the last one."""
+
+    def look(params, key, batch, start):
+        action = model_action(batch.prev_action, spec.action)
+        embed = model.encode(params, imagine.fold(batch.obs))
+        embed = embed.reshape(B, T, *embed.shape[1:])
+        last, states, aux = imagine.filter(
+            model, params, key, start, prev_action=action, embed=embed, is_first=batch.is_first
+        )
+        flat = imagine.fold(states)
+        heads = [model.features, model.reward, model.discount] + ([model.decode] if model.decode else [])
+        seen = [imagine.unfold_like(head(params, flat), states) for head in heads]
+        onward = imagine.open_loop(model, params, key, last, imagine.time_first(action[:, :H]))
+        imagined = imagine.time_first(imagine.unfold_like(model.features(params, imagine.fold(onward)), onward))
+        return dict(seen=(states, aux, seen), imagined=imagined)
+
+    return jit(look)
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def case(request):
+    spec, model, learner = MODELS[request.param]()
+    state = jit(learner.init)(jax.random.key(0))
+    batch = jax.tree.map(jnp.asarray, random_steps(spec, B, T))
+    return Case(request.param, spec, model, learner, batch, state, jit(learner.update), make_look(model, spec))
+
+
+def start_of(case, rows=B):
+    return case.model.initial(case.state.params, rows)
+
+
+def equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def some_differ(one, other):
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def at(tree, *index):
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def changed(batch, rows, times, spec):
+    """The batch with other images, actions and rewards at [rows, times]."""
+    new = random_steps(spec, B, T + 1, seed=5)
+
+    def put(old, other):
+        return jnp.asarray(old).at[rows, times].set(other[:, 1:][rows, times])
+
+    return batch.replace(
+        prev_action=put(batch.prev_action, new.prev_action),
+        obs=put(batch.obs, new.obs),
+        reward=put(batch.reward, new.reward),
+    )
+
+
+def test_shapes_and_types(case):
+    model, params = case.model, case.state.params
+    features = jax.eval_shape(model.features, params, start_of(case))
+    assert features.shape[0] == B and features.ndim == 2
+    shapes = {head: jax.eval_shape(head, params, start_of(case)) for head in (model.reward, model.discount)}
+    assert {x.shape for x in shapes.values()} == {(B,)}
+    if model.decode:
+        assert jax.eval_shape(model.decode, params, start_of(case)).shape == (B, *case.spec.obs_shape)
+    looked = case.look(params, KEY, case.batch, start_of(case))
+    assert {x.shape[:2] for x in jax.tree.leaves(looked["seen"])} == {(B, T)}
+    assert looked["imagined"].shape == (B, H, features.shape[1])
+    for leaf in jax.tree.leaves((looked, params)):
+        assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
+    reward, discount = looked["seen"][2][1:3]
+    assert reward.std() > 0 and (discount >= 0).all() and (discount <= 1).all()
+
+
+def test_a_step_keeps_the_form_of_the_state(case):
+    """Scans and donated loops need it, weak types included."""
+    model, params, start = case.model, case.state.params, start_of(case)
+    action = jnp.zeros((B, case.spec.action.size))
+    embed = jax.eval_shape(model.encode, params, case.batch.obs[:, 0])
+    seen, _ = jax.eval_shape(model.observe, params, KEY, start, action, embed, case.batch.is_first[:, 0])
+    imagined = jax.eval_shape(model.imagine, params, KEY, start, action)
+    form = jax.eval_shape(lambda x: x, start)
+    assert seen == imagined == form
+
+
+def test_initial_state_can_be_donated(case):
+    """Every leaf owns its memory: a buffer that is handed over twice is refused."""
+    if jax.tree.leaves(start_of(case)):
+        jax.jit(lambda state: jax.tree.map(lambda x: x + 1, state), donate_argnums=0)(start_of(case))
+
+
+def test_updates_change_every_parameter_and_compile_once(case):
+    one, metrics = case.update(case.state, KEY, case.batch)
+    two, _ = case.update(one, OTHER_KEY, case.batch)
+    assert case.update._cache_size() == 1
+    assert metrics.pop("grad_finite").all()
+    for name, value in metrics.items():
+        assert value.shape == () and np.isfinite(value), name
+    assert [int(state.updates) for state in (case.state, one, two)] == [0, 1, 2]
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(case.state.params)]
+    for path, old, new in zip(paths, jax.tree.leaves(case.state.params), jax.tree.leaves(one.params), strict=True):
+        assert np.isfinite(new).all() and (old != new).any(), path
+
+
+def test_the_same_key_gives_the_same_update_and_another_does_not(case):
+    one, again, other = (case.update(case.state, key, case.batch)[0].params for key in (KEY, KEY, OTHER_KEY))
+    equal(one, again)
+    some_differ(one, other)  # without noise in the latents there is still that of the images' bits
+
+
+def test_the_same_key_gives_the_same_states_and_another_does_not(case):
+    one, again, other = (
+        case.look(case.state.params, key, case.batch, start_of(case)) for key in (KEY, KEY, OTHER_KEY)
+    )
+    equal(one, again)
+    if case.name in WITHOUT_NOISE:
+        equal(one, other)
+    else:
+        assert (one["seen"][2][0] != other["seen"][2][0]).any(axis=-1).all()  # features at every row and time
+        assert (one["imagined"] != other["imagined"]).any(axis=-1).all()
+
+
+def test_filtering_equals_a_loop_of_observe(case):
+    model, params = case.model, case.state.params
+    batch = case.batch.replace(is_first=case.batch.is_first.at[1, 3].set(True))
+    states, aux, _ = case.look(params, KEY, batch, start_of(case))["seen"]
+    action, state = model_action(batch.prev_action, case.spec.action), start_of(case)
+
+    @jit
+    def observe(key, state, obs, action, is_first):
+        return model.observe(params, key, state, action, model.encode(params, obs), is_first)
+
+    for t, key in enumerate(jax.random.split(KEY, T)):
+        state, aux_t = observe(key, state, batch.obs[:, t], action[:, t], batch.is_first[:, t])
+        for scanned, looped in zip(jax.tree.leaves((states, aux)), jax.tree.leaves((state, aux_t)), strict=True):
+            np.testing.assert_allclose(scanned[:, t], looped, rtol=1e-4, atol=1e-5)
+
+
+def test_is_first_erases_the_past(case):
+    """Other images, actions and another state before an episode's first row, and another action into it."""
+    first = case.batch.is_first.at[:].set(False).at[0, 3].set(True)
+    batch = case.batch.replace(is_first=first)
+    other = changed(batch, slice(None), slice(0, 3), case.spec)
+    other = other.replace(prev_action=changed(batch, slice(None), 3, case.spec).prev_action)
+    elsewhere = jax.tree.map(lambda x: x + 3, start_of(case))
+    one = case.look(case.state.params, KEY, batch, start_of(case))
+    two = case.look(case.state.params, KEY, other, elsewhere)
+    equal(at(one["seen"], 0, slice(3, None)), at(two["seen"], 0, slice(3, None)))
+    some_differ(at(one["seen"], 1, slice(3, None)), at(two["seen"], 1, slice(3, None)))
+    some_differ(at(one["seen"], 0, slice(0, 3)), at(two["seen"], 0, slice(0, 3)))
+
+
+def test_the_future_does_not_reach_back(case):
+    one = case.look(case.state.params, KEY, case.batch, start_of(case))["seen"]
+    other = changed(case.batch, slice(None), slice(4, None), case.spec)
+    other = other.replace(is_first=other.is_first.at[:, 5].set(True))
+    two = case.look(case.state.params, KEY, other, start_of(case))["seen"]
+    equal(at(one, slice(None), slice(0, 4)), at(two, slice(None), slice(0, 4)))
+    for row in range(B):
+        some_differ(at(one, row, 4), at(two, row, 4))
+
+
+def test_rows_are_independent(case):
+    one = case.look(case.state.params, KEY, case.batch, start_of(case))
+    two = case.look(case.state.params, KEY, changed(case.batch, 1, slice(None), case.spec), start_of(case))
+    for row in (0, 2):
+        equal(at(one, row), at(two, row))
+    some_differ(at(one, 1), at(two, 1))
+
+
+def test_gradients_reach_back_in_their_own_row_and_nowhere_else(case):
+    """Of what is believed at (row 1, time 3) with respect to all embeddings and actions."""
+    model, params = case.model, case.state.params
+    embed = jit(model.encode)(params, imagine.fold(case.batch.obs))
+    embed = embed.reshape(B, T, *embed.shape[1:])
+    action = model_action(case.batch.prev_action, case.spec.action)
+
+    @jit
+    @jax.grad
+    def gradient(inputs):
+        embed, action = inputs
+        states, aux = imagine.filter(
+            model, params, KEY, start_of(case), prev_action=action, embed=embed, is_first=case.batch.is_first
+        )[1:]
+        rewards = imagine.rewards(model, params, states)
+        there = at((imagine.unfold_like(model.features(params, imagine.fold(states)), states), rewards, aux), 1, 3)
+        return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(there))
+
+    for grad in gradient((embed, action)):
+        size = np.abs(grad).reshape(B, T, -1).sum(-1)
+        reached = np.zeros((B, T), bool)
+        reached[1, :4] = True
+        if grad.shape == action.shape:
+            reached[1, 0] = False  # is_first: no action led there
+        np.testing.assert_array_equal(size > 0, reached)
+
+
+def test_planning_in_the_latents_needs_no_decoder(case):
+    model = case.model
+    spec = case.spec.action._replace(discrete=False)  # planners search vectors; models take any
+    planner = make_cem(model, spec, CEMConfig(horizon=2, iterations=1, candidates=4, elites=2))
+    params = {name: value for name, value in case.state.params.items() if name != "decoder"}
+    assert len(params) == len(case.state.params) - 1
+    plan = jax.eval_shape(planner.plan, params, KEY, start_of(case))
+    assert plan.action.shape == (B, spec.size) and plan.mean.shape == (B, 2, spec.size)
+    without = {name: value for name, value in params.items() if name != "reward"}
+    with pytest.raises(KeyError, match="reward"):
+        jax.eval_shape(planner.plan, without, KEY, start_of(case))
+
+
+def test_seeds_can_be_a_leading_axis(case):
+    keys = jax.random.split(KEY, 2)
+    states = jax.eval_shape(jax.vmap(case.learner.init), keys)
+    after, _ = jax.eval_shape(jax.vmap(case.learner.update, in_axes=(0, 0, None)), states, keys, case.batch)
+    assert jax.tree.map(lambda x: x.shape, after) == jax.tree.map(lambda x: x.shape, states)
+
+
+def test_save_and_restore_are_equal(case, tmp_path):
+    state, _ = case.update(case.state, KEY, case.batch)
+    checkpoint.save(tmp_path, 1, {"learner": state})
+    template = {"learner": jax.eval_shape(case.learner.init, KEY)}
+    step, restored = checkpoint.restore_latest(tmp_path, template)
+    assert step == 1
+    equal(restored["learner"], state)
+    equal(*(case.update(x, OTHER_KEY, case.batch) for x in (restored["learner"], state)))
+    assert case.update._cache_size() == 1

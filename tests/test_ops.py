@@ -1,0 +1,123 @@
+"""The mathematics on arrays, against numpy, hand-computed tables and identities."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from wmjax.ops import gaussian, image_bits
+from wmjax.ops.actions import model_action
+from wmjax.types import ActionSpec
+
+
+def gaussians(seed=0, shape=(5, 3)):
+    """mean1, std1, mean2, std2 in numpy float32."""
+    rng = np.random.default_rng(seed)
+    draw = [rng.normal(size=shape), rng.uniform(0.2, 2, shape), rng.normal(size=shape), rng.uniform(0.2, 2, shape)]
+    return [x.astype(np.float32) for x in draw]
+
+
+def log_density(x, mean, std):
+    return -0.5 * np.log(2 * np.pi) - np.log(std) - (x - mean) ** 2 / (2 * std**2)
+
+
+def test_kl_equals_the_integral():
+    mean1, std1, mean2, std2 = (x.astype(np.float64) for x in gaussians())
+    grid = np.linspace(-1, 1, 20001) * 20  # integrates each dimension by itself
+    p = log_density(grid, mean1[..., None], std1[..., None])
+    q = log_density(grid, mean2[..., None], std2[..., None])
+    integral = (np.exp(p) * (p - q)).sum(-1) * (grid[1] - grid[0])
+    np.testing.assert_allclose(gaussian.kl_diagonal(*gaussians()), integral.sum(-1), rtol=1e-5)
+
+
+def test_kl_equals_the_mean_log_ratio_of_samples():
+    mean1, std1, mean2, std2 = gaussians(1, (3,))
+    x = mean1 + std1 * np.random.default_rng(0).normal(size=(200_000, 3))
+    ratio = (log_density(x, mean1, std1) - log_density(x, mean2, std2)).sum(-1)
+    error = 5 * ratio.std() / len(ratio) ** 0.5
+    np.testing.assert_allclose(gaussian.kl_diagonal(mean1, std1, mean2, std2), ratio.mean(), atol=error)
+
+
+def test_kl_of_equals_is_zero_and_of_others_is_not():
+    mean1, std1, mean2, std2 = gaussians()
+    np.testing.assert_array_equal(gaussian.kl_diagonal(mean1, std1, mean1, std1), np.zeros(5))
+    assert (np.asarray(gaussian.kl_diagonal(mean1, std1, mean2, std2)) > 0).all()
+
+
+def test_kl_by_hand():
+    """KL[N(1, 2) || N(0, 1)] = (4 + 1 - 1)/2 - log 2; the other way round (1/4 + 1/4 - 1)/2 + log 2."""
+    one, two, zero = np.ones(1), np.full(1, 2.0), np.zeros(1)
+    np.testing.assert_allclose(gaussian.kl_diagonal(one, two, zero, one), 2 - np.log(2), rtol=1e-6)
+    np.testing.assert_allclose(gaussian.kl_diagonal(zero, one, one, two), -0.25 + np.log(2), rtol=1e-6)
+
+
+def test_unit_distance_is_the_kl_of_unit_gaussians():
+    mean1, _, mean2, _ = gaussians()
+    ones = np.ones_like(mean1)
+    kl = gaussian.kl_diagonal(mean1, ones, mean2, ones)
+    np.testing.assert_allclose(gaussian.unit_distance(mean1, mean2), kl, rtol=1e-5)
+
+
+def test_free_nats_are_a_floor_for_each_element():
+    kl = jnp.array([0.0, 2.9, 3.0, 3.1, 10.0])
+    np.testing.assert_array_equal(gaussian.free_nats(kl, 3.0), np.array([3, 3, 3, 3.1, 10], np.float32))
+    slope = jax.vmap(jax.grad(lambda x: gaussian.free_nats(x, 3.0)))(kl)
+    np.testing.assert_array_equal(slope[jnp.array([0, 1, 3, 4])], [0, 0, 1, 1])
+
+
+@pytest.mark.parametrize(("event_axes", "shape"), [(0, (2, 3, 4)), (1, (2, 3)), (2, (2,)), (3, ())])
+def test_unit_log_prob_equals_the_density_but_for_a_constant(event_axes, shape):
+    rng = np.random.default_rng(0)
+    value, mean = rng.normal(size=(2, 2, 3, 4)).astype(np.float32)
+    full = log_density(value.astype(np.float64), mean, 1.0) + 0.5 * np.log(2 * np.pi)
+    expected = full.sum(axis=tuple(range(3 - event_axes, 3)))
+    result = gaussian.unit_log_prob(value, mean, event_axes)
+    assert result.shape == shape
+    np.testing.assert_allclose(result, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pixel", "bits", "start"),
+    [
+        *[(0, 5, -0.5), (7, 5, -0.5), (8, 5, -0.46875), (15, 5, -0.46875), (128, 5, 0.0), (248, 5, 0.46875)],
+        *[(255, 5, 0.46875), (127, 1, -0.5), (128, 1, 0.0), (0, 8, -0.5), (1, 8, 1 / 256 - 0.5)],
+        (255, 8, 255 / 256 - 0.5),
+    ],
+)
+def test_image_bits_by_hand(pixel, bits, start):
+    obs = np.array([pixel], np.uint8)
+    np.testing.assert_array_equal(image_bits.bin_start(obs, bits), np.float32([start]))
+    np.testing.assert_array_equal(image_bits.bin_centre(obs, bits), np.float32([start + 0.5 / 2**bits]))
+
+
+@pytest.mark.parametrize("bits", [1, 5, 8])
+def test_dequantised_pixels_fill_their_bin_and_stay_in_it(bits):
+    obs = np.repeat(np.arange(256, dtype=np.uint8)[None], 200, axis=0)
+    noisy = np.asarray(image_bits.dequantise(jax.random.key(0), obs, bits))
+    place = (noisy - np.asarray(image_bits.bin_start(obs, bits))) * 2**bits
+    assert place.min() >= 0 and place.max() <= 1
+    assert place.min() < 0.01 and place.max() > 0.99 and abs(place.mean() - 0.5) < 0.01
+    assert noisy.dtype == np.float32 and len(np.unique(place)) > 10_000
+
+
+def test_floats_are_not_taken_for_images():
+    with pytest.raises(AssertionError):
+        image_bits.bin_start(np.zeros(3, np.float32), 5)
+
+
+def test_to_uint8_shows_the_whole_range():
+    image = np.float32([-0.7, -0.5, 0.0, 0.25, 0.5, 0.9])
+    shown = image_bits.to_uint8(image)
+    np.testing.assert_array_equal(shown, np.uint8([0, 0, 128, 191, 255, 255]))
+    assert shown.dtype == np.uint8
+    pixels = np.arange(256, dtype=np.uint8)
+    back = np.asarray(image_bits.to_uint8(image_bits.bin_start(pixels, 8))).astype(int)
+    assert np.abs(back - pixels).max() <= 1
+
+
+def test_model_action():
+    discrete = model_action(np.int32([[2, 0], [1, 1]]), ActionSpec(3, True, 0, 2))
+    np.testing.assert_array_equal(discrete, np.float32([[[0, 0, 1], [1, 0, 0]], [[0, 1, 0], [0, 1, 0]]]))
+    continuous = model_action(np.float64([[0.5, -1]]), ActionSpec(2, False, -1.0, 1.0))
+    np.testing.assert_array_equal(continuous, np.float32([[0.5, -1]]))
+    assert discrete.dtype == continuous.dtype == np.float32

@@ -1,0 +1,135 @@
+"""PlaNet's main as a user runs it: it trains, resumes bit for bit after a kill, and refuses bad input in one line."""
+
+import json
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+
+from tests import planet_runs
+from wmjax.run import checkpoint
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: (folder, number of files it moved into place)."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = planet_runs.start(folder)
+    assert ended.code == 0, ended.stderr
+    return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
+def metrics(folder):
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
+
+
+def state(folder):
+    """The newest checkpoint without its clock, as a flat list of leaves; and the replay's files as arrays."""
+    _, saved = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
+    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in ("minutes", "metrics_bytes")}
+    rows = [{k: v.copy() for k, v in np.load(path).items()} for path in sorted((folder / "replay").glob("*.npz"))]
+    return saved, rows
+
+
+def assert_same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
+def test_run_leaves_what_a_user_expects(whole):
+    folder, _ = whole
+    rows = metrics(folder)
+    assert [row["episodes"] for row in rows] == [1, 2, 3, 4, 5]
+    assert [row["updates"] for row in rows] == [0, 0, 2, 4, 6]
+    assert rows[-1]["env_steps"] == 5 * 12
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert [("eval/return_mean" in row) for row in rows] == [False, False, False, True, True]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["episodes"] == 5 and summary["finished"]
+    assert summary["eval/return_mean"] == rows[-1]["eval/return_mean"]
+    assert (folder / "videos" / "episode_000004.mp4").stat().st_size > 0
+    assert (folder / "videos" / "open_loop_episode_000004.png").stat().st_size > 0
+    assert "return" in (folder / "report.html").read_text()
+
+
+def test_killed_run_ends_bit_identical(whole, tmp_path):
+    folder, moves = whole
+    assert moves > 20
+    # From the first file of the run to its last; the neighbours hit a manifest, a replay file and a video.
+    for kill_at in (2, 13, 14, 15, moves - 3):
+        killed_at = tmp_path / str(kill_at)
+        killed = planet_runs.start(killed_at, kill_at=kill_at)
+        assert killed.code == -signal.SIGKILL
+        resumed = planet_runs.start(killed_at)
+        assert resumed.code == 0, resumed.stderr
+        assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
+        assert_same(state(killed_at), state(folder))
+
+
+def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
+    folder = tmp_path / "run"
+    assert planet_runs.start(folder, "--minutes=0").code == 0  # nothing yet: no episode fits
+    killed = planet_runs.start(folder, kill_at=20)
+    assert killed.code == -signal.SIGKILL
+    newest = sorted((folder / "checkpoints").iterdir())[-1]
+    victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    victim.write_bytes(victim.read_bytes()[:-1])
+    resumed = planet_runs.start(folder)
+    assert resumed.code == 0, resumed.stderr
+    assert newest.name in resumed.stderr
+    assert metrics(folder) == metrics(whole[0])
+
+
+@pytest.mark.parametrize(
+    "flags, named",
+    [
+        (["--config.train.batches=3"], ["config.train.batches", "batch"]),
+        (["--config.planner.elites=11"], ["elites 11", "10"]),
+        (["--config.planner.horizon=0"], ["horizon 0"]),
+        (["--config.train.chunk=99"], ["chunk=99", "13 rows"]),
+        (["--config.train.replay_rows=9"], ["replay_rows=9", "13"]),
+        (["--config.env.size=24"], ["24x24", "16, 32, 64"]),
+        (["--config.train.replay_rows=2000000000000"], ["GB"]),
+        (["--config.model.kind=lstm"], ["lstm", "rssm, ssm, rnn"]),
+        (["--config.train.batch=many"], ["config.train.batch", "many"]),
+        (["--config.seed=-1"], ["config.seed=-1"]),
+        (["--nonsense"], ["nonsense"]),
+        (["--config=experiments/planet/config.py:fake:countr,cpu"], ["countr", "counter"]),
+        (["--config=experiments/planet/config.py:fake:counter,gpu"], ["paper, cpu"]),
+    ],
+)
+def test_bad_input_is_one_line(flags, named, tmp_path):
+    folder = tmp_path / "run"
+    ended = planet_runs.start(folder, *flags)
+    assert ended.code == 2
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert all(word in ended.stderr for word in named), ended.stderr
+    assert not folder.exists()
+
+
+def test_other_config_in_the_same_folder_is_refused(whole):
+    folder: pathlib.Path = whole[0]
+    before = metrics(folder)
+    ended = planet_runs.start(folder, "--config.train.batch=5")
+    assert ended.code == 2
+    assert "train.batch 4 -> 5" in ended.stderr
+    assert metrics(folder) == before
+
+
+def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
+    ended = planet_runs.start(tmp_path / "run", "--config.model.learning_rate=1e30")
+    assert ended.code == 3
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "update 2" in ended.stderr and "is not finite" in ended.stderr
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2

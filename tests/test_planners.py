@@ -1,0 +1,176 @@
+"""Planners on a point that moves by its actions, whose best sequence is known, and against numpy."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.fakes import Point, jit, make_point_model
+from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
+from wmjax.planners.shooting import score
+from wmjax.types import ActionSpec, UsageError
+
+BOUNDS = ActionSpec(2, False, -1.0, 1.0)
+HALF = ActionSpec(2, False, -0.5, 0.5)
+MODEL = make_point_model(2)
+PARAMS = np.float32(1)
+KEY = jax.random.key(3)
+TARGETS = np.float32([[0.9, -0.4], [-0.7, 0.6], [0.1, 0.2]])
+
+
+def at_origin(targets):
+    targets = np.float32(targets)
+    return Point(np.zeros_like(targets), targets)
+
+
+@pytest.fixture(scope="module")
+def cem():
+    planner = make_cem(MODEL, BOUNDS, CEMConfig(horizon=3, iterations=12, candidates=400, elites=40))
+    return jit(planner.plan)
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+def test_cem_finds_the_sequence_of_every_row(cem, rows):
+    """Rows have different targets: candidates scored in another row's place would end elsewhere."""
+    plan = cem(PARAMS, KEY, at_origin(TARGETS[:rows]))
+    best = np.zeros((rows, 3, 2), np.float32)
+    best[:, 0] = TARGETS[:rows]
+    np.testing.assert_allclose(plan.mean, best, atol=0.03)
+    np.testing.assert_array_equal(plan.action, plan.mean[:, 0])
+    np.testing.assert_allclose(plan.value, np.zeros(rows), atol=0.01)
+    assert (np.asarray(plan.value) <= 0).all()
+    assert (np.asarray(plan.std) < 0.05).all()
+
+
+def test_cem_stays_in_bounds_and_uses_them_fully():
+    planner = make_cem(MODEL, HALF, CEMConfig(horizon=3, iterations=12, candidates=400, elites=40))
+    plan = jit(planner.plan)(PARAMS, KEY, at_origin([[1.2, 0], [0, -9]]))
+    assert np.abs(plan.mean).max() <= 0.5
+    np.testing.assert_allclose(plan.mean[0, :, 0], [0.5, 0.5, 0.2], atol=0.05)
+    np.testing.assert_allclose(plan.mean[1, :, 1], [-0.5, -0.5, -0.5], atol=0.01)
+
+
+def test_rows_are_drawn_apart_but_plan_alike(cem):
+    """Three rows with one target: different samples, and the same plan as one row alone."""
+    plan = cem(PARAMS, KEY, at_origin(TARGETS[:1].repeat(3, axis=0)))
+    alone = cem(PARAMS, jax.random.key(9), at_origin(TARGETS[:1]))
+    np.testing.assert_allclose(plan.mean, np.repeat(alone.mean, 3, axis=0), atol=0.05)
+    assert (plan.mean[0] != plan.mean[1]).any() and (plan.mean[1] != plan.mean[2]).any()
+
+
+def test_the_other_rows_do_not_matter(cem):
+    moved = TARGETS.copy()
+    moved[1] = [5, 5]
+    one, other = cem(PARAMS, KEY, at_origin(TARGETS)), cem(PARAMS, KEY, at_origin(moved))
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a[0], b[0])
+        np.testing.assert_array_equal(a[2], b[2])
+        assert (a[1] != b[1]).any()
+
+
+def test_planning_compiles_once_and_depends_on_the_key_alone():
+    plan = jit(make_cem(MODEL, BOUNDS, CEMConfig(horizon=2, iterations=2, candidates=8, elites=2)).plan)
+    one = plan(PARAMS, KEY, at_origin(TARGETS))
+    two = plan(PARAMS, jax.random.key(4), at_origin(-TARGETS))
+    again = plan(PARAMS, KEY, at_origin(TARGETS))
+    assert plan._cache_size() == 1
+    np.testing.assert_array_equal(one.mean, again.mean)
+    assert (one.mean != two.mean).all()
+
+
+def values_by_loop(candidates, targets):
+    """Candidates [H, B, N, A] -> the sum of -|position - target|^2, [B, N]."""
+    positions = np.cumsum(candidates, axis=0)
+    return -np.square(positions - targets[None, :, None]).sum((0, 3))
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        CEMConfig(horizon=2, iterations=1, candidates=5, elites=5),
+        CEMConfig(horizon=3, iterations=3, candidates=20, elites=4),
+        CEMConfig(horizon=1, iterations=2, candidates=6, elites=1),
+    ],
+    ids=["all_elites", "three_iterations", "one_elite"],
+)
+def test_cem_equals_numpy(config):
+    """The whole of Algorithm 2 on the planner's own noise, with the biased standard deviation."""
+    plan = jit(make_cem(MODEL, HALF, config).plan)(PARAMS, KEY, at_origin(TARGETS))
+    mean, std = np.zeros((config.horizon, 3, 2)), np.ones((config.horizon, 3, 2))
+    for key in jax.random.split(KEY, config.iterations):
+        noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (config.horizon, 3, config.candidates, 2)))
+        candidates = np.clip(mean[:, :, None] + std[:, :, None] * noise, -0.5, 0.5)
+        values = values_by_loop(candidates, TARGETS)
+        elites = np.argsort(-values, axis=1)[:, : config.elites]  # [B, K]
+        for b in range(3):
+            chosen = candidates[:, b, elites[b]]  # [H, K, A]
+            mean[:, b] = chosen.sum(1) / config.elites
+            std[:, b] = np.sqrt(np.square(chosen - mean[:, b, None]).sum(1) / config.elites)
+    np.testing.assert_allclose(plan.mean, mean.swapaxes(0, 1), atol=1e-5)
+    np.testing.assert_allclose(plan.std, std.swapaxes(0, 1), atol=1e-5)
+    np.testing.assert_allclose(plan.action, mean[0], atol=1e-5)
+    expected = np.take_along_axis(values, elites, axis=1).mean(1)
+    np.testing.assert_allclose(plan.value, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_deviations_shrink_with_the_iterations():
+    stds = [
+        jit(make_cem(MODEL, BOUNDS, CEMConfig(3, iterations, 100, 10)).plan)(PARAMS, KEY, at_origin(TARGETS)).std
+        for iterations in (1, 6)
+    ]
+    assert stds[0].mean() < 0.8 and stds[1].mean() < 0.3 * stds[0].mean()
+
+
+def test_random_shooting_takes_the_best_candidate():
+    planner = make_random_shooting(MODEL, HALF, ShootingConfig(horizon=3, candidates=50))
+    plan = jit(planner.plan)(PARAMS, KEY, at_origin(TARGETS))
+    noise = np.asarray(jax.random.normal(jax.random.split(KEY)[0], (3, 3, 50, 2)))
+    candidates = np.clip(noise, -0.5, 0.5)
+    values = values_by_loop(candidates, TARGETS)
+    for b, best in enumerate(values.argmax(1)):
+        np.testing.assert_array_equal(plan.mean[b], candidates[:, b, best])
+        np.testing.assert_array_equal(plan.action[b], candidates[0, b, best])
+        np.testing.assert_allclose(plan.value[b], values[b, best], rtol=1e-5)
+    assert plan.std.shape == (3, 3, 2)
+
+
+def test_rewards_after_a_predicted_end_do_not_count():
+    """The arrival that ends the episode still counts, by whatever probability the episode got there."""
+    model = make_point_model(1, edge=1.5)
+    fading = model._replace(discount=lambda params, state: jnp.full(state.position.shape[0], 0.5))
+    actions = np.float32([[[[1], [0]]], [[[1], [0]]], [[[1], [0]]]])  # [H = 3, B = 1, N = 2, A = 1]
+    state = Point(np.zeros((1, 1), np.float32), np.full((1, 1), 4, np.float32))
+    value = score(model, PARAMS, KEY, state, actions)
+    np.testing.assert_allclose(value, [[-9 - 4, -16 * 3]])  # ends on arriving at 2; the other candidate stays at 0
+    value = score(fading, PARAMS, KEY, state, actions)
+    np.testing.assert_allclose(value, [[-9 - 4 / 2 - 1 / 4, -16 * 1.75]])
+    value = score(model, PARAMS, KEY, state, actions[:1])
+    np.testing.assert_allclose(value, [[-9, -16]])
+
+
+def test_planning_avoids_a_predicted_end():
+    """With a reward of 1 a step it pays to stay in the game, and nothing else matters."""
+    model = make_point_model(1, edge=0.3)._replace(reward=lambda params, state: jnp.ones(state.position.shape[0]))
+    planner = make_cem(model, ActionSpec(1, False, -1.0, 1.0), CEMConfig(4, 8, 200, 20))
+    plan = jit(planner.plan)(PARAMS, KEY, at_origin([[0]]))
+    assert (np.cumsum(plan.mean[0, :3, 0]) <= 0.3).all()
+    np.testing.assert_allclose(plan.value, [4])
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: CEMConfig(candidates=10, elites=11), "elites 11"),
+        (lambda: CEMConfig(elites=0), "elites 0"),
+        (lambda: CEMConfig(horizon=0), "horizon 0"),
+        (lambda: CEMConfig(iterations=0), "iterations 0"),
+        (lambda: CEMConfig(candidates=0, elites=0), "candidates 0"),
+        (lambda: ShootingConfig(horizon=0), "horizon 0"),
+        (lambda: ShootingConfig(candidates=0), "candidates 0"),
+        (lambda: make_cem(MODEL, ActionSpec(4, True, 0, 3), CEMConfig()), "4 discrete"),
+        (lambda: make_random_shooting(MODEL, ActionSpec(4, True, 0, 3), ShootingConfig()), "4 discrete"),
+    ],
+)
+def test_refusals_name_the_setting(make, named):
+    with pytest.raises(UsageError, match=named):
+        make()

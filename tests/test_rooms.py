@@ -1,0 +1,112 @@
+"""The rooms of the library: left never imports right, siblings never import each other.
+
+    types < nets, ops < imagine < models/*, planners < agents/* < run
+    types < envs, replay < run < experiments/* < launch
+"""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+CORE = {"types", "nets", "ops", "imagine"}
+MAY_IMPORT = {
+    "types": set(),
+    "nets": {"types"},
+    "ops": {"types"},
+    "imagine": {"types", "nets", "ops"},
+    "models": CORE,
+    "planners": CORE,
+    "agents": CORE | {"models", "planners"},
+    "envs": {"types"},
+    "replay": {"types"},
+    "run": CORE | {"models", "planners", "agents", "envs", "replay"},
+    "experiments": CORE | {"models", "planners", "agents", "envs", "replay", "run"},
+    "launch": CORE | {"models", "planners", "agents", "envs", "replay", "run", "experiments"},
+}
+FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
+SHELL_PACKAGES = ("experiments", "launch", "ml_collections", "absl", "tests")
+
+
+def rooms():
+    """(path relative to the root, room, family or None) of every source file."""
+    files = [path for top in ("wmjax", "experiments", "launch") for path in sorted((ROOT / top).rglob("*.py"))]
+    for path in (file.relative_to(ROOT) for file in files):
+        inside = path.parts[1:] if path.parts[0] == "wmjax" else path.parts
+        room = inside[0].removesuffix(".py")
+        if room != "__init__":
+            yield path, room, inside[1] if room in FAMILIES and len(inside) > 2 else None
+
+
+def imported(tree):
+    """(dotted name, line) of everything that a module imports, at any depth of nesting."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"line {node.lineno}: a relative import"
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def faults(path, room, family, source):
+    """Lines that say which import of this source breaks which rule."""
+    for name, line in imported(ast.parse(source)):
+        parts = name.split(".")
+        where = f"{path}:{line} imports {name}"
+        if parts[0] == "wmjax" and len(parts) > 1:
+            target, rest = parts[1], parts[2:]
+        elif parts[0] in ("experiments", "launch"):
+            target, rest = parts[0], parts[1:]
+        else:
+            if path.parts[0] == "wmjax" and parts[0] in SHELL_PACKAGES and (str(path), name) != ABSL_DOOR:
+                yield f"{where}: that belongs to the mains"
+            continue
+        if target != room and target not in MAY_IMPORT[room]:
+            yield f"{where}: {room} must not see {target}"
+        if target == room and room in FAMILIES and rest and family and rest[0] != family:
+            yield f"{where}: {room}/{family} must not see {room}/{rest[0]}"
+
+
+ABSL_DOOR = ("wmjax/run/main.py", "absl.flags")
+
+
+@pytest.mark.parametrize(("path", "room", "family"), rooms(), ids=lambda value: str(value))
+def test_imports_stay_in_their_room(path, room, family):
+    assert not list(faults(path, room, family, (ROOT / path).read_text()))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("wmjax/ops/a.py", "from wmjax import imagine"),
+        ("wmjax/ops/a.py", "from wmjax.nets.mlp import MLP"),
+        ("wmjax/nets/a.py", "import wmjax.ops.gaussian"),
+        ("wmjax/imagine.py", "from wmjax.models import rssm"),
+        ("wmjax/models/rssm/a.py", "def f():\n    from wmjax.models.video import make"),
+        ("wmjax/models/rssm/a.py", "from wmjax.models import video"),
+        ("wmjax/models/rssm/a.py", "from wmjax.planners import cem"),
+        ("wmjax/planners/a.py", "from wmjax.models import rssm"),
+        ("wmjax/agents/mpc/a.py", "from wmjax.agents.ppo import actor"),
+        ("wmjax/agents/mpc/a.py", "from wmjax.run import collect"),
+        ("wmjax/envs/a.py", "from wmjax import replay"),
+        ("wmjax/replay.py", "from wmjax.ops import actions"),
+        ("wmjax/run/a.py", "import experiments.planet"),
+        ("wmjax/run/a.py", "import ml_collections"),
+        ("wmjax/run/a.py", "from absl import flags"),
+        ("wmjax/run/main.py", "from absl import logging"),
+        ("experiments/planet/a.py", "from experiments.swm import parts"),
+        ("experiments/planet/a.py", "from launch import sweep"),
+    ],
+)
+def test_forbidden_imports_are_found(path, source):
+    path = pathlib.Path(path)
+    inside = path.parts[1:] if path.parts[0] == "wmjax" else path.parts
+    room = inside[0].removesuffix(".py")
+    family = inside[1] if room in FAMILIES else None
+    assert len(list(faults(path, room, family, source))) == 1
+
+
+def test_every_room_is_known():
+    assert {room for _, room, _ in rooms()} <= MAY_IMPORT.keys()

@@ -1,0 +1,170 @@
+"""Videos, prediction strips, the report and the comparison picture."""
+
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import imageio.v3 as iio
+import numpy as np
+import pytest
+
+from wmjax.run import metrics, plots, report, video, workdir
+from wmjax.types import UsageError
+
+
+def moving_square(length=12, size=64):
+    frames = np.full((length, size, size, 3), 90, np.uint8)
+    for t in range(length):
+        frames[t, 20:40, t:t + 10] = (250, 80, 10)
+    return frames
+
+
+def make_run(folder, config=None, rows=0, noise=0.0):
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config or {"task": "cup"}))
+    writer = metrics.MetricsWriter(folder)
+    for i in range(rows):
+        row = {"env_steps": 100 * i, "updates": i, "episodes": i + 5, "collect/return": 1.0 * i,
+               "train/loss": 1 / (1 + i), "train/kl": float("nan"), "time/env": 0.5, "time/act": 1.5, "time/total": 3.0}
+        writer.write(row | ({"eval/return_mean": 2.0 * i + noise, "eval/return_std": 0.5} if i % 3 == 0 else {}))
+    writer.close()
+    return folder
+
+
+def test_a_video_reads_back_upscaled(tmp_path):
+    path = video.write_video(tmp_path / "videos" / "a.mp4", moving_square(), fps=10)
+    frames = iio.imread(path)
+    assert frames.shape == (12, 256, 256, 3) and iio.immeta(path)["fps"] == 10
+    expected = video.upscale(moving_square(), 4).astype(int)
+    assert np.abs(frames.astype(int) - expected).mean() < 3
+    assert [p.name for p in path.parent.iterdir()] == ["a.mp4"]
+
+
+def test_odd_and_grey_videos_are_padded_to_even_sides(tmp_path):
+    path = video.write_video(tmp_path / "a.mp4", moving_square()[:, :33, :31, :1], fps=10, scale=1)
+    assert iio.imread(path).shape == (12, 34, 32, 3)
+
+
+def test_a_failed_video_says_why_and_leaves_nothing(tmp_path):
+    with pytest.raises(OSError, match="ffmpeg says"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=-1)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="uint8"):
+        video.write_video(tmp_path / "a.mp4", moving_square().astype(np.float32), fps=10)
+
+
+def test_a_video_on_a_full_disk(tmp_path, monkeypatch):
+    def full(command, **_):
+        Path(command[-1]).write_bytes(b"half")
+        return subprocess.CompletedProcess(command, 1, b"", b"Error writing trailer: No space left on device")
+
+    monkeypatch.setattr(subprocess, "run", full)
+    with pytest.raises(UsageError, match="disk full: cannot write .*a.mp4"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_times_of_a_row_and_minutes_so_far():
+    rows = [{"time/env": 6.0, "time/act": 24.0, "time/total": 60.0}, {"loss": 1.0}, {"time/env": 30.0, "time/a": None}]
+    assert plots.parts(rows[0]) == {"env": 6.0, "act": 24.0, "other": 30.0}
+    assert plots.minutes(rows) == [1.0, 1.0, 1.5]
+
+
+def test_tiles_stand_side_by_side():
+    a, b = moving_square(3, 16), 255 - moving_square(3, 16)
+    tiled = video.tile(np.stack([a, b]))
+    assert tiled.shape == (3, 16, 32 + video.GAP, 3)
+    np.testing.assert_array_equal(tiled[:, :, :16], a)
+    np.testing.assert_array_equal(tiled[:, :, -16:], b)
+
+
+def test_a_strip_has_truth_model_and_error_under_the_right_times():
+    truth = moving_square(50)
+    truth[:, 0, 0, 0] = np.arange(50)  # each frame carries its time
+    prediction = truth + np.uint8(7)
+    prediction[:5] = truth[:5]
+    picture = video.strip(truth, prediction, context=5, every=5)
+    pitch, marker = 64 + video.GAP, video.MARK + video.GAP
+    assert picture.shape == (video.TOP + 3 * pitch - video.GAP, video.LEFT + 10 * pitch - video.GAP + marker, 3)
+    for column in range(10):
+        x = video.LEFT + column * pitch + (marker if column >= 1 else 0)
+        cells = [picture[y:y + 64, x:x + 64] for y in video.TOP + pitch * np.arange(3)]
+        np.testing.assert_array_equal(cells[0], truth[5 * column])
+        np.testing.assert_array_equal(cells[1], prediction[5 * column])
+        np.testing.assert_array_equal(cells[2], np.abs(prediction[5 * column].astype(int) - truth[5 * column]))
+    mark = picture[video.TOP:, video.LEFT + pitch:video.LEFT + pitch + video.MARK]
+    assert (mark == video.ORANGE).all()
+    assert (picture == video.ORANGE).all(-1).sum() == mark[..., 0].size
+
+
+def test_small_frames_are_drawn_larger_and_shapes_must_agree(tmp_path):
+    frames = moving_square(4, 32)[..., :1]
+    picture = video.strip(frames, frames, context=1, every=1)
+    assert picture.shape[0] == video.TOP + 3 * 64 + 2 * video.GAP
+    np.testing.assert_array_equal(iio.imread(video.write_png(tmp_path / "a.png", picture)), picture)
+    with pytest.raises(ValueError, match="differ in shape"):
+        video.strip(frames, frames[:2])
+
+
+def outside_links(page):
+    """Everything that a browser would load for this page but is not inside it."""
+    found = re.findall(r"""(?:src|href|srcset|data|poster)\s*=\s*["']?([^"'>\s]*)""", page)
+    found += re.findall(r"url\(\s*[\"']?([^)\"']*)", page)
+    found = [link for link in found if not link.startswith(("data:", "#"))]
+    return found + re.findall("<(?:script|link|iframe)|@import", page)
+
+
+def test_a_full_report_is_whole_and_stands_alone(tmp_path):
+    config = {"env": {"task": "cup_<b>&"}, "model": {"size": 200}, "evil": '"><script>alert(1)</script>'}
+    folder = make_run(tmp_path / "run", config, rows=200)
+    workdir.open_workdir(folder, config)
+    workdir.close_workdir(folder)
+    (folder / "summary.json").write_text('{"eval": {"return_mean": 12.5}}')
+    for episode in (5, 10, 100):
+        video.write_video(folder / "videos" / f"eval_{episode}.mp4", moving_square(), fps=10)
+        strip = video.strip(moving_square(), moving_square() + np.uint8(episode))
+        video.write_png(folder / "videos" / f"open_loop_{episode}.png", strip)
+    start = time.process_time()
+    page = report.write_report(folder).read_text()
+    assert time.process_time() - start < 4  # about 1.5 s, most of it the import of matplotlib
+    assert outside_links(page) == []
+    assert "<script" not in page and "&lt;script&gt;" in page and "<h1>cup_&lt;b&gt;&amp;</h1>" in page
+    for expected in ("best evaluation return", "396.0", "204", "10m00s", "train/loss", "model.size", "eval.return_mean",
+                     "12.5", "finished", "other", "33.3%", "newest: open loop 100", "first: open loop 5", "jax"):
+        assert expected in page, expected
+    assert page.index("eval 100<") < page.index("eval 10<") < page.index("eval 5<")
+    assert page.count("<video") == 3 and page.count("<img") == 2 and "train/kl" not in page
+
+
+def test_an_empty_run_has_a_report(tmp_path):
+    page = report.write_report(make_run(tmp_path / "run_a")).read_text()
+    assert "No metrics yet" in page and outside_links(page) == []
+    page = report.write_report(make_run(tmp_path / "run_b", {"seed": 1}, rows=1)).read_text()
+    assert "<h1>run_b</h1>" in page and "<video" not in page
+    (tmp_path / "run_b" / "metrics.jsonl").write_text('{"train/loss": null}\n{"env_steps": 3}\n')
+    assert "<svg" not in report.write_report(tmp_path / "run_b").read_text()
+    with pytest.raises(UsageError, match="not the working folder of a run"):
+        report.write_report(tmp_path)
+
+
+def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):
+    folder = make_run(tmp_path / "run")
+    for episode in range(4):
+        path = video.write_video(folder / "videos" / f"eval_{episode}.mp4", moving_square(), fps=10)
+    monkeypatch.setattr(report, "EMBED_BYTES", int(path.stat().st_size * 2.5))
+    page = report.write_report(folder).read_text()
+    assert page.count("<video") == 2 and "eval 3<" in page and "eval 2<" in page and "2 more in videos/" in page
+
+
+def test_a_comparison_of_seeds_with_different_lengths(tmp_path):
+    seeds = [make_run(tmp_path / f"s{i}", rows=10 + 5 * i, noise=float(i)) for i in range(3)]
+    path = report.write_comparison(tmp_path / "a.png", {"planet": seeds, "one": seeds[:1]}, "cup")
+    assert iio.imread(path).shape[:2] == (600, 1050)
+    text = report.write_comparison(tmp_path / "a.svg", {"planet": seeds}, "cup").read_text()
+    assert "<svg" in text
+    with pytest.raises(UsageError, match="has no metrics.jsonl"):
+        report.write_comparison(tmp_path / "a.png", {"planet": [tmp_path / "nowhere"]}, "cup")
+    with pytest.raises(UsageError, match="must end in"):
+        report.write_comparison(tmp_path / "a.jpg", {"planet": seeds}, "cup")

@@ -1,0 +1,226 @@
+"""The working folder, metrics, timers and progress."""
+
+import io
+import json
+import os
+import struct
+import subprocess
+import sys
+import time
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tensorboardX.proto import event_pb2
+
+from wmjax.run import metrics, workdir
+from wmjax.run.progress import Progress, duration
+from wmjax.run.timers import Timers
+from wmjax.types import UsageError
+
+CONFIG = {"seed": 1, "task": "cup", "model": {"size": 200, "layers": (1, 2)}}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    yield tmp_path / "deep" / "run"
+    workdir.close_workdir(tmp_path / "deep" / "run")
+
+
+def test_the_same_config_resumes(folder):
+    assert workdir.open_workdir(folder, CONFIG) is False
+    assert workdir.open_workdir(folder, CONFIG) is True
+    assert workdir.read_config(folder)["model"] == {"size": 200, "layers": [1, 2]}
+    starts = workdir.read_starts(folder)
+    assert len(starts) == 2 and {"jax", "flax", "python", "device", "cpu_count", "date", "command"} <= set(starts[0])
+
+
+def test_another_config_is_refused_key_by_key(folder):
+    workdir.open_workdir(folder, CONFIG)
+    before = (folder / "config.json").read_bytes()
+    other = {"seed": 2, "task": "cup", "model": {"size": 300, "layers": (1, 2)}, "more": None}
+    with pytest.raises(UsageError) as caught:
+        workdir.open_workdir(folder, other)
+    message = str(caught.value)
+    assert "model.size 200 -> 300, more (absent) -> None, seed 1 -> 2" in message and "choose another folder" in message
+    assert "task" not in message and "\n" not in message
+    assert (folder / "config.json").read_bytes() == before
+    many = {f"key{i}": i for i in range(9)}
+    with pytest.raises(UsageError, match="and 9 more"):
+        workdir.open_workdir(folder, CONFIG | many | {"model": 1, "seed": 3})
+
+
+@pytest.mark.parametrize("text", ["", '{"seed": ', "[1]"])
+def test_a_damaged_config_is_refused(folder, text):
+    workdir.open_workdir(folder, CONFIG)
+    (folder / "config.json").write_text(text)
+    with pytest.raises(UsageError, match="config.json is damaged"):
+        workdir.open_workdir(folder, CONFIG)
+
+
+def test_a_folder_with_other_files_is_refused_and_a_half_made_one_is_not(folder):
+    folder.mkdir(parents=True)
+    (folder / ".config.json.tmp").write_text("{")  # a kill during the very first write
+    assert workdir.open_workdir(folder, CONFIG) is False
+    (folder / "config.json").unlink()
+    with pytest.raises(UsageError, match="versions.json.*but no config.json"):
+        workdir.open_workdir(folder, CONFIG)
+
+
+def test_a_path_that_cannot_be_a_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="cannot use"):
+        workdir.open_workdir(tmp_path / "file" / "run", CONFIG)
+
+
+def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):
+    code = ("import sys, time; from wmjax.run import workdir; "
+            "workdir.open_workdir(sys.argv[1], {'seed': 1}); print('in', flush=True); time.sleep(60)")
+    other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "in\n"
+        with pytest.raises(UsageError, match="another process is running"):
+            workdir.open_workdir(folder, {"seed": 1})
+    finally:
+        other.kill()
+        other.wait()
+    assert workdir.open_workdir(folder, {"seed": 1}) is True
+
+
+def test_other_versions_are_told(folder, capfd):
+    workdir.open_workdir(folder, CONFIG)
+    starts = workdir.read_starts(folder)
+    (folder / "versions.json").write_text(json.dumps([starts[0] | {"jax": "0.1"}]))
+    workdir.open_workdir(folder, CONFIG)
+    assert "other versions" in (told := capfd.readouterr().err) and "jax 0.1 -> " in told
+    workdir.open_workdir(folder, CONFIG)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    workdir.atomic_write(tmp_path / "a", "old")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("broken")))
+        with pytest.raises(OSError, match="broken"):
+            workdir.atomic_write(tmp_path / "a", b"new")
+    assert (tmp_path / "a").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a"]
+
+
+def test_metrics_come_back(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write({"env_steps": np.int64(4), "train/loss": jnp.float32(0.5), "bad": float("nan"), "worse": -np.inf})
+    writer.write({"env_steps": 8, "one": np.ones(1), "flag": True})
+    writer.close()
+    assert metrics.read_metrics(tmp_path) == [
+        {"env_steps": 4, "train/loss": 0.5, "bad": None, "worse": None}, {"env_steps": 8, "one": 1.0, "flag": 1}]
+    assert writer.offset == (tmp_path / "metrics.jsonl").stat().st_size
+    assert metrics.read_metrics(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("value", [np.zeros(2), "text", None, 1j])
+def test_a_metric_that_is_no_number_is_named(tmp_path, value):
+    with pytest.raises(TypeError, match="metric train/loss"):
+        metrics.MetricsWriter(tmp_path).write({"train/loss": value})
+
+
+def test_a_resumed_file_has_each_line_once(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write({"env_steps": 0})
+    writer.write({"env_steps": 1})
+    offset = writer.offset
+    writer.write({"env_steps": 2})
+    whole = (tmp_path / "metrics.jsonl").read_bytes()
+    with open(tmp_path / "metrics.jsonl", "ab") as file:
+        file.write(b'{"env_steps": 3, "tra')  # a kill while writing
+    assert [row["env_steps"] for row in metrics.read_metrics(tmp_path)] == [0, 1, 2]
+    resumed = metrics.MetricsWriter(tmp_path, resume_at=offset)
+    assert [row["env_steps"] for row in metrics.read_metrics(tmp_path)] == [0, 1]
+    resumed.write({"env_steps": 2})
+    assert (tmp_path / "metrics.jsonl").read_bytes() == whole
+    metrics.MetricsWriter(tmp_path)  # a run killed before its first checkpoint starts afresh
+    assert metrics.read_metrics(tmp_path) == []
+
+
+def test_lost_or_damaged_lines_are_told(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write({"env_steps": 1})
+    with pytest.raises(UsageError, match="lines are lost"):
+        metrics.MetricsWriter(tmp_path, resume_at=writer.offset + 1)
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a\n{"a": 2}\n')
+    with pytest.raises(UsageError, match="damaged at line 2"):
+        metrics.read_metrics(tmp_path)
+
+
+def read_events(path):
+    """Events of one TensorBoard file: records of length, checksum, bytes, checksum."""
+    content, events = path.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        events.append(event_pb2.Event.FromString(content[12:12 + length]))
+        content = content[16 + length:]
+    return events
+
+
+def test_tensorboard_has_the_numbers_at_once_and_a_resume_hides_older_ones(tmp_path):
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write({"env_steps": 10, "train/loss": 0.5})
+    offset = writer.offset
+    writer.write({"env_steps": 20, "train/loss": 0.25})
+    (first,) = (tmp_path / "tensorboard").iterdir()
+    scalars = [(event.step, value.tag, value.simple_value) for event in read_events(first)
+               for value in event.summary.value]
+    assert scalars == [(10, "train/loss", 0.5), (20, "train/loss", 0.25)]
+    metrics.MetricsWriter(tmp_path, resume_at=offset).close()
+    (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
+    starts = [event for event in read_events(second) if event.HasField("session_log")]
+    assert [event.step for event in starts] == [11]
+
+
+def test_timers_add_up_and_reset():
+    timers = Timers()
+    for _ in range(2):
+        with timers("env"):
+            time.sleep(0.02)
+    with pytest.raises(KeyError), timers("act"):
+        raise KeyError
+    flushed = timers.flush()
+    assert set(flushed) == {"time/env", "time/act"} and 0.04 <= flushed["time/env"] < 0.4
+    assert timers.flush() == {}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def show_two(stream, monkeypatch, **limits):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    progress = Progress(10, stream=stream, **limits)
+    now[0] += 60
+    progress.show({"episodes": 5, "env_steps": 100, "updates": 10, "eval/return_mean": 33.3})
+    now[0] += 60
+    progress.show({"episodes": 6, "env_steps": 220, "updates": 130, "collect/return": 5.0, "train/loss": 0.123456})
+    progress.close()
+    return stream.getvalue()
+
+
+def test_progress_is_one_line_an_iteration_in_a_file(monkeypatch):
+    first, second = show_two(io.StringIO(), monkeypatch, done_episodes=4, done_minutes=1).splitlines()
+    assert first == "episode 5/10  eval 33.3  2m00s gone  5m00s left"
+    assert second.startswith("episode 6/10  return 5.0  eval 33.3  loss 0.1235  2 updates/s  2 env steps/s")
+    assert second.endswith("3m00s gone  4m00s left")
+
+
+def test_progress_stops_at_the_nearer_limit(monkeypatch):
+    text = show_two(io.StringIO(), monkeypatch, done_episodes=4, minutes=2.5)
+    assert text.splitlines()[1].endswith("2m00s gone  30s left")
+
+
+def test_progress_overwrites_its_line_on_a_terminal(monkeypatch):
+    text = show_two(Terminal(), monkeypatch)
+    assert text.count("\n") == 1 and text.count("\r\x1b[2K") == 2
+
+
+def test_durations():
+    assert [duration(s) for s in (0, 59.6, 3599, 7260)] == ["0s", "1m00s", "59m59s", "2h01m"]
