@@ -26,7 +26,8 @@ apt_install() {
     fi
     say "installing $* with apt"
     $sudo apt-get update -qq >/dev/null || true # a stale list may still do
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends -o Dpkg::Use-Pty=0 "$@" >/dev/null
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        -o Dpkg::Use-Pty=0 "$@" >/dev/null
 }
 
 # Prints "3.12" if $1 runs, is new enough and can import the modules in $2.
@@ -66,8 +67,8 @@ has_egl() {
     case $libraries in *libEGL.so.1*) ;; *) return 1 ;; esac
     case $libraries in *libOpenGL.so.0*) ;; *) return 1 ;; esac
     any_file /usr/share/glvnd/egl_vendor.d/*nvidia*.json /etc/glvnd/egl_vendor.d/*nvidia*.json && return
-    any_file /usr/share/glvnd/egl_vendor.d/*mesa*.json &&
-        any_file /usr/lib*/dri/swrast_dri.so /usr/lib/*/dri/swrast_dri.so /usr/lib*/libgallium*.so /usr/lib/*/libgallium*.so
+    any_file /usr/share/glvnd/egl_vendor.d/*mesa*.json || return 1
+    any_file /usr/lib*/dri/swrast_dri.so /usr/lib/*/dri/swrast_dri.so /usr/lib*/libgallium*.so /usr/lib/*/libgallium*.so
 }
 
 # One call at a time: two installations in one folder spoil each other.

@@ -161,9 +161,7 @@ def test_the_same_key_gives_the_same_update_and_another_does_not(case):
 
 
 def test_the_same_key_gives_the_same_states_and_another_does_not(case):
-    one, again, other = (
-        case.look(case.state.params, key, case.batch, start_of(case)) for key in (KEY, KEY, OTHER_KEY)
-    )
+    one, again, other = (case.look(case.state.params, key, case.batch, start_of(case)) for key in (KEY, KEY, OTHER_KEY))
     equal(one, again)
     if case.name in WITHOUT_NOISE:
         equal(one, other)

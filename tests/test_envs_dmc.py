@@ -117,7 +117,14 @@ def test_life_of_an_episode():
         low, high = {0: (0, 0), 1: (3, 4), 2: (3, 4), 3: (1.5, 2)}[place]  # balancing pays almost 1 a control step
         assert np.all(step.reward >= low) and np.all(step.reward <= high), (index, step.reward)
         assert step.obs.shape == (2, 32, 32, 3) and step.obs.dtype == np.uint8
-        assert [getattr(step, name).dtype for name in FIELDS] == [np.float32, np.uint8, np.float32, np.float32, bool, bool]
+        assert [getattr(step, name).dtype for name in FIELDS] == [
+            np.float32,
+            np.uint8,
+            np.float32,
+            np.float32,
+            bool,
+            bool,
+        ]
     assert np.any(steps[0].obs != steps[1].obs), "frames must not share memory"
     assert np.any(steps[0].obs != steps[4].obs), "each episode begins elsewhere"
 
@@ -237,7 +244,7 @@ def test_restore_is_exact(task):
 
 
 def test_restore_goes_forward_in_the_same_pool():
-    """A pool that has begun fewer episodes than the snapshot, in every row, is used again; actions of before are gone."""
+    """A pool that has begun fewer episodes than the snapshot, in every row, is used again; its old actions go."""
     options = {"episode_steps": 60, "size": 16, "action_repeat": 20}
     env, behind = (envs.make("dmc:fish_swim", 2, 11, **options) for _ in range(2))
     env.reset(), behind.reset()

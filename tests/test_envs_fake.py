@@ -52,7 +52,14 @@ def test_life_of_an_episode():
             np.testing.assert_array_equal(step.prev_action, actions[index - 1])
             singles = [one.step(actions[index - 1]).reward for _ in range(5 if index % 4 < 3 else 2)]
             np.testing.assert_allclose(step.reward, np.sum(singles, axis=0), rtol=1e-6)
-        assert [getattr(step, name).dtype for name in FIELDS] == [np.float32, np.uint8, np.float32, np.float32, bool, bool]
+        assert [getattr(step, name).dtype for name in FIELDS] == [
+            np.float32,
+            np.uint8,
+            np.float32,
+            np.float32,
+            bool,
+            bool,
+        ]
     assert np.any(steps[0].obs != steps[4].obs) and np.any(steps[0].obs[0] != steps[0].obs[1])
 
 

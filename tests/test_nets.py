@@ -50,9 +50,12 @@ def test_gru_equals_a_numpy_loop_over_time(reset):
     xs = rng.normal(size=(TIME, ROWS, INPUTS)).astype(np.float32)
     h = rng.normal(size=(ROWS, UNITS)).astype(np.float32)
     params = randomised(jax.eval_shape(gru.init, jax.random.key(0), h, xs[0]))
-    states = jit(lambda params, h, xs: jax.lax.scan(lambda h, x: (gru.apply(params, h, x),) * 2, h, xs))(
-        params, h, xs
-    )[1]
+
+    @jit
+    def scan(params, h, xs):
+        return jax.lax.scan(lambda h, x: (gru.apply(params, h, x),) * 2, h, xs)[1]
+
+    states = scan(params, h, xs)
     for t in range(TIME):
         h = np.stack([gru_by_element(params["params"], h[b], xs[t, b], reset == "after") for b in range(ROWS)])
         np.testing.assert_allclose(states[t], h, rtol=1e-4, atol=1e-5)

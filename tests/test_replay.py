@@ -149,7 +149,7 @@ def test_a_ring_that_cannot_fit_is_refused_before_it_is_made(monkeypatch):
     step = jax.tree.map(lambda x: x[0], steps(0, 1))
     init = functools.partial(replay.init, num_envs=E, step=step)
     monkeypatch.setattr(replay, "free_memory", lambda: 500_000_000)
-    with pytest.raises(UsageError, match=r"10000000 rows .* 0\.60 GB .* 0\.50 GB are free") as caught:
+    with pytest.raises(UsageError, match=r"10000000 rows .* 0\.60 GB, 0\.50 GB are free") as caught:
         init(10_000_000)
     assert "\n" not in str(caught.value)
     monkeypatch.undo()

@@ -1,7 +1,7 @@
 """The rooms of the library: left never imports right, siblings never import each other.
 
-    types < nets, ops < imagine < models/*, planners < agents/* < run
-    types < envs, replay < run < experiments/* < launch
+types < nets, ops < imagine < models/*, planners < agents/* < run
+types < envs, replay < run < experiments/* < launch
 """
 
 import ast

@@ -1,5 +1,6 @@
 """PlaNet's models against plain numpy loops on the same noise, and the learner on a batch it can memorise."""
 
+import dataclasses
 import math
 
 import jax
@@ -19,7 +20,7 @@ B, T, Z, U = 2, 6, 4, 6
 KEY = jax.random.key(0)
 SIZES = dict(stochastic=Z, deterministic=U, hidden=5, decoder_hidden=8, reward_units=5)
 WIDTHS = dict(encoder_widths=(4, 8), decoder_widths=(8,))
-SCALES = dict(free_nats=1.5, kl_scale=0.7, image_scale=0.01, reward_scale=2.0, overshooting_scale=0.3)
+SCALES = dict(kl_scale=0.7, image_scale=0.01, reward_scale=2.0, overshooting_scale=0.3)
 
 
 def configured(**settings):
@@ -34,7 +35,7 @@ def chunks(spec=SPEC):
 
 
 def random_params(learner):
-    return randomised(jax.eval_shape(learner.init, KEY).params, 0.5)
+    return randomised(jax.eval_shape(learner.init, KEY).params, 0.3)
 
 
 class Reference:
@@ -42,10 +43,10 @@ class Reference:
 
     def __init__(self, config, params):
         self.config = config
-        self.p = jax.tree.map(lambda x: np.asarray(x, np.float64), {name: tree["params"] for name, tree in params.items()})
-        self.activation = dict(relu=lambda x: np.maximum(x, 0), elu=lambda x: np.where(x > 0, x, np.exp(x) - 1))[
-            config.activation
-        ]
+        params = {name: tree["params"] for name, tree in params.items()}
+        self.p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+        activations = dict(relu=lambda x: np.maximum(x, 0), elu=lambda x: np.where(x > 0, x, np.exp(x) - 1))
+        self.activation = activations[config.activation]
 
     def dense(self, layer, x):
         return x @ layer["kernel"] + layer["bias"]
@@ -103,8 +104,7 @@ class Reference:
         total = 0.0
         for b in range(B):
             for start in range(T):
-                _, sample, belief, _ = ([x[b : b + 1] for x in entry] if isinstance(entry, tuple) else entry[b : b + 1]
-                                        for entry in found[start])
+                sample, belief = (x[b : b + 1] for x in found[start][1:3])
                 for d in range(1, distance + 1):
                     t = start + d
                     if t >= T or is_first[b, t]:
@@ -132,11 +132,10 @@ def kl(p, q):
     ids=["rssm", "ssm", "rnn"],
 )
 def test_loss_equals_numpy(settings, spec):
-    """The whole forward pass but for the convolutions, which have their own tests."""
+    """The whole forward pass but for the convolutions, which have their own tests. Half the steps have free nats."""
     config = configured(**settings)
     model, learner = rssm.make(config, spec)
     params, batch = random_params(learner), chunks(spec)
-    loss, metrics = jit(lambda *args: model_loss(model, config, spec.action, *args))(params, KEY, batch)
 
     reference = Reference(config, params)
     noise_key, filter_key, overshoot_key = jax.random.split(KEY, 3)
@@ -158,7 +157,7 @@ def test_loss_equals_numpy(settings, spec):
         distances = np.stack([0.5 * np.square(p[0] - q[0]).sum(-1) for p, _, _, q in found], axis=1)
         divergence = distances.mean()
     else:
-        assert (distances < config.free_nats).any() and (distances > config.free_nats).any()
+        config = reference.config = dataclasses.replace(config, free_nats=float(np.median(distances)))
         divergence = np.maximum(distances, config.free_nats).mean()
     expected = dict(image_loss=image_loss, reward_loss=reward_loss, kl=distances.mean())
     total = 0.01 * image_loss + 2.0 * reward_loss + 0.7 * divergence
@@ -166,6 +165,8 @@ def test_loss_equals_numpy(settings, spec):
         expected["overshooting_kl"] = reference.overshooting(overshoot_key, found, action, batch.is_first)
         total += 0.3 * expected["overshooting_kl"]
     expected["loss"] = total
+
+    loss, metrics = jit(lambda *args: model_loss(model, config, spec.action, *args))(params, KEY, batch)
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
@@ -204,7 +205,7 @@ def test_overshooting_trains_priors_towards_posteriors_and_not_back(kind):
 
     grad = gradient(states, random_params(learner))
     assert not grad.mean.any() and not grad.std.any()
-    starts = np.array([[1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 0, 0]], bool)  # row 1: an episode begins at time 3
+    starts = np.array([[1, 1, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0]], bool)  # row 1: an episode begins at time 3
     np.testing.assert_array_equal(np.abs(grad.sample).sum(-1) > 0, starts)
     if kind == "rssm":
         np.testing.assert_array_equal(np.abs(grad.belief).sum(-1) > 0, starts)
@@ -272,14 +273,14 @@ def test_parameter_count_of_the_paper():
 @pytest.fixture(scope="module")
 def memorising():
     """(learner, jitted update, first state, a small batch of structured images and rewards)."""
-    config = rssm.RSSMConfig(**SIZES, **WIDTHS, learning_rate=0.01, free_nats=0.5, reward_scale=10.0, clip_norm=0.5)
+    config = rssm.RSSMConfig(**SIZES, **WIDTHS, learning_rate=0.01, free_nats=3.0, reward_scale=10.0, clip_norm=0.5)
     _, learner = rssm.make(config, SPEC)
     batch = random_steps(SPEC, B, T)
     batch.obs[:] = 0
     for b in range(B):
         for t in range(T):
             batch.obs[b, t, :, 2 * t : 2 * t + 4, b] = 255
-    batch.reward[:] = np.arange(T)[None] / 4 * np.array([[1], [-1]])
+    batch.reward[:] = np.arange(T)[None] / 2 * np.array([[1], [-1]])
     return learner, jit(learner.update), jit(learner.init)(KEY), batch
 
 
@@ -301,7 +302,6 @@ def test_a_small_batch_is_memorised(memorising):
         state, metrics = update(state, jax.random.fold_in(KEY, i), batch)
         history.append([float(metrics["image_loss"]), float(metrics["reward_loss"])])
     first, last = np.mean(history[:3], axis=0), np.mean(history[-10:], axis=0)
-    print(first, last)
     assert last[0] < first[0] / 5, "images"
     assert last[1] < first[1] / 10, "rewards"
 

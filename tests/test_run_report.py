@@ -17,7 +17,7 @@ from wmjax.types import UsageError
 def moving_square(length=12, size=64):
     frames = np.full((length, size, size, 3), 90, np.uint8)
     for t in range(length):
-        frames[t, 20:40, t:t + 10] = (250, 80, 10)
+        frames[t, 20:40, t : t + 10] = (250, 80, 10)
     return frames
 
 
@@ -26,8 +26,17 @@ def make_run(folder, config=None, rows=0, noise=0.0):
     (folder / "config.json").write_text(json.dumps(config or {"task": "cup"}))
     writer = metrics.MetricsWriter(folder)
     for i in range(rows):
-        row = {"env_steps": 100 * i, "updates": i, "episodes": i + 5, "collect/return": 1.0 * i,
-               "train/loss": 1 / (1 + i), "train/kl": float("nan"), "time/env": 0.5, "time/act": 1.5, "time/total": 3.0}
+        row = {
+            "env_steps": 100 * i,
+            "updates": i,
+            "episodes": i + 5,
+            "collect/return": 1.0 * i,
+            "train/loss": 1 / (1 + i),
+            "train/kl": float("nan"),
+            "time/env": 0.5,
+            "time/act": 1.5,
+            "time/total": 3.0,
+        }
         writer.write(row | ({"eval/return_mean": 2.0 * i + noise, "eval/return_std": 0.5} if i % 3 == 0 else {}))
     writer.close()
     return folder
@@ -90,11 +99,11 @@ def test_a_strip_has_truth_model_and_error_under_the_right_times():
     assert picture.shape == (video.TOP + 3 * pitch - video.GAP, video.LEFT + 10 * pitch - video.GAP + marker, 3)
     for column in range(10):
         x = video.LEFT + column * pitch + (marker if column >= 1 else 0)
-        cells = [picture[y:y + 64, x:x + 64] for y in video.TOP + pitch * np.arange(3)]
+        cells = [picture[y : y + 64, x : x + 64] for y in video.TOP + pitch * np.arange(3)]
         np.testing.assert_array_equal(cells[0], truth[5 * column])
         np.testing.assert_array_equal(cells[1], prediction[5 * column])
         np.testing.assert_array_equal(cells[2], np.abs(prediction[5 * column].astype(int) - truth[5 * column]))
-    mark = picture[video.TOP:, video.LEFT + pitch:video.LEFT + pitch + video.MARK]
+    mark = picture[video.TOP :, video.LEFT + pitch : video.LEFT + pitch + video.MARK]
     assert (mark == video.ORANGE).all()
     assert (picture == video.ORANGE).all(-1).sum() == mark[..., 0].size
 
@@ -131,8 +140,22 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     assert time.process_time() - start < 4  # about 1.5 s, most of it the import of matplotlib
     assert outside_links(page) == []
     assert "<script" not in page and "&lt;script&gt;" in page and "<h1>cup_&lt;b&gt;&amp;</h1>" in page
-    for expected in ("best evaluation return", "396.0", "204", "10m00s", "train/loss", "model.size", "eval.return_mean",
-                     "12.5", "finished", "other", "33.3%", "newest: open loop 100", "first: open loop 5", "jax"):
+    for expected in (
+        "best evaluation return",
+        "396.0",
+        "204",
+        "10m00s",
+        "train/loss",
+        "model.size",
+        "eval.return_mean",
+        "12.5",
+        "finished",
+        "other",
+        "33.3%",
+        "newest: open loop 100",
+        "first: open loop 5",
+        "jax",
+    ):
         assert expected in page, expected
     assert page.index("eval 100<") < page.index("eval 10<") < page.index("eval 5<")
     assert page.count("<video") == 3 and page.count("<img") == 2 and "train/kl" not in page

@@ -74,8 +74,10 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
 
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):
-    code = ("import sys, time; from wmjax.run import workdir; "
-            "workdir.open_workdir(sys.argv[1], {'seed': 1}); print('in', flush=True); time.sleep(60)")
+    code = (
+        "import sys, time; from wmjax.run import workdir; "
+        "workdir.open_workdir(sys.argv[1], {'seed': 1}); print('in', flush=True); time.sleep(60)"
+    )
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "in\n"
@@ -112,7 +114,9 @@ def test_metrics_come_back(tmp_path):
     writer.write({"env_steps": 8, "one": np.ones(1), "flag": True})
     writer.close()
     assert metrics.read_metrics(tmp_path) == [
-        {"env_steps": 4, "train/loss": 0.5, "bad": None, "worse": None}, {"env_steps": 8, "one": 1.0, "flag": 1}]
+        {"env_steps": 4, "train/loss": 0.5, "bad": None, "worse": None},
+        {"env_steps": 8, "one": 1.0, "flag": 1},
+    ]
     assert writer.offset == (tmp_path / "metrics.jsonl").stat().st_size
     assert metrics.read_metrics(tmp_path / "nowhere") == []
 
@@ -156,8 +160,8 @@ def read_events(path):
     content, events = path.read_bytes(), []
     while content:
         (length,) = struct.unpack("<Q", content[:8])
-        events.append(event_pb2.Event.FromString(content[12:12 + length]))
-        content = content[16 + length:]
+        events.append(event_pb2.Event.FromString(content[12 : 12 + length]))
+        content = content[16 + length :]
     return events
 
 
@@ -167,8 +171,9 @@ def test_tensorboard_has_the_numbers_at_once_and_a_resume_hides_older_ones(tmp_p
     offset = writer.offset
     writer.write({"env_steps": 20, "train/loss": 0.25})
     (first,) = (tmp_path / "tensorboard").iterdir()
-    scalars = [(event.step, value.tag, value.simple_value) for event in read_events(first)
-               for value in event.summary.value]
+    scalars = [
+        (event.step, value.tag, value.simple_value) for event in read_events(first) for value in event.summary.value
+    ]
     assert scalars == [(10, "train/loss", 0.5), (20, "train/loss", 0.25)]
     metrics.MetricsWriter(tmp_path, resume_at=offset).close()
     (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}

@@ -76,9 +76,7 @@ def rollout(model, params, key, state, policy, horizon):
     reward, discount = (time_first(head(model, params, states)) for head in (rewards, discounts))  # [B, H]
     never = jnp.zeros((rows, horizon), bool)
     actions = time_first(actions)
-    return last, Step(
-        prev_action=actions, obs=None, reward=reward, discount=discount, is_first=never, is_last=never
-    )
+    return last, Step(prev_action=actions, obs=None, reward=reward, discount=discount, is_first=never, is_last=never)
 
 
 def overshoot(model, params, key, states, *, prev_action, is_first, distance):

@@ -81,7 +81,7 @@ def extend(replay, steps):
 
 
 def sample(replay, key, batch, length):
-    """Chunks whose start is uniform over environments and valid positions; they may cross episode ends (`is_first` tells).
+    """Chunks whose start is uniform over environments and valid positions; `is_first` tells where they cross episodes.
 
     Args: batch: B chunks; length: T rows, at most the rows filled (not checked inside jit).
     Returns: Step [B, T, ...].

@@ -9,6 +9,7 @@ import functools
 import json
 import pathlib
 import sys
+from typing import Any
 
 import jax
 from absl import flags
@@ -33,6 +34,7 @@ MINUTES = flags.DEFINE_float("minutes", None, "stop in order after this many min
 
 
 def main(argv):
+    """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
     mains.parse_flags(argv)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError("give --config=experiments/planet/config.py:<task>,<preset> and --workdir=DIR")
@@ -73,7 +75,7 @@ def main(argv):
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
     learner = jax.jit(agent.learner.init)(init_key)
-    counters = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=0, minutes=0.0)
+    counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=0, minutes=0.0)
     predict = parts.make_predict(agent, env.spec)
     template = dict(learner=learner, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED)
     restored = checkpoint.restore_latest(folder, template)
@@ -87,9 +89,7 @@ def main(argv):
     checkpoint.drop_rows_from(folder, counters["plays"])
     metrics = MetricsWriter(folder, counters["metrics_bytes"])
     start_minutes = counters["minutes"]
-    progress = Progress(
-        train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes
-    )
+    progress = Progress(train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes)
     timers = Timers()
     if not restored:
         write_report(folder)
@@ -149,7 +149,8 @@ def main(argv):
     finished = counters["episodes"] >= train.episodes
     evaluations = [row for row in read_metrics(folder) if "eval/return_mean" in row]
     summary = dict(finished=finished, minutes=progress.elapsed_minutes(), **counted(counters, learner))
-    summary |= {"evaluations": [{k: row[k] for k in ("episodes", "eval/return_mean", "eval/return_std")} for row in evaluations]}
+    shown = ("episodes", "eval/return_mean", "eval/return_std")
+    summary["evaluations"] = [{name: row[name] for name in shown} for row in evaluations]
     workdir.atomic_write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(f"report: {write_report(folder)}")
 

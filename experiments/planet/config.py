@@ -124,4 +124,8 @@ def get_config(argument=""):
         raise UsageError(f"config {argument!r}: give <task>,<preset> with preset one of {', '.join(PRESETS)}")
     config = PRESETS[preset]()
     config.task = task if ":" in task else f"dmc:{task}"
+    if config.task.startswith(
+        "dmc:"
+    ):  # a smaller shadow map draws 1.5 times faster in software, with nearly equal frames
+        config.env.shadow_size = config_dict.placeholder(int) if preset == "paper" else 1024
     return config

@@ -1,6 +1,6 @@
 """Reloads the newest checkpoint of a PlaNet run, plays episodes without exploration noise, reports returns and a video.
 
-    python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
+python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
 """
 
 import functools
@@ -24,6 +24,7 @@ SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the 
 
 
 def main(argv):
+    """Evaluates once. argv: the command line."""
     mains.parse_flags(argv)
     if WORKDIR.value is None:
         raise UsageError("give --workdir=DIR, the folder of a run")

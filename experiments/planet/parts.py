@@ -90,7 +90,7 @@ def make_evaluation_env(chosen):
 
 
 def make_predict(agent, env_spec):
-    """A jitted function (params, key, steps [T, 1]) -> uint8 [T, X, Y, C]: the model's open-loop images of one episode."""
+    """A jitted function (params, key, steps [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode."""
 
     def predict(params, key, steps):
         images = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)

@@ -40,7 +40,7 @@ def load_libraries() -> None:
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
     package = importlib.util.find_spec("envpool")
-    if package is None:
+    if package is None or not package.submodule_search_locations:
         raise UsageError("the dmc environments need the package envpool: pip install envpool.")
     folder = pathlib.Path(package.submodule_search_locations[0]).parent / "envpool.libs"
     for name in ("libGLdispatch", "libOpenGL", "libEGL"):
@@ -74,7 +74,7 @@ def require_rendering() -> None:
         said = (output.strip().splitlines() or ["no output"])[-1]
         raise UsageError(
             "off-screen rendering (EGL) does not work on this machine: install the Debian packages "
-            f"libegl1 libgl1-mesa-dri, or an NVIDIA driver with EGL. The renderer said: {said}"
+            f"libegl1 libopengl0 libgl1-mesa-dri, or an NVIDIA driver with EGL. The renderer said: {said}"
         )
     marker.parent.mkdir(mode=0o700, exist_ok=True)
     marker.touch()

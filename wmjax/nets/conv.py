@@ -26,7 +26,8 @@ from wmjax.types import Array
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 import os
-_PIECE_BYTES = int(float(os.environ.get("PB","4e6")))
+
+_PIECE_BYTES = int(float(os.environ.get("PB", "4e6")))
 
 
 def conv2d(x: Array, kernel: Array, stride: int, *, padding: str = "VALID") -> Array:
@@ -110,7 +111,9 @@ def _scatter(patches, rows, cols, k, stride):
             part = patches[:, :, i * s : (i + 1) * s, :, j * s : (j + 1) * s]
             in_rows, in_cols = (0, s - part.shape[2], 0), (0, s - part.shape[4], 0)  # k need not be a multiple of s
             at_row, at_col = (i, q - 1 - i, 0), (j, q - 1 - j, 0)
-            blocks += lax.pad(part, zero, ((0, 0, 0), at_row, in_rows, at_col, in_cols, (0, 0, 0)))  # [B, h, s, w, s, C]
+            blocks += lax.pad(
+                part, zero, ((0, 0, 0), at_row, in_rows, at_col, in_cols, (0, 0, 0))
+            )  # [B, h, s, w, s, C]
     image = blocks.reshape(batch, h * s, w * s, channels)
     return lax.pad(image, zero, ((0, 0, 0), (0, rows - h * s, 0), (0, cols - w * s, 0), (0, 0, 0)))
 

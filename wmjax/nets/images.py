@@ -1,7 +1,7 @@
 """Image encoder and decoder of PlaNet (Hafner et al. 2019, appendix A; Ha and Schmidhuber 2018), for square images of several sizes.
 
-    encoder (k4 s2, valid)   64 -> 31 -> 14 -> 6 -> 2      32 -> 15 -> 6 -> 2      16 -> 7 -> 2
-    decoder (stride 2)       1 -> 5 -> 13 -> 30 -> 64      1 -> 5 -> 14 -> 32      1 -> 6 -> 16
+encoder (k4 s2, valid)   64 -> 31 -> 14 -> 6 -> 2      32 -> 15 -> 6 -> 2      16 -> 7 -> 2
+decoder (stride 2)       1 -> 5 -> 13 -> 30 -> 64      1 -> 5 -> 14 -> 32      1 -> 6 -> 16
 """
 
 from collections.abc import Callable
@@ -22,7 +22,9 @@ def decoder_kernels(image_shape: tuple[int, ...]) -> tuple[int, ...]:
     """Kernels of the decoder's transposed convolutions for images (X, Y, C); raises UsageError if X, Y is not offered."""
     rows, cols = image_shape[:2]
     if rows != cols or rows not in DECODER_KERNELS:
-        raise UsageError(f"image size {rows}x{cols} has no decoder: use square images of {sorted(DECODER_KERNELS)} pixels")
+        raise UsageError(
+            f"image size {rows}x{cols} has no decoder: use square images of {sorted(DECODER_KERNELS)} pixels"
+        )
     return DECODER_KERNELS[rows]
 
 

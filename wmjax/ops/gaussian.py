@@ -17,7 +17,7 @@ def kl_diagonal(mean1, std1, mean2, std2):
 
 
 def unit_distance(mean1, mean2):
-    """KL between unit Gaussians around two points [..., Z], in nats: what is left of the KL without noise. Returns [...]."""
+    """KL in nats between unit Gaussians around two points [..., Z] -> [...]: what is left of the KL without noise."""
     chex.assert_equal_shape((mean1, mean2))
     return 0.5 * jnp.sum(jnp.square(mean1 - mean2), axis=-1)
 

@@ -19,12 +19,12 @@ def bin_start(obs, bits):
 
 
 def bin_centre(obs, bits):
-    """Middle of each pixel's bin, for acting: no noise, so the same image gives the same numbers. Shapes as bin_start."""
+    """Middle of each pixel's bin: no noise, so the same image gives the same numbers. Shapes as bin_start."""
     return bin_start(obs, bits) + 0.5 / 2**bits
 
 
 def dequantise(key, obs, bits):
-    """Uniform noise over each pixel's bin, so that the density is a bound for the discrete image. Shapes as bin_start."""
+    """Uniform noise over each pixel's bin: the density then bounds that of the discrete image. Shapes as bin_start."""
     return bin_start(obs, bits) + jax.random.uniform(key, obs.shape) / 2**bits
 
 

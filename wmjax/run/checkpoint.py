@@ -136,8 +136,10 @@ def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
         folders.atomic_write(path, content.getvalue())
     except OSError as error:
         if folders.is_disk_full(error):
-            raise UsageError(f"disk full: cannot write {path}; make room and start the same command again, it "
-                             "resumes from the last checkpoint") from error
+            raise UsageError(
+                f"disk full: cannot write {path}; make room and start the same command again, it "
+                "resumes from the last checkpoint"
+            ) from error
         raise
     return path
 

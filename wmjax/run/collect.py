@@ -7,7 +7,10 @@ from wmjax.types import Step
 
 
 def make_act(actor, *, explore):
-    """The actor's step as one dispatch: act(params, key, t, carry, step) -> (carry, action, extras); donates the carry."""
+    """The actor's step as one dispatch: act(params, key, t, carry, step) -> (carry, action, extras).
+
+    The carry is donated. t counts the decisions of an episode.
+    """
 
     def act(params, key, t, carry, step):
         return actor.act(params, jax.random.fold_in(key, t), carry, step, explore)

@@ -1,6 +1,6 @@
 """What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
 
-    exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
+exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
 """
 
 import dataclasses
@@ -62,7 +62,7 @@ def load_config(place):
     """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or as its get_config says."""
     path, _, argument = place.partition(":")
     if not os.path.isfile(path):
-        raise UsageError(f"config file {path!r} does not exist: give --config=experiments/<paper>/config.py:<task>,<preset>")
+        raise UsageError(f"config file {path!r} does not exist: give experiments/<paper>/config.py:<task>,<preset>")
     return runpy.run_path(path)["get_config"](argument)
 
 
@@ -123,7 +123,7 @@ def use_compilation_cache():
     """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     import jax
 
-    if not jax.config.jax_compilation_cache_dir:
+    if not getattr(jax.config, "jax_compilation_cache_dir", None):
         folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "wmjax", "jax")
         jax.config.update("jax_compilation_cache_dir", folder)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

@@ -67,8 +67,10 @@ class MetricsWriter:
             self._events.flush()
         except OSError as error:
             if folders.is_disk_full(error):
-                raise UsageError(f"disk full: cannot append to {self._file.name}; make room and start the same "
-                                 "command again, it resumes from the last checkpoint") from error
+                raise UsageError(
+                    f"disk full: cannot append to {self._file.name}; make room and start the same "
+                    "command again, it resumes from the last checkpoint"
+                ) from error
             raise
         self.offset += len(line)
 

@@ -16,8 +16,15 @@ class Progress:
         stream: where to write; standard output if None.
     """
 
-    def __init__(self, episodes: int | None, minutes: float | None = None, *, done_episodes: int = 0,
-                 done_minutes: float = 0.0, stream: TextIO | None = None) -> None:
+    def __init__(
+        self,
+        episodes: int | None,
+        minutes: float | None = None,
+        *,
+        done_episodes: int = 0,
+        done_minutes: float = 0.0,
+        stream: TextIO | None = None,
+    ) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._live = self._stream.isatty()
         self._episodes, self._minutes = episodes, minutes

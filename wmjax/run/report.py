@@ -52,13 +52,24 @@ def write_report(workdir: str | Path) -> Path:
     starts = folders.read_starts(folder)
     title = _title(folder, config)
     body = [
-        f"<h1>{_text(title)}</h1>", _about(folder, starts), _numbers(rows), _returns(rows), _videos(folder),
-        _strips(folder), _losses(rows), _times(rows), _table("Config", folders.flatten(config)),
-        _table("Results", folders.flatten(_summary(folder))), _table("Versions", starts[-1] if starts else {}),
-        _command(starts)]
-    head = ('<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            f"<title>{_text(title)}</title><style>{STYLE}</style></head>")
+        f"<h1>{_text(title)}</h1>",
+        _about(folder, starts),
+        _numbers(rows),
+        _returns(rows),
+        _videos(folder),
+        _strips(folder),
+        _losses(rows),
+        _times(rows),
+        _table("Config", folders.flatten(config)),
+        _table("Results", folders.flatten(_summary(folder))),
+        _table("Versions", starts[-1] if starts else {}),
+        _command(starts),
+    ]
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head>"
+    )
     return _write(folder / REPORT, "\n".join([head, "<body>", *body, "</body></html>", ""]))
 
 
@@ -173,7 +184,8 @@ def _times(rows: plots.Rows) -> str:
         return ""
     cells = "".join(
         f'<tr><td>{_text(name)}</td><td class="n">{duration(seconds)}</td><td class="n">{seconds / whole:.1%}</td></tr>'
-        for name, seconds in sorted(totals.items(), key=lambda item: -item[1]))
+        for name, seconds in sorted(totals.items(), key=lambda item: -item[1])
+    )
     table = f"<table><tr><th>part</th><th>time</th><th>share</th></tr>{cells}</table>"
     return _section("Where the time goes", [_figure(plots.times(rows), "seconds of an iteration"), _figure(table)])
 
@@ -211,9 +223,11 @@ def _strips(folder: Path) -> str:
     for when, path in shown:
         image = f'<div class="scroll"><img alt="open-loop prediction" src="{_embedded(path, "image/png")}"></div>'
         figures.append(_figure(image, f"{when}: {_text(path.stem.replace('_', ' '))}", "wide"))
-    return ('<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
-            "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
-            "difference (black where they agree). Every fifth frame is shown.</p>" + "".join(figures))
+    return (
+        '<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
+        "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
+        "difference (black where they agree). Every fifth frame is shown.</p>" + "".join(figures)
+    )
 
 
 def _table(title: str, values: dict[str, Any]) -> str:
@@ -226,5 +240,7 @@ def _table(title: str, values: dict[str, Any]) -> str:
 def _command(starts: list[dict]) -> str:
     if not starts or not starts[-1].get("command"):
         return ""
-    return ('<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; a run '
-            f"that has ended stays as it is.</p><pre>{_text(starts[-1]['command'])}</pre>")
+    return (
+        '<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; a run '
+        f"that has ended stays as it is.</p><pre>{_text(starts[-1]['command'])}</pre>"
+    )

@@ -39,10 +39,38 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, scale: int | N
     even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp")
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", "-f", "rawvideo", "-pix_fmt", "rgb24",
-               "-s", f"{columns}x{rows}", "-r", str(fps), "-i", "-", "-vf", even, "-an", "-c:v", "libx264",
-               "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "veryfast", "-movflags", "+faststart", "-f", "mp4",
-               str(temporary)]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-y",
+        "-loglevel",
+        "error",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        "rgb24",
+        "-s",
+        f"{columns}x{rows}",
+        "-r",
+        str(fps),
+        "-i",
+        "-",
+        "-vf",
+        even,
+        "-an",
+        "-c:v",
+        "libx264",
+        "-pix_fmt",
+        "yuv420p",
+        "-crf",
+        "23",
+        "-preset",
+        "veryfast",
+        "-movflags",
+        "+faststart",
+        "-f",
+        "mp4",
+        str(temporary),
+    ]
     # its own process group: Ctrl-C reaches the run alone, which ends the video properly
     done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=0, check=False)
     if done.returncode:
@@ -95,10 +123,10 @@ def strip(truth: np.ndarray, prediction: np.ndarray, context: int = 5, every: in
     for row, frames in enumerate(rows):
         top = TOP + row * (height + GAP)
         for x, frame in zip(left, frames, strict=True):
-            picture[top:top + height, x:x + width] = frame
+            picture[top : top + height, x : x + width] = frame
     if 0 < shown < len(times):
         mark = left[shown] - GAP - MARK
-        picture[TOP:, mark:mark + MARK] = ORANGE
+        picture[TOP:, mark : mark + MARK] = ORANGE
     return _write_names(picture, left, times, height)
 
 

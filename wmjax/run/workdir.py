@@ -1,8 +1,8 @@
 """The working folder of a run: its config, its lock, and writing files so that a kill never leaves half of one.
 
-    config.json     the config as run; the same command in the same folder resumes, another config is refused
-    versions.json   one entry for every start: command, packages, platform, device, date
-    .lock           held by the process that runs here; the operating system lets go of it when that process dies
+config.json     the config as run; the same command in the same folder resumes, another config is refused
+versions.json   one entry for every start: command, packages, platform, device, date
+.lock           held by the process that runs here; the operating system lets go of it when that process dies
 """
 
 import datetime
@@ -191,9 +191,14 @@ def _note_start(path: Path) -> None:
     starts, now = read_starts(path), versions()
     if starts:
         old = starts[-1]
-        changed = [f"{name} {old.get(name)} -> {value}" for name, value in now.items()
-                   if name not in ("date", "command") and old.get(name) != value]
+        changed = [
+            f"{name} {old.get(name)} -> {value}"
+            for name, value in now.items()
+            if name not in ("date", "command") and old.get(name) != value
+        ]
         if changed:
-            print(f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}",
-                  file=sys.stderr)
+            print(
+                f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}",
+                file=sys.stderr,
+            )
     atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")

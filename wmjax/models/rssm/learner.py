@@ -12,7 +12,7 @@ from wmjax.types import Learner, LearnerState
 
 
 def make(config, env_spec):
-    """The model and its learner: (WorldModel, Learner). config: RSSMConfig; raises UsageError if the image cannot fit."""
+    """(WorldModel, Learner) of an RSSMConfig; raises UsageError if the network cannot take the images of env_spec."""
     model = make_model(config, env_spec)
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -26,7 +26,7 @@ def make(config, env_spec):
     jax.eval_shape(init, jax.random.key(0))  # a network that cannot take the images is refused here
 
     def update(state, key, batch):
-        """One gradient step on chunks: Step [B, T] -> (state, metrics); metrics hold scalars and `grad_finite` [leaves]."""
+        """One gradient step on chunks, Step [B, T]; metrics hold scalars and `grad_finite`, bool [leaves]."""
         gradient = jax.grad(model_loss, argnums=3, has_aux=True)
         grads, metrics = gradient(model, config, env_spec.action, state.params, key, batch)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)

@@ -1,0 +1,162 @@
+"""What surrounds a main: config blocks, exit codes, and the first number that is not finite."""
+
+import dataclasses
+import errno
+
+import numpy as np
+import pytest
+from absl import flags
+
+from wmjax.planners import CEMConfig
+from wmjax.run import main as mains
+from wmjax.run.finite import check_finite
+from wmjax.types import NonFiniteError, UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    steps: int
+    rate: float = 0.5
+    name: str = "a"
+    fast: bool = False
+    widths: tuple[int, ...] = (1, 2)
+    limit: float | None = None
+
+
+def build(**values):
+    return mains.build(Block, {"steps": 3, **values}, "train")
+
+
+def test_a_block_becomes_its_dataclass():
+    assert build() == Block(3)
+    built = build(rate=2, name="b", fast=True, widths=[4, 5], limit=1)
+    assert built == Block(3, 2.0, "b", True, (4, 5), 1.0)
+    assert [type(x) for x in (built.rate, built.limit, built.widths)] == [float, float, tuple]
+    assert build(limit=None).limit is None and build(widths=()).widths == ()
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        (dict(stepz=3), r"config\.train\.stepz does not exist: choose from steps, rate, name"),
+        (dict(steps=3.0), r"config\.train\.steps=3\.0: must be of type int"),
+        (dict(steps=True), r"config\.train\.steps=True: must be of type int"),
+        (dict(steps=None), r"config\.train\.steps=None: must be of type int"),
+        (dict(rate="0.1"), r"config\.train\.rate='0\.1': must be of type float"),
+        (dict(rate=True), r"config\.train\.rate=True: must be of type float"),
+        (dict(name=1), r"config\.train\.name=1: must be of type str"),
+        (dict(fast=1), r"config\.train\.fast=1: must be of type bool"),
+        (dict(widths=3), r"config\.train\.widths=3: must be a tuple"),
+        (dict(widths=(1, 2.5)), r"config\.train\.widths=2\.5: must be of type int"),
+        (dict(limit="x"), r"config\.train\.limit='x': must be of type float"),
+    ],
+)
+def test_wrong_blocks_are_refused_by_name(values, named):
+    with pytest.raises(UsageError, match=named):
+        build(**values)
+
+
+def test_a_missing_key_is_refused_by_name():
+    with pytest.raises(UsageError, match=r"config\.train\.steps is missing"):
+        mains.build(Block, {}, "train")
+
+
+def test_what_a_component_refuses_is_passed_on():
+    with pytest.raises(UsageError, match="elites 20"):
+        mains.build(CEMConfig, dict(candidates=10, elites=20), "planner")
+
+
+def raising(error):
+    def main(argv):
+        raise error
+
+    return main
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (UsageError("no such task:\n  walk"), 2, "error: no such task: walk"),
+        (NonFiniteError("update 7: kl is not finite"), 3, "error: update 7: kl is not finite"),
+        (OSError(errno.ENOSPC, "No space", "/x/y"), 2, "error: disk full while writing /x/y; the last"),
+        (OSError(errno.EDQUOT, "Quota", "/x/y"), 2, "error: disk full while writing /x/y; the last"),
+        (KeyboardInterrupt(), 130, "error: interrupted; the same command resumes"),
+    ],
+)
+def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys):
+    assert mains.run(raising(error), ["main"]) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1 and err.startswith(said)
+
+
+def test_a_good_run_says_nothing(capsys):
+    seen = []
+    assert mains.run(seen.append, ["main", "--a"]) == 0
+    assert seen == [["main", "--a"]] and capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EACCES, "denied", "/x"), ArithmeticError("bug")])
+def test_bugs_keep_their_traceback(error):
+    with pytest.raises(type(error)):
+        mains.run(raising(error), ["main"])
+
+
+@pytest.fixture
+def values(monkeypatch):
+    """Flags of its own in place of the process's."""
+    values = flags.FlagValues()
+    flags.DEFINE_integer("count", 1, "a number", flag_values=values)
+    monkeypatch.setattr(flags, "FLAGS", values)
+    return values
+
+
+def test_flags_are_read(values):
+    mains.parse_flags(["main", "--count=4"])
+    assert values.count == 4
+
+
+@pytest.mark.parametrize(
+    ("argument", "named"),
+    [("--cuont=4", "cuont"), ("--count=four", "count.*four"), ("count", "'count'.*--config.key=value")],
+)
+def test_wrong_flags_are_refused_by_name(values, argument, named):
+    with pytest.raises(UsageError, match=named):
+        mains.parse_flags(["main", argument])
+
+
+PARAMS = dict(decoder=dict(kernel=np.zeros(2)), reward=dict(bias=np.zeros(1), kernel=np.zeros(1)))
+
+
+def phase(**places):
+    """Metrics of 4 updates; places[name] is the update where it goes bad, or (update, leaf) for gradients."""
+    metrics = {name: np.ones(4, np.float32) for name in ("loss", "grad_norm", "image_loss", "kl")}
+    metrics["grad_finite"] = np.ones((4, 3), bool)
+    for name, place in places.items():
+        metrics[name][place] = False if name == "grad_finite" else np.nan
+    return metrics
+
+
+def test_finite_phases_pass():
+    check_finite(phase(), PARAMS, 100)
+
+
+@pytest.mark.parametrize(
+    ("places", "named"),
+    [
+        (dict(kl=2, loss=2, grad_norm=2, grad_finite=2), "update 102: kl is"),
+        (dict(image_loss=slice(1, 4), kl=3), "update 101: image_loss is"),
+        (dict(grad_finite=(3, 1), grad_norm=3), "update 103: gradient of reward/bias is"),
+        (dict(grad_finite=(0, 0)), "update 100: gradient of decoder/kernel is"),
+        (dict(grad_norm=1), "update 101: grad_norm is"),
+    ],
+)
+def test_the_first_bad_update_and_tensor_are_named(places, named):
+    with pytest.raises(NonFiniteError, match=named + " not finite; training stopped"):
+        check_finite(phase(**places), PARAMS, 100)
+
+
+def test_infinities_are_found_too():
+    metrics = phase()
+    metrics["kl"][3] = np.inf
+    with pytest.raises(NonFiniteError, match="update 3: kl"):
+        check_finite(metrics, PARAMS, 0)
