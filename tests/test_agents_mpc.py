@@ -152,7 +152,7 @@ def test_play_episodes_records_every_row_and_counts_the_first_episode():
 
 
 def test_planning_by_the_true_model_solves_the_fake_environment():
-    """The whole path from image to action: the position is read off the image, and the point is brought to 0 and stays."""
+    """The whole path from image to action: the position is read off the image, the point is brought to 0."""
     env = envs.make("fake:counter", 2, 0, action_size=1, episode_steps=8)
     size = env.spec.obs_shape[0]
 

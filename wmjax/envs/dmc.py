@@ -120,8 +120,9 @@ class DmcVecEnv:
 
     def __init__(self, env_id: str, num_envs: int, seed: int, options: DmcOptions):
         self._env_id, self._num_envs, self._seed, self.options = env_id, num_envs, seed, options
-        self._repeat, steps = options.action_repeat, options.episode_steps
-        assert self._repeat and steps, "make fills in the defaults"
+        repeat, steps = options.action_repeat, options.episode_steps
+        assert repeat and steps, "make fills in the defaults"
+        self._repeat: int = repeat
         self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(options))).encode())
         self._pool = self._make_pool()
         bounds = self._pool.action_spec()

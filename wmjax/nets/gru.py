@@ -16,7 +16,7 @@ from wmjax.nets.mlp import glorot
 
 
 class GRU(nn.Module):
-    """units: size U of the state; reset: 'before' or 'after' the candidate's product; gate_bias: initial, of r and u."""
+    """units: size U of the state; reset: 'before' or 'after' the candidate's product; gate_bias: of r and u."""
 
     units: int
     reset: str = "before"
