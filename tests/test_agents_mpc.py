@@ -58,8 +58,8 @@ def test_the_belief_takes_in_action_and_image_before_planning():
 def test_is_first_resets_its_own_row_and_no_other():
     actor, act = acting(WIDE)
     carry, _, _ = act(PARAMS, KEY, actor.initial(PARAMS, 3), arrivals(3, (0, 1, 2), 255), False)
-    carry, action, _ = act(PARAMS, KEY, carry, arrivals(3, (1,), 255), False)
-    np.testing.assert_array_equal(action, [[4, 4], [1, 1], [4, 4]])
+    carry, action, _ = act(PARAMS, KEY, carry, arrivals(3, (2,), 255), False)
+    np.testing.assert_array_equal(action, [[4, 4], [4, 4], [1, 1]])
     np.testing.assert_array_equal(carry.position, action)
 
 

@@ -130,12 +130,15 @@ def test_more_rows_than_fit_are_refused():
 
 
 def test_donated_rings_are_written_in_place():
-    ring = filled(3)
-    old, address = ring, ring.rows.obs.unsafe_buffer_pointer()
-    new = jax.jit(replay.extend, donate_argnums=0)(ring, steps(3, 1))
+    old = filled(3, capacity=5000)
+    size, address = sum(x.nbytes for x in jax.tree.leaves(old)), old.rows.obs.unsafe_buffer_pointer()
+    program = jit(replay.extend, donate_argnums=0).lower(old, steps(3, 1)).compile()
+    memory = program.memory_analysis()
+    assert memory.alias_size_in_bytes == size and memory.temp_size_in_bytes < size / 100
+    new = program(old, steps(3, 1))
     assert old.rows.obs.is_deleted() and old.rows.reward.is_deleted()
     assert new.rows.obs.unsafe_buffer_pointer() == address
-    jax.tree.map(np.testing.assert_array_equal, new, filled(4))
+    jax.tree.map(np.testing.assert_array_equal, new, filled(4, capacity=5000))
 
 
 def test_bytes_and_memory():

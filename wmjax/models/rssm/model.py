@@ -103,9 +103,9 @@ def make_model(config, env_spec):
         return apply(params, "posterior", apply(params, "encoder", image), method="project")
 
     def observe(params, key, state, prev_action, embed, is_first):
-        keep = 1.0 - is_first.astype(jnp.float32)[:, None]
-        state = jax.tree.map(lambda x: x * keep, state)
-        prior_mean, prior_std, belief = transition(params, state, prev_action * keep)
+        first = is_first[:, None]
+        state, prev_action = jax.tree.map(lambda x: jnp.where(first, 0.0, x), (state, prev_action))
+        prior_mean, prior_std, belief = transition(params, state, prev_action)
         seen = jnp.concatenate([prior_mean, prior_std], -1) if config.kind == "ssm" else belief
         mean, std = apply(params, "posterior", seen, embed)
         return RSSMState(mean, std, draw(key, mean, std), belief), (prior_mean, prior_std)
