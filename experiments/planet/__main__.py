@@ -9,9 +9,11 @@ import functools
 import json
 import pathlib
 import sys
+import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from absl import flags
 from ml_collections import config_flags
 
@@ -58,13 +60,17 @@ def main(argv):
 
     updates_per_phase = train.updates_per_episode * train.num_envs
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_phase(state, memory, key):
-        def update(state, key):
-            sample_key, update_key = jax.random.split(key)
-            return agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def train_phase(state, acting, memory, key):
+        """Updates the learner and the running average of its parameters, which acts: ((state, acting), metrics)."""
 
-        return jax.lax.scan(update, state, jax.random.split(key, updates_per_phase))
+        def update(carry, key):
+            state, acting = carry
+            sample_key, update_key = jax.random.split(key)
+            state, metrics = agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
+            return (state, parts.average(acting, state, train.average_decay)), metrics
+
+        return jax.lax.scan(update, (state, acting), jax.random.split(key, updates_per_phase))
 
     extend = jax.jit(replay.extend, donate_argnums=0)
     act = make_act(agent.actor, explore=True)
@@ -75,12 +81,15 @@ def main(argv):
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
     learner = jax.jit(agent.learner.init)(init_key)
+    acting = jax.tree.map(jnp.copy, learner.params)
     counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=0, minutes=0.0)
     predict = parts.make_predict(agent, env.spec)
-    template = dict(learner=learner, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED)
+    template = dict(
+        learner=learner, acting=acting, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED
+    )
     restored = checkpoint.restore_latest(folder, template)
     if restored:
-        learner, counters = restored[1]["learner"], restored[1]["counters"]
+        learner, acting, counters = (restored[1][name] for name in ("learner", "acting", "counters"))
         env.restore(restored[1]["env"])
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["plays"]):
@@ -94,6 +103,8 @@ def main(argv):
     if not restored:
         write_report(folder)
 
+    row_begun = time.monotonic()
+
     def out_of_time():
         return MINUTES.value is not None and progress.elapsed_minutes() - start_minutes >= MINUTES.value
 
@@ -105,16 +116,16 @@ def main(argv):
             key = jax.random.fold_in(train_key, counters["plays"])
             with timers("update"):
                 with jax.transfer_guard("disallow"):
-                    learner, losses = train_phase(learner, memory, key)
+                    (learner, acting), losses = train_phase(learner, acting, memory, key)
                 losses = jax.device_get(losses)
             check_finite(losses, learner.params, int(learner.updates) - updates_per_phase)
             row |= {f"train/{name}": value.mean() for name, value in losses.items() if name != "grad_finite"}
 
         key = jax.random.fold_in(collect_key, counters["plays"])
         if seeding or train.collect == "random":
-            steps, returns = play_episodes(env, random_actor, act_randomly, learner.params, key, timers)
+            steps, returns = play_episodes(env, random_actor, act_randomly, acting, key, timers)
         else:
-            steps, returns = play_episodes(env, agent.actor, act, learner.params, key, timers)
+            steps, returns = play_episodes(env, agent.actor, act, acting, key, timers)
         parts.check_rows(train, len(steps.reward))
         with timers("replay"):
             memory = extend(memory, steps)
@@ -131,15 +142,19 @@ def main(argv):
             with timers("evaluate"):
                 key = jax.random.fold_in(eval_key, counters["plays"])
                 name = f"episode_{counters['episodes']:06d}"
-                play = functools.partial(play_episodes, eval_env, agent.actor, act_greedily, learner.params)
-                row |= parts.evaluate(folder, name, play, predict, learner.params, key)
+                play = functools.partial(play_episodes, eval_env, agent.actor, act_greedily, acting)
+                row |= parts.evaluate(folder, name, play, predict, acting, key)
 
-        row = counted(counters, learner) | row | timers.flush() | {"time/minutes": progress.elapsed_minutes()}
+        now = time.monotonic()
+        row = counted(counters, learner) | row | timers.flush() | {"time/total": now - row_begun}
+        row_begun = now
         metrics.write(row)
         progress.show(row)
         if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
             counters |= dict(metrics_bytes=metrics.offset, minutes=progress.elapsed_minutes())
-            state = dict(learner=learner, counters=counters, env=env.snapshot(), eval_env=eval_env.snapshot())
+            state = dict(
+                learner=learner, acting=acting, counters=counters, env=env.snapshot(), eval_env=eval_env.snapshot()
+            )
             checkpoint.save(folder, counters["episodes"], state, keep=train.keep_checkpoints)
         if evaluating:
             write_report(folder)

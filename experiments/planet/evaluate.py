@@ -35,13 +35,13 @@ def main(argv):
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    learner = agent.learner.init(jax.random.key(0))
-    saved = checkpoint.AS_SAVED
-    restored = checkpoint.restore_latest(folder, dict(learner=learner, counters=saved, env=saved, eval_env=saved))
+    acting = agent.learner.init(jax.random.key(0)).params
+    rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(folder, dict(acting=acting, **rest))
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
     episode, state = restored
-    params = state["learner"].params
+    params = state["acting"]
 
     act = make_act(agent.actor, explore=False)
     play = functools.partial(play_episodes, env, agent.actor, act, params)

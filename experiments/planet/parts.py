@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.planet.config import EvalConfig, PlannerConfig, TrainConfig
@@ -82,6 +83,16 @@ def make_agent(chosen, env_spec):
         shooting = ShootingConfig(planner.horizon, planner.candidates)
         planner = make_random_shooting(model, env_spec.action, shooting)
     return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
+
+
+def average(acting, state, decay):
+    """The parameters that act: an exponential average over updates, the newest ones alone when decay is 0.
+
+    Early on it averages over a tenth of the updates so far, so that the initial parameters are soon forgotten.
+    """
+    updates = state.updates.astype(jnp.float32)
+    keep = jnp.minimum(decay, updates / (updates + 10.0))
+    return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, acting, state.params)
 
 
 def make_evaluation_env(chosen):

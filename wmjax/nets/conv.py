@@ -9,72 +9,118 @@ operations are therefore one matrix product beside one of two linear maps, each 
     conv2d           = gather(x) @ kernel         its gradients:  gather(x)^T @ g   scatter(g @ kernel^T)
     conv2d_transpose = scatter(x @ kernel)        its gradients:  x^T @ gather(g)   gather(g) @ kernel^T
 
-`gather` first folds each stride x stride block of pixels into channels (space to depth), so that a kernel position is a few
-shifted slices of whole blocks rather than k*k strided ones. Elsewhere XLA's own convolutions are used: they are the fast ones there.
+Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
+Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
+Other platforms use XLA's own convolutions, which are the fast ones there.
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.experimental.xla_metadata import set_xla_metadata
 
 from wmjax.types import Array
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
-import os
+# Not sensitive: within 10% from 4 to 16 MiB on 2 cores with 32 MiB of shared cache.
+_PIECE_BYTES = 8 * 2**20
+# Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
+_FEW_CHANNELS = 16
 
-_PIECE_BYTES = int(float(os.environ.get("PB", "4e6")))
+
+def _identity(x):
+    return x
 
 
-def conv2d(x: Array, kernel: Array, stride: int, *, padding: str = "VALID") -> Array:
-    """Strided convolution (cross-correlation), as `lax.conv_general_dilated`.
+def conv2d(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    *,
+    padding: str = "VALID",
+    bias: Array | None = None,
+    activation: Callable[[Array], Array] = _identity,
+) -> Array:
+    """Strided convolution (cross-correlation), as `lax.conv_general_dilated`, of `activation(x)`.
 
     Args:
         x: [B, X, Y, C].
         kernel: [k, k, C, D], the dtype of x.
         stride: pixels between kernel positions, the same in both directions.
         padding: "VALID", or "SAME" for ceil(X / stride) positions.
+        bias: [D], added to the result; None: none.
+        activation: elementwise, of the INPUT: so the layer before keeps one array rather than two for the gradient.
 
     Returns:
         [B, X', Y', D], where X' = (X - k) // stride + 1 if VALID.
     """
-    pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    _check(x, kernel)
+    if padding != "VALID":
+        pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+        x, activation = jnp.pad(activation(x), ((0, 0), *pads, (0, 0))), _identity
+    bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
     conv = _matmul_conv if jax.default_backend() == "cpu" else _xla_conv
-    return conv(x, kernel, stride)
+    return conv(x, kernel, bias, stride, activation)
 
 
-def conv2d_transpose(x: Array, kernel: Array, stride: int) -> Array:
-    """Transposed convolution, as `lax.conv_transpose` with VALID padding.
+def conv2d_transpose(
+    x: Array,
+    kernel: Array,
+    stride: int,
+    *,
+    bias: Array | None = None,
+    activation: Callable[[Array], Array] = _identity,
+) -> Array:
+    """Transposed convolution, as `lax.conv_transpose` with VALID padding, of `activation(x)`.
 
     Args:
         x: [B, X, Y, C].
         kernel: [k, k, C, D] with k >= stride, the dtype of x. Not flipped, as in `lax.conv_transpose`.
         stride: output pixels for each step of one input pixel.
+        bias, activation: as in `conv2d`.
 
     Returns:
         [B, (X - 1) * stride + k, (Y - 1) * stride + k, D].
+
+    Raises:
+        ValueError: k < stride, where some output pixels would belong to no input pixel.
     """
+    _check(x, kernel)
+    if kernel.shape[0] < stride:
+        raise ValueError(f"kernel {kernel.shape[0]} of a transposed convolution is smaller than its stride {stride}")
+    bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
     conv = _matmul_conv_transpose if jax.default_backend() == "cpu" else _xla_conv_transpose
-    return conv(x, kernel, stride)
+    return conv(x, kernel, bias, stride, activation)
 
 
-def _xla_conv(x, kernel, stride):
-    return lax.conv_general_dilated(x, kernel, (stride, stride), "VALID", dimension_numbers=_NUMBERS)
+def _check(x, kernel):
+    chex.assert_rank([x, kernel], 4)
+    chex.assert_shape(kernel, (kernel.shape[1], None, x.shape[3], None))
 
 
-def _xla_conv_transpose(x, kernel, stride):
-    return lax.conv_transpose(x, kernel, (stride, stride), "VALID", dimension_numbers=_NUMBERS)
+def _xla_conv(x, kernel, bias, stride, activation):
+    y = lax.conv_general_dilated(activation(x), kernel, (stride, stride), "VALID", dimension_numbers=_NUMBERS)
+    return y + bias[None, None, None]
 
 
-def _pieces(batch, frame_size, itemsize):
-    """Number of equal pieces of a batch whose patches are about `_PIECE_BYTES` each; 1 where the batch is small."""
-    most = max(1, _PIECE_BYTES // (frame_size * itemsize))
-    return next(n for n in range(-(-batch // most), batch + 1) if batch % n == 0) if batch > most else 1
+def _xla_conv_transpose(x, kernel, bias, stride, activation):
+    y = lax.conv_transpose(activation(x), kernel, (stride, stride), "VALID", dimension_numbers=_NUMBERS)
+    return y + bias[None, None, None]
+
+
+def _pieces(batch, patch_shape, itemsize):
+    """Number of equal pieces of a batch such that the patches of one take about `_PIECE_BYTES`."""
+    frames = max(1, _PIECE_BYTES // (math.prod(patch_shape) * itemsize))
+    least = max(1, -(-batch // frames))
+    n = next((n for n in range(least, batch + 1) if batch % n == 0), 1)
+    return n if n <= 4 * least else 1  # a batch size with no fitting divisor: one large piece beats many tiny ones
 
 
 def _split(x, n):
@@ -86,34 +132,42 @@ def _merge(x):
 
 
 def _gather(x, k, stride):
+    """`_copy_patches` as a call of its own: fused with what makes x, XLA makes every pixel k*k / stride**2 times."""
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(_copy_patches, static_argnums=(1, 2))(x, k, stride)
+
+
+def _copy_patches(x, k, stride):
     """Image [B, X, Y, C] -> patches [B, X', Y', k*k*C], the last axis in the order of the kernel's."""
     batch, rows, cols, channels = x.shape
-    out_rows, out_cols = (rows - k) // stride + 1, (cols - k) // stride + 1
-    run = stride if k % stride == 0 else 1  # columns copied at once
-    step = stride // run
-    used = (out_cols - 1) * stride + k
-    x = x[:, :, :used].reshape(batch, rows, used // run, run * channels)
-    last_row, last_col = stride * (out_rows - 1) + 1, step * (out_cols - 1) + 1
-    taps = [x[:, a : a + last_row : stride, b : b + last_col : step] for a in range(k) for b in range(k // run)]
-    return jnp.concatenate(taps, axis=-1)
+    s, q = stride, -(-k // stride)
+    out_rows, out_cols = (rows - k) // s + 1, (cols - k) // s + 1
+    h, w = out_rows + q - 1, out_cols + q - 1  # image size in blocks of s x s pixels
+    run = s if channels < _FEW_CHANNELS and k % s == 0 else 1  # pixels copied at once
+    x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, h * s - rows, 0), (0, w * s - cols, 0), (0, 0, 0)))
+    x = x.reshape(batch, h, s, w, s // run, run * channels)
+    bands = []
+    for i in range(q):
+        band = x[:, i : i + out_rows, : k - i * s].transpose(0, 1, 3, 2, 4, 5)  # [B, X', w, s, s / run, run * C]
+        parts = [band[:, :, j : j + out_cols, :, : (k - j * s) // run] for j in range(q)]
+        bands.append(jnp.concatenate(parts, axis=4))  # [B, X', Y', s, k / run, run * C]
+    return jnp.concatenate(bands, axis=3).reshape(batch, out_rows, out_cols, k * k * channels)
 
 
 def _scatter(patches, rows, cols, k, stride):
     """The adjoint of `_gather` for images of rows x cols."""
     batch, out_rows, out_cols, width = patches.shape
     s, q, channels = stride, -(-k // stride), width // (k * k)
-    h, w = out_rows + q - 1, out_cols + q - 1  # image size in blocks of s x s pixels
+    h, w = out_rows + q - 1, out_cols + q - 1
     patches = patches.reshape(batch, out_rows, out_cols, k, k, channels).transpose(0, 1, 3, 2, 4, 5)
     zero = jnp.zeros((), patches.dtype)
     blocks = 0
     for i in range(q):
         for j in range(q):
             part = patches[:, :, i * s : (i + 1) * s, :, j * s : (j + 1) * s]
-            in_rows, in_cols = (0, s - part.shape[2], 0), (0, s - part.shape[4], 0)  # k need not be a multiple of s
+            in_row, in_col = (0, s - part.shape[2], 0), (0, s - part.shape[4], 0)  # k need not be a multiple of s
             at_row, at_col = (i, q - 1 - i, 0), (j, q - 1 - j, 0)
-            blocks += lax.pad(
-                part, zero, ((0, 0, 0), at_row, in_rows, at_col, in_cols, (0, 0, 0))
-            )  # [B, h, s, w, s, C]
+            blocks += lax.pad(part, zero, ((0, 0, 0), at_row, in_row, at_col, in_col, (0, 0, 0)))  # [B, h, s, w, s, C]
     image = blocks.reshape(batch, h * s, w * s, channels)
     return lax.pad(image, zero, ((0, 0, 0), (0, rows - h * s, 0), (0, cols - w * s, 0), (0, 0, 0)))
 
@@ -123,35 +177,57 @@ def _outer(a, b):
     return jnp.einsum("rm,rn->mn", a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul_conv(x, kernel, stride):
+def _in_pieces(function, n, x):
+    """Maps [B, ...] -> [B, ...] piece by piece."""
+    return _merge(lax.map(function, _split(x, n)))
+
+
+def _gradients_in_pieces(function, n, params, x, g):
+    """function(x piece, g piece) -> (d_params, d_x piece); d_params, shaped as `params`, are summed over the pieces."""
+
+    def step(total, piece):
+        d_params, d_x = function(*piece)
+        return jax.tree.map(jnp.add, total, d_params), d_x
+
+    zeros = jax.tree.map(lambda p: jnp.zeros(p.shape, jnp.promote_types(p.dtype, jnp.float32)), params)
+    total, d_x = lax.scan(step, zeros, (_split(x, n), _split(g, n)))
+    return jax.tree.map(lambda t, p: t.astype(p.dtype), total, params), _merge(d_x)
+
+
+def _conv_pieces(x, kernel, stride):
+    k, _, channels, _ = kernel.shape
+    rows, cols = ((size - k) // stride + 1 for size in x.shape[1:3])
+    return _pieces(x.shape[0], (rows, cols, k * k * channels), x.dtype.itemsize)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _matmul_conv(x, kernel, bias, stride, activation):
     k, _, channels, features = kernel.shape
     matrix = kernel.reshape(k * k * channels, features)
-    n = _pieces(x.shape[0], x[0].size * k * k // stride**2, x.dtype.itemsize)
-    if n == 1:
-        return _gather(x, k, stride) @ matrix
-    return _merge(lax.map(lambda piece: _gather(piece, k, stride) @ matrix, _split(x, n)))
+
+    def piece(x):
+        return _gather(activation(x), k, stride) @ matrix + bias[None, None, None]
+
+    return _in_pieces(piece, _conv_pieces(x, kernel, stride), x)
 
 
-def _conv_fwd(x, kernel, stride):
-    return _matmul_conv(x, kernel, stride), (x, kernel)
+def _conv_fwd(x, kernel, bias, stride, activation):
+    return _matmul_conv(x, kernel, bias, stride, activation), (x, kernel, bias)
 
 
-def _conv_bwd(stride, saved, g):
-    x, kernel = saved
+def _conv_bwd(stride, activation, saved, g):
+    x, kernel, bias = saved
     k, _, channels, features = kernel.shape
-    matrix = kernel.reshape(k * k * channels, features).T
+    matrix = kernel.reshape(k * k * channels, features).T  # [features, k*k*C]
     rows, cols = x.shape[1:3]
-    n = _pieces(x.shape[0], x[0].size * k * k // stride**2, x.dtype.itemsize)
 
-    def piece(total, x_and_g):
-        x, g = x_and_g
-        d_x = _scatter(g @ matrix, rows, cols, k, stride)
-        return total + _outer(g, _gather(x, k, stride)), d_x
+    def piece(x, g):
+        x, activation_vjp = jax.vjp(activation, x)
+        d_x = activation_vjp(_scatter(g @ matrix, rows, cols, k, stride))[0]
+        return (_outer(g, _gather(x, k, stride)), g.sum((0, 1, 2))), d_x
 
-    zero = jnp.zeros((features, k * k * channels), kernel.dtype)
-    d_matrix, d_x = lax.scan(piece, zero, (_split(x, n), _split(g, n)))
-    return _merge(d_x), d_matrix.T.reshape(kernel.shape)
+    (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _conv_pieces(x, kernel, stride), (matrix, bias), x, g)
+    return d_x, d_matrix.T.reshape(kernel.shape), d_bias
 
 
 _matmul_conv.defvjp(_conv_fwd, _conv_bwd)
@@ -162,41 +238,45 @@ def _stamp_matrix(kernel):
     return kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul_conv_transpose(x, kernel, stride):
-    k, features = kernel.shape[0], kernel.shape[3]
-    matrix = _stamp_matrix(kernel)
+def _transpose_pieces(x, matrix):
+    return _pieces(x.shape[0], (*x.shape[1:3], matrix.shape[1]), x.dtype.itemsize)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4))
+def _matmul_conv_transpose(x, kernel, bias, stride, activation):
+    k, matrix = kernel.shape[0], _stamp_matrix(kernel)
     rows, cols = ((size - 1) * stride + k for size in x.shape[1:3])
-    n = _pieces(x.shape[0], x.shape[1] * x.shape[2] * k * k * features, x.dtype.itemsize)
-    return _merge(lax.map(lambda piece: _scatter(piece @ matrix, rows, cols, k, stride), _split(x, n)))
+
+    def piece(x):
+        return _scatter(activation(x) @ matrix, rows, cols, k, stride) + bias[None, None, None]
+
+    return _in_pieces(piece, _transpose_pieces(x, matrix), x)
 
 
-def _conv_transpose_fwd(x, kernel, stride):
-    return _matmul_conv_transpose(x, kernel, stride), (x, kernel)
+def _conv_transpose_fwd(x, kernel, bias, stride, activation):
+    return _matmul_conv_transpose(x, kernel, bias, stride, activation), (x, kernel, bias)
 
 
-def _conv_transpose_bwd(stride, saved, g):
-    x, kernel = saved
+def _conv_transpose_bwd(stride, activation, saved, g):
+    x, kernel, bias = saved
     k, _, channels, features = kernel.shape
-    matrix = _stamp_matrix(kernel).T
-    n = _pieces(x.shape[0], x.shape[1] * x.shape[2] * k * k * features, x.dtype.itemsize)
+    matrix = _stamp_matrix(kernel)
 
-    def piece(total, x_and_g):
-        x, g = x_and_g
+    def piece(x, g):
+        x, activation_vjp = jax.vjp(activation, x)
         patches = _gather(g, k, stride)
-        return total + _outer(x, patches), patches @ matrix
+        return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ matrix.T)[0]
 
-    zero = jnp.zeros((channels, k * k * features), kernel.dtype)
-    d_matrix, d_x = lax.scan(piece, zero, (_split(x, n), _split(g, n)))
+    (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, matrix), (matrix, bias), x, g)
     d_kernel = d_matrix.reshape(channels, k, k, features).transpose(1, 2, 0, 3)[::-1, ::-1]
-    return _merge(d_x), d_kernel
+    return d_x, d_kernel, d_bias
 
 
 _matmul_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
 
 
 class Conv(nn.Module):
-    """A strided convolution with bias, `[B, X, Y, C] -> [B, X', Y', features]`.
+    """A strided convolution with bias: `[B, X, Y, C] -> [B, X', Y', features]`, after an activation of its INPUT.
 
     dtype: compute dtype (parameters stay float32); None: that of the input.
     """
@@ -205,6 +285,7 @@ class Conv(nn.Module):
     kernel: int
     stride: int = 1
     padding: str = "VALID"
+    activation: Callable[[Array], Array] = _identity
     kernel_init: Callable[..., Array] = nn.initializers.glorot_uniform()
     use_bias: bool = True
     dtype: Any = None
@@ -212,29 +293,29 @@ class Conv(nn.Module):
     @nn.compact
     def __call__(self, x):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
         dtype = self.dtype or x.dtype
-        y = conv2d(x.astype(dtype), kernel.astype(dtype), self.stride, padding=self.padding)
-        if not self.use_bias:
-            return y
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        return y + bias.astype(dtype)[None, None, None]
+        kernel = self.param("kernel", self.kernel_init, shape).astype(dtype)
+        bias = (
+            self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(dtype) if self.use_bias else None
+        )
+        x = x.astype(dtype)
+        return conv2d(x, kernel, self.stride, padding=self.padding, bias=bias, activation=self.activation)
 
 
 class ConvTranspose(nn.Module):
-    """A transposed convolution with bias, `[B, X, Y, C] -> [B, (X - 1) * stride + kernel, ..., features]`."""
+    """A transposed convolution with bias, `[B, X, Y, C] -> [B, (X - 1) * stride + kernel, ..., features]`, as `Conv`."""
 
     features: int
     kernel: int
     stride: int = 1
+    activation: Callable[[Array], Array] = _identity
     kernel_init: Callable[..., Array] = nn.initializers.glorot_uniform()
     dtype: Any = None
 
     @nn.compact
     def __call__(self, x):
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
-        kernel = self.param("kernel", self.kernel_init, shape)
-        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         dtype = self.dtype or x.dtype
-        y = conv2d_transpose(x.astype(dtype), kernel.astype(dtype), self.stride)
-        return y + bias.astype(dtype)[None, None, None]
+        kernel = self.param("kernel", self.kernel_init, shape).astype(dtype)
+        bias = self.param("bias", nn.initializers.zeros_init(), (self.features,)).astype(dtype)
+        return conv2d_transpose(x.astype(dtype), kernel, self.stride, bias=bias, activation=self.activation)

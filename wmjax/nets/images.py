@@ -1,4 +1,4 @@
-"""Image encoder and decoder of PlaNet (Hafner et al. 2019, appendix A; Ha and Schmidhuber 2018), for square images of several sizes.
+"""Image encoder and decoder of PlaNet (Hafner et al. 2019, appendix A), for square images of several sizes.
 
 encoder (k4 s2, valid)   64 -> 31 -> 14 -> 6 -> 2      32 -> 15 -> 6 -> 2      16 -> 7 -> 2
 decoder (stride 2)       1 -> 5 -> 13 -> 30 -> 64      1 -> 5 -> 14 -> 32      1 -> 6 -> 16
@@ -19,7 +19,7 @@ DECODER_KERNELS = {16: (6, 6), 32: (5, 6, 6), 64: (5, 5, 6, 6), 96: (3, 5, 5, 6,
 
 
 def decoder_kernels(image_shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Kernels of the decoder's transposed convolutions for images (X, Y, C); raises UsageError if X, Y is not offered."""
+    """Kernels of the decoder's layers for images (X, Y, C); raises UsageError if X, Y is not offered."""
     rows, cols = image_shape[:2]
     if rows != cols or rows not in DECODER_KERNELS:
         raise UsageError(
@@ -31,14 +31,14 @@ def decoder_kernels(image_shape: tuple[int, ...]) -> tuple[int, ...]:
 def encoder_features(
     image_shape: tuple[int, ...], widths: tuple[int, ...] = (32, 64, 128, 256), *, kernel: int = 4, stride: int = 2
 ) -> int:
-    """Length of the flat embedding of one image (X, Y, C); raises UsageError if the image is too small for the layers."""
+    """Length of the embedding of one image (X, Y, C); raises UsageError if it is too small for the layers."""
     rows, cols = image_shape[:2]
     for _ in widths:
         rows, cols = (rows - kernel) // stride + 1, (cols - kernel) // stride + 1
     if min(rows, cols) < 1:
         raise UsageError(
-            f"image size {image_shape[0]}x{image_shape[1]} is too small for {len(widths)} encoder layers of kernel {kernel}"
-            f" and stride {stride}: use fewer widths or larger images"
+            f"image size {image_shape[0]}x{image_shape[1]} is too small for {len(widths)} encoder layers "
+            f"of kernel {kernel} and stride {stride}: use fewer widths or larger images"
         )
     return rows * cols * widths[-1]
 
@@ -59,9 +59,10 @@ class ImageEncoder(nn.Module):
     def __call__(self, x):
         chex.assert_rank(x, 4)
         features = encoder_features(x.shape[1:], self.widths, kernel=self.kernel, stride=self.stride)
-        for width in self.widths:
-            x = self.activation(Conv(width, self.kernel, self.stride, dtype=self.dtype)(x))
-        return x.reshape(x.shape[0], features)
+        x = Conv(self.widths[0], self.kernel, self.stride, dtype=self.dtype)(x)
+        for width in self.widths[1:]:
+            x = Conv(width, self.kernel, self.stride, activation=self.activation, dtype=self.dtype)(x)
+        return self.activation(x).reshape(x.shape[0], features)
 
 
 class ImageDecoder(nn.Module):
@@ -85,11 +86,14 @@ class ImageDecoder(nn.Module):
         kernels = decoder_kernels(self.image_shape)
         if len(self.widths) != len(kernels) - 1:
             raise UsageError(
-                f"decoder widths {self.widths} do not fit image size {self.image_shape[0]}: give {len(kernels) - 1} widths"
+                f"decoder widths {self.widths} do not fit image size {self.image_shape[0]}: "
+                f"give {len(kernels) - 1} widths"
             )
         dtype = self.dtype or features.dtype
         x = nn.Dense(self.hidden, kernel_init=nn.initializers.glorot_uniform(), dtype=dtype)(features)
         x = x[:, None, None]  # [B, 1, 1, hidden]
-        for width, kernel in zip(self.widths, kernels[:-1], strict=True):
-            x = self.activation(ConvTranspose(width, kernel, 2, dtype=self.dtype)(x))
-        return ConvTranspose(self.image_shape[2], kernels[-1], 2, dtype=self.dtype)(x)
+        widths = (*self.widths, self.image_shape[2])
+        x = ConvTranspose(widths[0], kernels[0], 2, dtype=self.dtype)(x)  # the linear layer has no activation
+        for width, kernel in zip(widths[1:], kernels[1:], strict=True):
+            x = ConvTranspose(width, kernel, 2, activation=self.activation, dtype=self.dtype)(x)
+        return x

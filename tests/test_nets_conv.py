@@ -1,0 +1,230 @@
+"""Both forms of the convolutions agree, in values and gradients; the image networks have the papers' shapes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from wmjax.nets import conv
+from wmjax.nets.images import DECODER_KERNELS, ImageDecoder, ImageEncoder, decoder_kernels, encoder_features
+from wmjax.types import UsageError
+
+SIZES = [  # X, Y, k, stride
+    (31, 31, 4, 2),
+    (8, 9, 4, 2),
+    (7, 5, 3, 1),
+    (5, 6, 5, 2),
+    (9, 10, 3, 2),
+    (13, 13, 6, 2),
+    (10, 11, 5, 3),
+    (4, 4, 2, 2),
+    (6, 7, 1, 1),
+]
+TOLERANCE = {"float32": 1e-4, "bfloat16": 0.06}
+
+
+@pytest.fixture(autouse=True)
+def _strict():
+    with jax.numpy_rank_promotion("raise"):
+        yield
+
+
+def _value_and_gradients(function, x, kernel, bias, stride, activation):
+    """Output and gradients with respect to x, kernel and bias, for one random cotangent."""
+    y, vjp = jax.vjp(lambda *inputs: function(*inputs, stride, activation), x, kernel, bias)
+    g = jax.random.normal(jax.random.key(9), y.shape, y.dtype)
+    return y, *vjp(g)
+
+
+def _inputs(rows, cols, k, channels=3, features=4, batch=4, dtype="float32"):
+    keys = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.normal(keys[0], (batch, rows, cols, channels))
+    kernel = jax.random.normal(keys[1], (k, k, channels, features)) / (k * channels**0.5)
+    bias = jax.random.normal(keys[2], (features,))
+    return x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+
+
+def _assert_same(ours, reference, dtype="float32"):
+    for a, b in zip(ours, reference, strict=True):
+        assert a.shape == b.shape and a.dtype == b.dtype
+        a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+        np.testing.assert_allclose(a, b, rtol=0, atol=TOLERANCE[dtype] * max(1.0, np.abs(b).max()))
+
+
+FORMS = [(conv._matmul_conv, conv._xla_conv), (conv._matmul_conv_transpose, conv._xla_conv_transpose)]
+
+
+@pytest.mark.parametrize("ours, xla", FORMS)
+@pytest.mark.parametrize("rows, cols, k, stride", SIZES)
+def test_matmul_form_equals_xla_form(ours, xla, rows, cols, k, stride):
+    inputs = _inputs(rows, cols, k)
+    for activation in (conv._identity, jax.nn.elu):
+        arguments = (*inputs, stride, activation)
+        _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments))
+
+
+@pytest.mark.parametrize("ours, xla", FORMS)
+@pytest.mark.parametrize("batch", [1, 6, 7])
+@pytest.mark.parametrize("channels, features", [(20, 3), (2, 18)])  # either side of _FEW_CHANNELS for x and for g
+def test_pieces_of_a_batch_add_up(ours, xla, batch, channels, features, monkeypatch):
+    monkeypatch.setattr(conv, "_PIECE_BYTES", 1)
+    arguments = (*_inputs(9, 8, 4, channels, features, batch), 2, jax.nn.relu)
+    _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments))
+
+
+@pytest.mark.parametrize("ours, xla", FORMS)
+def test_bfloat16(ours, xla):
+    arguments = (*_inputs(9, 9, 4, dtype="bfloat16"), 2, jax.nn.relu)
+    _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), "bfloat16")
+
+
+def test_number_of_pieces():
+    frame = (10, 1024)  # 40 KiB of float32: 204 frames fit
+    assert conv._pieces(204, frame, 4) == 1
+    assert conv._pieces(2500, frame, 4) == 20  # at least 13; 20 is the next divisor
+    assert conv._pieces(2503, frame, 4) == 1  # a prime number: never one frame at a time
+    assert conv._pieces(0, frame, 4) == 1
+
+
+@pytest.mark.parametrize("rows, cols, k, stride", SIZES)
+def test_public_functions_equal_lax(rows, cols, k, stride):
+    x, kernel, bias = _inputs(rows, cols, k)
+    numbers = ("NHWC", "HWIO", "NHWC")
+    for padding in ("VALID", "SAME"):
+        expected = lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=numbers)
+        np.testing.assert_allclose(conv.conv2d(x, kernel, stride, padding=padding), expected, atol=1e-5)
+    expected = lax.conv_transpose(x, kernel, (stride, stride), "VALID", dimension_numbers=numbers)
+    assert expected.shape[1:3] == ((rows - 1) * stride + k, (cols - 1) * stride + k)
+    np.testing.assert_allclose(conv.conv2d_transpose(x, kernel, stride), expected, atol=1e-5)
+
+
+def test_same_padding_pads_after_the_activation():
+    x, kernel, _ = _inputs(5, 5, 3)
+    expected = conv.conv2d(jax.nn.sigmoid(x), kernel, 2, padding="SAME")
+    np.testing.assert_allclose(
+        conv.conv2d(x, kernel, 2, padding="SAME", activation=jax.nn.sigmoid), expected, atol=1e-6
+    )
+
+
+def test_numpy_loops():
+    x, kernel, bias = (np.asarray(a) for a in _inputs(5, 6, 3, channels=2, features=2, batch=1))
+    small, large = np.zeros((1, 2, 2, 2)), np.zeros((1, 11, 13, 2))
+    for row in range(5):
+        for col in range(6):
+            for a in range(3):
+                for b in range(3):
+                    # transposed, lax's convention: an input pixel stamps the flipped kernel
+                    large[0, 2 * row + 2 - a, 2 * col + 2 - b] += x[0, row, col] @ kernel[a, b]
+                    if row < 2 and col < 2:
+                        small[0, row, col] += x[0, 2 * row + a, 2 * col + b] @ kernel[a, b]
+    np.testing.assert_allclose(conv.conv2d(x, kernel, 2, bias=bias), small + bias[None, None, None], atol=1e-5)
+    np.testing.assert_allclose(
+        conv.conv2d_transpose(x, kernel, 2, bias=bias), large + bias[None, None, None], atol=1e-5
+    )
+
+
+def test_wrong_shapes_are_refused():
+    x, kernel, _ = _inputs(6, 6, 3)
+    with pytest.raises(AssertionError):
+        conv.conv2d(x, kernel[:, :, :2], 2)
+    with pytest.raises(AssertionError):
+        conv.conv2d(x[0], kernel, 2)
+    with pytest.raises(ValueError, match="kernel 3 .* stride 4"):
+        conv.conv2d_transpose(x, kernel, 4)
+
+
+def test_ensemble_of_kernels_by_vmap():
+    x, kernel, bias = _inputs(6, 6, 4)
+    kernels = jnp.stack([kernel, 2 * kernel])
+    for ours in (conv._matmul_conv, conv._matmul_conv_transpose):
+
+        def loss(kernel, ours=ours):
+            return (ours(x, kernel, bias, 2, jax.nn.relu) ** 2).sum()
+
+        rows = jax.vmap(jax.grad(loss))(kernels)
+        for kernel_, row in zip(kernels, rows, strict=True):
+            np.testing.assert_allclose(row, jax.grad(loss)(kernel_), rtol=1e-4, atol=1e-3)
+
+
+def _count(params):
+    return sum(p.size for p in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    "size, widths, features", [(64, (32, 64, 128, 256), 1024), (32, (16, 32, 64), 256), (16, (8, 16), 64)]
+)
+def test_image_networks_reach_their_sizes(size, widths, features):
+    encoder, decoder = ImageEncoder(widths), ImageDecoder((size, size, 3), widths[-2::-1], features)
+    embed, params = jax.eval_shape(encoder.init_with_output, jax.random.key(0), jnp.zeros((5, size, size, 3)))
+    assert embed.shape == (5, features) and encoder_features((size, size, 3), widths) == features
+    assert set(params["params"]["Conv_0"]) == {"kernel", "bias"}
+    image, _ = jax.eval_shape(decoder.init_with_output, jax.random.key(0), jnp.zeros((5, 30)))
+    assert image.shape == (5, size, size, 3)
+
+
+@pytest.mark.parametrize("size", DECODER_KERNELS)
+def test_decoder_kernels_reach_their_size(size):
+    reached = 1
+    for kernel in decoder_kernels((size, size, 3)):
+        reached = (reached - 1) * 2 + kernel
+    assert reached == size
+
+
+def test_paper_parameter_counts():
+    # k*k*C*D + D a layer: 1,568 + 32,832 + 131,200 + 524,544
+    params = jax.eval_shape(ImageEncoder().init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
+    assert _count(params) == 690_144
+    # linear 230*1024 + 1024 = 236,544, then 3,276,928 + 204,864 + 73,760 + 3,459
+    params = jax.eval_shape(ImageDecoder((64, 64, 3)).init, jax.random.key(0), jnp.zeros((1, 230)))
+    assert _count(params) == 3_795_555
+
+
+def test_activations_lie_between_the_layers():
+    """A numpy-free reference: the networks as a plain chain of XLA convolutions and ReLUs."""
+    x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
+    encoder, decoder = ImageEncoder((8, 16)), ImageDecoder((16, 16, 3), (8,), 64)
+    params = encoder.init(jax.random.key(2), x)["params"]
+    y = x
+    for name in ("Conv_0", "Conv_1"):
+        y = jax.nn.relu(conv._xla_conv(y, params[name]["kernel"], params[name]["bias"], 2, conv._identity))
+    embed = encoder.apply({"params": params}, x)
+    np.testing.assert_allclose(embed, y.reshape(2, 64), atol=1e-5)
+
+    params = decoder.init(jax.random.key(3), embed)["params"]
+    y = (embed @ params["Dense_0"]["kernel"])[:, None, None]
+    first, last = params["ConvTranspose_0"], params["ConvTranspose_1"]
+    y = jax.nn.relu(conv._xla_conv_transpose(y, first["kernel"], first["bias"], 2, conv._identity))
+    y = conv._xla_conv_transpose(y, last["kernel"], last["bias"], 2, conv._identity)
+    np.testing.assert_allclose(decoder.apply({"params": params}, embed), y, atol=1e-5)
+
+
+def test_compute_dtype_keeps_parameters_float32():
+    encoder, decoder = (
+        ImageEncoder((8, 16), dtype=jnp.bfloat16),
+        ImageDecoder((16, 16, 3), (8,), 64, dtype=jnp.bfloat16),
+    )
+    embed, params = encoder.init_with_output(jax.random.key(0), jnp.ones((2, 16, 16, 3)))
+    image, decoder_params = decoder.init_with_output(jax.random.key(0), embed)
+    assert embed.dtype == image.dtype == jnp.bfloat16
+    assert {p.dtype for p in jax.tree.leaves((params, decoder_params))} == {jnp.dtype("float32")}
+
+
+def test_rows_are_independent():
+    x = jax.random.normal(jax.random.key(1), (3, 16, 16, 3))
+    encoder = ImageEncoder((8, 16))
+    params = encoder.init(jax.random.key(2), x)
+    gradient = jax.grad(lambda x: encoder.apply(params, x)[1].sum())(x)
+    assert np.abs(gradient[1]).max() > 0
+    np.testing.assert_array_equal(gradient[jnp.array([0, 2])], 0)
+
+
+def test_unknown_image_sizes_are_usage_errors():
+    for shape in ((48, 48, 3), (64, 32, 3)):
+        with pytest.raises(UsageError, match=rf"{shape[0]}x{shape[1]} .*16, 32, 64, 96, 128") as error:
+            decoder_kernels(shape)
+        assert "\n" not in str(error.value)
+    with pytest.raises(UsageError, match="32x32 is too small for 4"):
+        encoder_features((32, 32, 3))
+    with pytest.raises(UsageError, match="give 2 widths"):
+        ImageDecoder((32, 32, 3)).init(jax.random.key(0), jnp.zeros((1, 8)))
