@@ -24,8 +24,8 @@ train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
 		--workdir=$(WORKDIR) $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
 
-test: setup ## the tests, on the CPU; ARGS="-n 2 --dist loadfile" uses two processes
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## the tests, on the CPU, in two processes
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check

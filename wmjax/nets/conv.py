@@ -303,7 +303,7 @@ class Conv(nn.Module):
 
 
 class ConvTranspose(nn.Module):
-    """A transposed convolution with bias, `[B, X, Y, C] -> [B, (X - 1) * stride + kernel, ..., features]`, as `Conv`."""
+    """A transposed convolution with bias, [B, X, Y, C] -> [B, (X - 1) * stride + kernel, ..., features], as `Conv`."""
 
     features: int
     kernel: int
