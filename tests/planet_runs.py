@@ -48,7 +48,9 @@ def start(workdir, *flags, kill_at=0):
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["experiments.planet.__main__"])
-    argv = ["planet", *FLAGS, f"--workdir={workdir}", *flags]
+    config = [flag for flag in flags if flag.startswith("--config=")] or [FLAGS[0]]  # before its overrides
+    others = [flag for flag in flags if flag not in config]
+    argv = ["planet", *config, *FLAGS[1:], f"--workdir={workdir}", *others]
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         process = processes.Process(target=_child, args=(argv, kill_at, str(out), str(err)))

@@ -118,7 +118,7 @@ def main(argv):
                 with jax.transfer_guard("disallow"):
                     (learner, acting), losses = train_phase(learner, acting, memory, key)
                 losses = jax.device_get(losses)
-            check_finite(losses, learner.params, int(learner.updates) - updates_per_phase)
+            check_finite(losses, learner.params, int(learner.updates) - updates_per_phase + 1)
             row |= {f"train/{name}": value.mean() for name, value in losses.items() if name != "grad_finite"}
 
         key = jax.random.fold_in(collect_key, counters["plays"])
