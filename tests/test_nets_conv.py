@@ -12,11 +12,9 @@ from wmjax.types import UsageError
 
 SIZES = [  # X, Y, k, stride
     (31, 31, 4, 2),
-    (8, 9, 4, 2),
     (7, 5, 3, 1),
     (5, 6, 5, 2),
-    (9, 10, 3, 2),
-    (13, 13, 6, 2),
+    (8, 9, 6, 2),
     (10, 11, 5, 3),
     (4, 4, 2, 2),
     (6, 7, 1, 1),
@@ -38,11 +36,11 @@ def _value_and_gradients(function, x, kernel, bias, stride, activation):
 
 
 def _inputs(rows, cols, k, channels=3, features=4, batch=4, dtype="float32"):
-    keys = jax.random.split(jax.random.key(0), 3)
-    x = jax.random.normal(keys[0], (batch, rows, cols, channels))
-    kernel = jax.random.normal(keys[1], (k, k, channels, features)) / (k * channels**0.5)
-    bias = jax.random.normal(keys[2], (features,))
-    return x.astype(dtype), kernel.astype(dtype), bias.astype(dtype)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(batch, rows, cols, channels))
+    kernel = rng.normal(size=(k, k, channels, features)) / (k * channels**0.5)
+    bias = rng.normal(size=features)
+    return jnp.asarray(x, dtype), jnp.asarray(kernel, dtype), jnp.asarray(bias, dtype)
 
 
 def _assert_same(ours, reference, dtype="float32"):
@@ -58,15 +56,12 @@ FORMS = [(conv._matmul_conv, conv._xla_conv), (conv._matmul_conv_transpose, conv
 @pytest.mark.parametrize("ours, xla", FORMS)
 @pytest.mark.parametrize("rows, cols, k, stride", SIZES)
 def test_matmul_form_equals_xla_form(ours, xla, rows, cols, k, stride):
-    inputs = _inputs(rows, cols, k)
-    for activation in (conv._identity, jax.nn.elu):
-        arguments = (*inputs, stride, activation)
-        _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments))
+    arguments = (*_inputs(rows, cols, k), stride, jax.nn.elu)
+    _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments))
 
 
 @pytest.mark.parametrize("ours, xla", FORMS)
-@pytest.mark.parametrize("batch", [1, 6, 7])
-@pytest.mark.parametrize("channels, features", [(20, 3), (2, 18)])  # either side of _FEW_CHANNELS for x and for g
+@pytest.mark.parametrize("batch, channels, features", [(1, 2, 3), (6, 20, 3), (7, 2, 18)])  # around _FEW_CHANNELS
 def test_pieces_of_a_batch_add_up(ours, xla, batch, channels, features, monkeypatch):
     monkeypatch.setattr(conv, "_PIECE_BYTES", 1)
     arguments = (*_inputs(9, 8, 4, channels, features, batch), 2, jax.nn.relu)
@@ -87,7 +82,7 @@ def test_number_of_pieces():
     assert conv._pieces(0, frame, 4) == 1
 
 
-@pytest.mark.parametrize("rows, cols, k, stride", SIZES)
+@pytest.mark.parametrize("rows, cols, k, stride", [(8, 9, 4, 2), (10, 11, 5, 3)])
 def test_public_functions_equal_lax(rows, cols, k, stride):
     x, kernel, bias = _inputs(rows, cols, k)
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -181,7 +176,7 @@ def test_paper_parameter_counts():
 
 
 def test_activations_lie_between_the_layers():
-    """A numpy-free reference: the networks as a plain chain of XLA convolutions and ReLUs."""
+    """The networks equal a plain chain of XLA convolutions and ReLUs."""
     x = jax.random.normal(jax.random.key(1), (2, 16, 16, 3))
     encoder, decoder = ImageEncoder((8, 16)), ImageDecoder((16, 16, 3), (8,), 64)
     params = encoder.init(jax.random.key(2), x)["params"]

@@ -2,7 +2,10 @@
 
 import json
 import pathlib
+import shutil
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -134,3 +137,25 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "update 2" in ended.stderr and "is not finite" in ended.stderr
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
+
+
+def evaluate(folder, *flags):
+    command = [sys.executable, "-m", "experiments.planet.evaluate", f"--workdir={folder}", *flags]
+    return subprocess.run(command, cwd=planet_runs.ROOT, capture_output=True, text=True, timeout=300)
+
+
+def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    ended = evaluate(folder, "--episodes=2")
+    assert ended.returncode == 0, ended.stderr
+    row = json.loads((folder / "evaluate.json").read_text())
+    assert row["checkpoint_episodes"] == 5
+    assert f"mean {row['eval/return_mean']:.1f}" in ended.stdout
+    assert (folder / "videos" / "evaluate_000005.mp4").stat().st_size > 0
+
+    for manifest in folder.glob("checkpoints/*/manifest.json"):
+        manifest.write_text("{}")
+    ended = evaluate(folder)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr
+    assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
