@@ -301,20 +301,28 @@ def test_unequal_bounds_are_stretched():
         np.testing.assert_allclose(script.control[0], expected)
 
 
-def test_shadow_size(tmp_path, monkeypatch):
-    """A smaller shadow map changes frames a little and nothing else."""
+def test_drawing_quality(tmp_path, monkeypatch):
+    """A smaller shadow map, or averaging in place of multisampling, changes frames a little and nothing else."""
     monkeypatch.setattr(gl, "cache_folder", lambda: tmp_path)
     monkeypatch.setattr(gl, "require_rendering", lambda: None)
     steps = []
-    for options in ({}, {"shadow_size": 1024}, {"shadow_size": 64}, {"shadow_size": 64}):
+    for options in ({}, {"shadow_size": 1024}, {"shadow_size": 64}, {"supersample": 1}, {"supersample": 2}) * 2:
         env = envs.make("dmc:cheetah_run", 1, 0, **options)
         env.reset()
         steps.append(env.step(np.ones((1, 6))))
-    np.testing.assert_array_equal(steps[0].reward, steps[1].reward)
-    differences = [np.abs(step.obs.astype(int) - steps[0].obs).mean() for step in steps[1:]]
-    assert differences[0] < 0.1 and 0 < differences[1] < 1, differences
-    assert_equal(steps[2], steps[3])  # from the folder of links made the first time
-    assert len(list(tmp_path.iterdir())) == 2
+        np.testing.assert_array_equal(steps[0].reward, steps[-1].reward)
+        assert steps[-1].obs.shape == (1, 64, 64, 3)
+    large, small, jagged, smooth = [np.abs(step.obs.astype(int) - steps[0].obs).mean() for step in steps[1:5]]
+    assert large < 0.1 and 0 < small < 1, (large, small)
+    assert 0 < jagged < 2 and 0 < smooth < 3, (jagged, smooth)  # the floor's texture is finer when drawn larger
+    for first, again in zip(steps[:5], steps[5:], strict=True):
+        assert_equal(first, again)  # from the folder of links made the first time
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_average_of_pixels():
+    frames = np.arange(2 * 4 * 6 * 1, dtype=np.uint8).reshape(2, 4, 6, 1)
+    np.testing.assert_array_equal(dmc._average(frames, 2)[1, :, :, 0], [[28, 30, 32], [40, 42, 44]])
 
 
 def test_every_task_has_its_dm_control_name():
@@ -339,6 +347,7 @@ def test_every_task_has_its_dm_control_name():
         ("dmc:cheetah_run", {"episode_steps": 1001}, "episode_steps=1001"),
         ("dmc:cheetah_run", {"camera": -1}, "camera=-1"),
         ("dmc:cheetah_run", {"shadow_size": 1}, "shadow_size=1"),
+        ("dmc:cheetah_run", {"supersample": 5}, "supersample=5"),
     ],
 )
 def test_refusals(name, options, said):

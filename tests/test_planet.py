@@ -80,6 +80,15 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
         assert_same(state(killed_at), state(folder))
 
 
+def test_overlap_is_one_phase_late(whole, tmp_path):
+    """Sequential or overlapped, the first phase has seen the same episodes; the next one those of other parameters."""
+    ended = planet_runs.start(tmp_path / "run", "--config.train.overlap=False")
+    assert ended.code == 0, ended.stderr
+    sequential, overlapped = metrics(tmp_path / "run"), metrics(whole[0])
+    assert sequential[2]["train/loss"] == overlapped[2]["train/loss"]
+    assert sequential[3]["train/loss"] != overlapped[3]["train/loss"]
+
+
 def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
     folder = tmp_path / "run"
     assert planet_runs.start(folder, "--minutes=0").code == 0  # nothing yet: no episode fits

@@ -10,6 +10,7 @@ import json
 import pathlib
 import sys
 import time
+from concurrent import futures
 from typing import Any
 
 import jax
@@ -60,7 +61,7 @@ def main(argv):
 
     updates_per_phase = train.updates_per_episode * train.num_envs
 
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    @functools.partial(jax.jit, donate_argnums=0)  # the acting parameters may be in use while it runs
     def train_phase(state, acting, memory, key):
         """Updates the learner and the running average of its parameters, which acts: ((state, acting), metrics)."""
 
@@ -71,6 +72,15 @@ def main(argv):
             return (state, parts.average(acting, state, train.average_decay)), metrics
 
         return jax.lax.scan(update, (state, acting), jax.random.split(key, updates_per_phase))
+
+    def fit(learner, acting, memory, key):
+        """Waits for a phase: (learner, acting, metrics row); NonFiniteError where something was not finite."""
+        first = int(learner.updates) + 1
+        with jax.transfer_guard("disallow"):
+            (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, key))
+        losses = jax.device_get(losses)
+        check_finite(losses, learner.params, first)
+        return learner, acting, {f"train/{name}": x.mean() for name, x in losses.items() if name != "grad_finite"}
 
     extend = jax.jit(replay.extend, donate_argnums=0)
     act = make_act(agent.actor, explore=True)
@@ -103,6 +113,7 @@ def main(argv):
     if not restored:
         write_report(folder)
 
+    trainer = futures.ThreadPoolExecutor(1)
     row_begun = time.monotonic()
 
     def out_of_time():
@@ -112,20 +123,23 @@ def main(argv):
         seeding = counters["episodes"] < train.seed_episodes
         row = {}
 
+        player, fitting = acting, None
         if not seeding:
             key = jax.random.fold_in(train_key, counters["plays"])
-            with timers("update"):
-                with jax.transfer_guard("disallow"):
-                    (learner, acting), losses = train_phase(learner, acting, memory, key)
-                losses = jax.device_get(losses)
-            check_finite(losses, learner.params, int(learner.updates) - updates_per_phase + 1)
-            row |= {f"train/{name}": value.mean() for name, value in losses.items() if name != "grad_finite"}
+            fitting = trainer.submit(fit, learner, acting, memory, key)
+            if not train.overlap:
+                with timers("update"):
+                    player = fitting.result()[1]
 
         key = jax.random.fold_in(collect_key, counters["plays"])
         if seeding or train.collect == "random":
-            steps, returns = play_episodes(env, random_actor, act_randomly, acting, key, timers)
+            steps, returns = play_episodes(env, random_actor, act_randomly, player, key, timers)
         else:
-            steps, returns = play_episodes(env, agent.actor, act, acting, key, timers)
+            steps, returns = play_episodes(env, agent.actor, act, player, key, timers)
+        if fitting:
+            with timers("update"):  # what is left of it, where it ran beside the episode
+                learner, acting, losses = fitting.result()
+            row |= losses
         parts.check_rows(train, len(steps.reward))
         with timers("replay"):
             memory = extend(memory, steps)
