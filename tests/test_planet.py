@@ -1,5 +1,6 @@
 """PlaNet's main as a user runs it: it trains, resumes bit for bit after a kill, and refuses bad input in one line."""
 
+import functools
 import json
 import pathlib
 import shutil
@@ -10,8 +11,10 @@ import sys
 import numpy as np
 import pytest
 
+from experiments.planet import fit
 from tests import planet_runs
 from wmjax.run import checkpoint
+from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +152,12 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def evaluate(folder, *flags):
-    command = [sys.executable, "-m", "experiments.planet.evaluate", f"--workdir={folder}", *flags]
-    return subprocess.run(command, cwd=planet_runs.ROOT, capture_output=True, text=True, timeout=300)
+    return command("evaluate", f"--workdir={folder}", *flags)
+
+
+def command(module, *flags):
+    words = [sys.executable, "-m", f"experiments.planet.{module}", *flags]
+    return subprocess.run(words, cwd=planet_runs.ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
@@ -168,3 +175,38 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
     ended = evaluate(folder)
     assert ended.returncode == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_fit_learns_recorded_episodes(whole):
+    folders = (f"--train={whole[0]}", f"--test={whole[0]}")
+    ended = command("fit", *planet_runs.FLAGS, *folders, "--updates=60", "--every=50")
+    assert ended.returncode == 0, ended.stderr
+    rows = [json.loads(line) for line in ended.stdout.splitlines()]
+    assert [row["updates"] for row in rows] == [50, 60]
+    assert rows[-1]["train/states"] == rows[-1]["test/states"] == 5 * (13 - 3 - 3)  # rows, horizon, past
+    assert rows[-1]["train/posterior"] == rows[-1]["test/posterior"] <= 1
+
+
+def test_fit_refuses_other_images_and_empty_folders(whole, tmp_path):
+    spec = EnvSpec((32, 32, 3), np.uint8, ActionSpec(1, False, -1.0, 1.0), 1, 12)
+    with pytest.raises(UsageError, match=r"\(16, 16, 3\), the config \(32, 32, 3\)"):
+        fit.read_episodes([whole[0]], spec)
+    ended = command("fit", *planet_runs.FLAGS, f"--train={whole[0]}", f"--test={tmp_path}")
+    assert ended.returncode == 2 and ended.stderr.strip().endswith("has no episodes")
+    assert len(ended.stderr.strip().splitlines()) == 1
+
+
+def test_fit_compares_a_prediction_with_its_own_rewards():
+    """A measure that knows the rewards explains all of them, and one step too late it does not."""
+    rewards = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
+    zero = np.zeros((20, 1), np.float32)
+    episodes = [Step(zero[:, :, None], zero, row[:, None], zero, zero, zero) for row in rewards]
+
+    def perfect(params, key, steps, late=0):
+        reward = np.roll(steps.reward[:, 0], late)
+        return reward, np.array([reward[t + 1 : t + 5].sum() for t in range(16)])
+
+    known = fit.explained(perfect, None, None, episodes)
+    assert known["posterior"] == 1 and known["horizon"] > 1 - 1e-6 and known["states"] == 3 * 13
+    late = fit.explained(functools.partial(perfect, late=1), None, None, episodes)
+    assert late["posterior"] < 0.5 and late["horizon"] < 0.9

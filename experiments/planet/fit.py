@@ -1,0 +1,153 @@
+"""Fits a model to the episodes of finished runs and asks it for the rewards of others: which settings generalise?
+
+    python -m experiments.planet.fit --config=experiments/planet/config.py:cheetah_run,cpu \\
+        --train=runs/a,runs/b --test=runs/c --config.model.kl_scale=0.1
+
+No environment is played, so settings compare in minutes. All runs must have the images of the config. Prints one JSON
+line a measurement: R2 of the rewards of the states where the test episodes are (`posterior`), and of the sum of the
+planner's horizon of rewards, foretold from those states and the actions taken (`horizon`), for both sets.
+"""
+
+import functools
+import json
+import pathlib
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.planet import parts
+from wmjax import envs, imagine, replay
+from wmjax.ops.actions import model_action
+from wmjax.run import checkpoint
+from wmjax.run import main as mains
+from wmjax.run.finite import check_finite
+from wmjax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
+TRAIN = flags.DEFINE_list("train", [], "folders of runs whose episodes are learned")
+TEST = flags.DEFINE_list("test", [], "folders of runs whose rewards are asked for")
+UPDATES = flags.DEFINE_integer("updates", 2000, "updates in all", lower_bound=1)
+EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1)
+ABOVE = flags.DEFINE_float("above", -np.inf, "count only states whose last four rewards average above this")
+PAST = 4  # rewards that --above looks at
+
+
+def main(argv):
+    """Fits once. argv: the command line."""
+    mains.parse_flags(argv)
+    if CONFIG.value is None or not TRAIN.value or not TEST.value:
+        raise UsageError(
+            "give --config=experiments/planet/config.py:<task>,<preset>, --train=DIR,... and --test=DIR,..."
+        )
+    mains.use_compilation_cache()
+    chosen = parts.settings(CONFIG.value)
+    train = chosen.train
+    spec = envs.make(chosen.task, 1, chosen.seed, **chosen.env).spec
+    agent = parts.make_agent(chosen, spec)
+    sets = dict(train=read_episodes(TRAIN.value, spec), test=read_episodes(TEST.value, spec))
+
+    memory = replay.init(sum(len(x.reward) for x in sets["train"]), 1, jax.tree.map(lambda x: x[0], sets["train"][0]))
+    for steps in sets["train"]:
+        parts.check_rows(train, len(steps.reward))
+        memory = replay.extend(memory, steps)
+    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
+
+    @functools.partial(jax.jit, donate_argnums=(0, 1))
+    def train_phase(state, acting, memory, keys):
+        def update(carry, key):
+            state, acting = carry
+            sample_key, update_key = jax.random.split(key)
+            state, metrics = agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
+            return (state, parts.average(acting, state, train.average_decay)), metrics
+
+        return jax.lax.scan(update, (state, acting), keys)
+
+    measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
+    init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.seed), 3)
+    learner = jax.jit(agent.learner.init)(init_key)
+    acting = jax.tree.map(jnp.copy, learner.params)
+    done = 0
+    while done < UPDATES.value:
+        keys = jax.random.split(jax.random.fold_in(train_key, done), min(EVERY.value, UPDATES.value - done))
+        (learner, acting), losses = train_phase(learner, acting, memory, keys)
+        check_finite(losses, learner.params, done + 1)
+        done += len(keys)
+        row = dict(updates=done)
+        for name, episodes in sets.items():
+            row |= {
+                f"{name}/{key}": x for key, x in explained(measure, acting, measure_key, episodes, ABOVE.value).items()
+            }
+        print(json.dumps({name: round(x, 3) for name, x in row.items()}), flush=True)
+
+
+def read_episodes(folders, spec):
+    """Every episode of the runs in `folders`, a list of Step [T, 1]; raises UsageError for none or for other images."""
+    episodes = []
+    for folder in folders:
+        count = len(list((pathlib.Path(folder) / checkpoint.ROWS).glob("*.npz")))
+        if not count:
+            raise UsageError(f"{folder} has no episodes")
+        for steps in checkpoint.load_rows(folder, count):
+            if steps.obs.shape[2:] != spec.obs_shape:
+                raise UsageError(f"{folder} has images {steps.obs.shape[2:]}, the config {spec.obs_shape}")
+            episodes += [jax.tree.map(lambda x, e=e: x[:, e : e + 1], steps) for e in range(steps.reward.shape[1])]
+    return episodes
+
+
+def foretold(model, action_spec, params, key, steps, horizon):
+    """Rewards of one episode as the model sees them, and as it foretells them.
+
+    Args: steps: Step [T, 1].
+    Returns: (posterior float32 [T], the rewards of the states; sums float32 [T - horizon], row t the sum of the rewards
+      of t + 1 ... t + horizon, foretold from the state at t and the actions taken).
+    """
+    filter_key, open_key = jax.random.split(key)
+    actions = model_action(jnp.asarray(steps.prev_action), action_spec)  # [T, 1, A]
+    embed = model.encode(params, steps.obs[:, 0])
+    _, states, _ = imagine.filter(
+        model,
+        params,
+        filter_key,
+        model.initial(params, 1),
+        prev_action=imagine.time_first(actions),
+        embed=embed[None],
+        is_first=imagine.time_first(steps.is_first),
+    )
+    posterior = imagine.rewards(model, params, states)[0]
+    starts = len(actions) - horizon
+    ahead = jnp.stack([actions[1 + h : 1 + h + starts, 0] for h in range(horizon)])  # [H, starts, A]
+    begun = jax.tree.map(lambda x: x[0, :starts], states)
+    imagined = imagine.open_loop(model, params, open_key, begun, ahead)
+    return posterior, imagine.rewards(model, params, imagined).sum(axis=0)
+
+
+def explained(measure, params, key, episodes, above=-np.inf):
+    """R2 over all episodes, dict(posterior, horizon, states).
+
+    measure: `foretold` of (params, key, steps); above: bound on the mean of a counted state's last PAST rewards.
+    """
+    pairs = []
+    for steps in episodes:
+        posterior, sums = (np.asarray(x) for x in measure(params, key, steps))
+        reward = steps.reward[:, 0]
+        starts, horizon = len(sums), len(reward) - len(sums)
+        cumulative = np.concatenate([[0.0], np.cumsum(reward)])
+        after = cumulative[1 + horizon :] - cumulative[1 : 1 + starts]  # sum of reward[t + 1 : t + 1 + horizon]
+        t = np.arange(PAST - 1, starts)
+        t = t[(cumulative[t + 1] - cumulative[t + 1 - PAST]) / PAST > above]
+        pairs.append(np.stack([posterior[t], reward[t], sums[t], after[t]]))
+    posterior, reward, sums, after = np.concatenate(pairs, axis=1)
+    return dict(posterior=r2(posterior, reward), horizon=r2(sums, after), states=len(reward))
+
+
+def r2(predicted, true):
+    """Share of the variance of arrays [N] that is explained: 1 when equal, 0 for the mean; nan when they are empty."""
+    return float(1 - np.mean((predicted - true) ** 2) / np.var(true)) if len(true) else float("nan")
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))
