@@ -56,22 +56,9 @@ def main(argv):
     parts.check_lengths(train, env.spec, capacity)
     print(f"replay: {capacity} rows for {train.num_envs} environments, {replay.nbytes(capacity, example) / 1e9:.2f} GB")
     memory = replay.init(capacity, train.num_envs, example)
-    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
     workdir.open_workdir(folder, CONFIG.value.to_dict())
 
-    updates_per_phase = train.updates_per_episode * train.num_envs
-
-    @functools.partial(jax.jit, donate_argnums=0)  # the acting parameters may be in use while it runs
-    def train_phase(state, acting, memory, key):
-        """Updates the learner and the running average of its parameters, which acts: ((state, acting), metrics)."""
-
-        def update(carry, key):
-            state, acting = carry
-            sample_key, update_key = jax.random.split(key)
-            state, metrics = agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
-            return (state, parts.average(acting, state, train.average_decay)), metrics
-
-        return jax.lax.scan(update, (state, acting), jax.random.split(key, updates_per_phase))
+    train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs)
 
     def fit(learner, acting, memory, key):
         """Waits for a phase: (learner, acting, metrics row); NonFiniteError where something was not finite."""

@@ -30,7 +30,7 @@ from wmjax.types import UsageError
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
 TRAIN = flags.DEFINE_list("train", [], "folders of runs whose episodes are learned")
 TEST = flags.DEFINE_list("test", [], "folders of runs whose rewards are asked for")
-UPDATES = flags.DEFINE_integer("updates", 2000, "updates in all", lower_bound=1)
+UPDATES = flags.DEFINE_integer("updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1)
 EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1)
 ABOVE = flags.DEFINE_float("above", -np.inf, "count only states whose last four rewards average above this")
 PAST = 4  # rewards that --above looks at
@@ -54,28 +54,17 @@ def main(argv):
     for steps in sets["train"]:
         parts.check_rows(train, len(steps.reward))
         memory = replay.extend(memory, steps)
-    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def train_phase(state, acting, memory, keys):
-        def update(carry, key):
-            state, acting = carry
-            sample_key, update_key = jax.random.split(key)
-            state, metrics = agent.learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
-            return (state, parts.average(acting, state, train.average_decay)), metrics
-
-        return jax.lax.scan(update, (state, acting), keys)
-
+    train_phase = parts.make_train_phase(agent.learner, train, EVERY.value)
     measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.seed), 3)
     learner = jax.jit(agent.learner.init)(init_key)
     acting = jax.tree.map(jnp.copy, learner.params)
     done = 0
     while done < UPDATES.value:
-        keys = jax.random.split(jax.random.fold_in(train_key, done), min(EVERY.value, UPDATES.value - done))
-        (learner, acting), losses = train_phase(learner, acting, memory, keys)
+        key = jax.random.fold_in(train_key, done)
+        (learner, acting), losses = train_phase(learner, acting, memory, key)
         check_finite(losses, learner.params, done + 1)
-        done += len(keys)
+        done += EVERY.value
         row = dict(updates=done)
         for name, episodes in sets.items():
             row |= {

@@ -1,5 +1,6 @@
 """The parts of a PlaNet run, made from its config: shared by training (`__main__`) and `evaluate`."""
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -7,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.planet.config import EvalConfig, PlannerConfig, TrainConfig
-from wmjax import envs
+from wmjax import envs, replay
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.models import rssm
 from wmjax.ops import image_bits
@@ -93,6 +94,27 @@ def average(acting, state, decay):
     updates = state.updates.astype(jnp.float32)
     keep = jnp.minimum(decay, updates / (updates + 10.0))
     return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, acting, state.params)
+
+
+def make_train_phase(learner, train, updates):
+    """One dispatch of many updates: a jitted function (state, acting, memory, key) -> ((state, acting), metrics).
+
+    acting: the running average of the learner's parameters, which acts. Only the learner's state is donated: the acting
+    parameters may be in use while the phase runs. train: TrainConfig; metrics have a leading axis [updates].
+    """
+    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
+
+    @functools.partial(jax.jit, donate_argnums=0)
+    def train_phase(state, acting, memory, key):
+        def update(carry, key):
+            state, acting = carry
+            sample_key, update_key = jax.random.split(key)
+            state, metrics = learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
+            return (state, average(acting, state, train.average_decay)), metrics
+
+        return jax.lax.scan(update, (state, acting), jax.random.split(key, updates))
+
+    return train_phase
 
 
 def make_evaluation_env(chosen):
