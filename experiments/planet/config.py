@@ -132,8 +132,8 @@ def get_config(argument=""):
         raise UsageError(f"config {argument!r}: give <task>,<preset> with preset one of {', '.join(PRESETS)}")
     config = PRESETS[preset]()
     config.task = task if ":" in task else f"dmc:{task}"
-    if config.task.startswith("dmc:"):  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py
-        drawing = dict(shadow_size=256, supersample=2) if preset == "cpu" else dict(shadow_size=None, supersample=None)
-        config.env.update({name: config_dict.placeholder(int) for name in drawing})
-        config.env.update(drawing)
+    if config.task.startswith("dmc:"):
+        config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
+        if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py
+            config.env.update(shadow_size=256, supersample=2)
     return config

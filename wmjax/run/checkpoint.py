@@ -158,6 +158,7 @@ def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
                 yield Step(**{name: file[name] if name in file else None for name in names})
         except FileNotFoundError as error:
             raise UsageError(f"replay file {path} is missing: this run cannot be resumed") from error
+        # NotImplementedError is zipfile's word for a damaged byte that names no compression it knows.
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
             raise UsageError(f"replay file {path} is damaged ({error}): this run cannot be resumed") from error
 
