@@ -157,10 +157,10 @@ def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
             with np.load(path) as file:
                 yield Step(**{name: file[name] if name in file else None for name in names})
         except FileNotFoundError as error:
-            raise UsageError(f"replay file {path} is missing: this run cannot be resumed") from error
+            raise UsageError(f"replay file {path} is missing: its episodes cannot be read") from error
         # NotImplementedError is zipfile's word for a damaged byte that names no compression it knows.
         except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
-            raise UsageError(f"replay file {path} is damaged ({error}): this run cannot be resumed") from error
+            raise UsageError(f"replay file {path} is damaged ({error}): its episodes cannot be read") from error
 
 
 def drop_rows_from(workdir: str | Path, index: int) -> None:
