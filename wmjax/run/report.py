@@ -82,7 +82,7 @@ def write_comparison(path: str | Path, groups: dict[str, list[str | Path]], titl
         title: of the picture.
 
     Raises:
-        UsageError: another ending; a folder has no metrics; the disk is full.
+        UsageError: another ending; a folder has no metrics; the picture cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
@@ -92,7 +92,11 @@ def write_comparison(path: str | Path, groups: dict[str, list[str | Path]], titl
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
                 raise UsageError(f"{folder} has no {lines.METRICS} to compare")
-    return _write(path, plots.comparison(rows, title, path.suffix[1:]))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return _write(path, plots.comparison(rows, title, path.suffix[1:]))
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def _write(path: Path, content: bytes | str) -> Path:

@@ -1,0 +1,49 @@
+"""Draws the evaluation returns of finished or unfinished runs of any experiment, by groups of seeds.
+
+    python -m experiments.compare --out=models.png --title="cheetah_run" \\
+        --group=RSSM=runs/a,runs/b --group=SSM=runs/c,runs/d
+
+A group is a mean, the band from its lowest to its highest seed, and a thin line a seed. Prints the newest evaluation of
+every run.
+"""
+
+import sys
+
+from absl import flags
+
+from wmjax.run import main as mains
+from wmjax.run.metrics import read_metrics
+from wmjax.run.report import write_comparison
+from wmjax.types import UsageError
+
+OUT = flags.DEFINE_string("out", None, "picture to write, .png or .svg")
+TITLE = flags.DEFINE_string("title", "", "its title")
+GROUP = flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group")
+
+
+def main(argv):
+    """Draws once. argv: the command line."""
+    mains.parse_flags(argv)
+    if OUT.value is None or not GROUP.value:
+        raise UsageError("give --out=PICTURE.png and --group=NAME=DIR,DIR,... once or more")
+    groups = {}
+    for group in GROUP.value:
+        name, _, folders = group.partition("=")
+        if not name or not all(folders.split(",")):
+            raise UsageError(f"--group={group}: give NAME=DIR,DIR,...")
+        if name in groups:
+            raise UsageError(f"--group={group}: there is a group {name} already")
+        groups[name] = folders.split(",")
+    picture = write_comparison(OUT.value, groups, TITLE.value)
+    for name, folders in groups.items():
+        for folder in folders:
+            rows = [row for row in read_metrics(folder) if "eval/return_mean" in row]
+            newest = "not evaluated yet"
+            if rows:
+                newest = f"return {rows[-1]['eval/return_mean']:.1f} at {rows[-1]['env_steps']} environment steps"
+            print(f"{name}: {folder}: {newest}")
+    print(f"picture: {picture}")
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

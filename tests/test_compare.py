@@ -1,0 +1,67 @@
+"""experiments.compare as a user runs it."""
+
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from wmjax.run.metrics import MetricsWriter
+
+ROOT = pathlib.Path(__file__).parent.parent
+
+
+def compare(*flags):
+    words = [sys.executable, "-m", "experiments.compare", *flags]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two evaluated runs and one that is not evaluated yet."""
+    for name, returns in dict(a=(1.0, 2.5), b=(3.0, 4.0), c=()).items():
+        (tmp_path / name).mkdir()
+        writer = MetricsWriter(tmp_path / name)
+        writer.write({"env_steps": 5, "episodes": 1, "collect/return": 0.0})
+        for i, value in enumerate(returns):
+            writer.write({"env_steps": 10 * i + 10, "episodes": i + 2, "eval/return_mean": value})
+        writer.close()
+    return tmp_path
+
+
+def test_draws_and_names_the_newest_evaluations(runs):
+    picture = runs / "new" / "all.svg"
+    ended = compare(f"--out={picture}", "--title=cup", f"--group=RSSM={runs}/a,{runs}/b", f"--group=SSM={runs}/c")
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.splitlines() == [
+        f"RSSM: {runs}/a: return 2.5 at 20 environment steps",
+        f"RSSM: {runs}/b: return 4.0 at 20 environment steps",
+        f"SSM: {runs}/c: not evaluated yet",
+        f"picture: {picture}",
+    ]
+    assert "cup" in picture.read_text() and "RSSM (2 seeds)" in picture.read_text()
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        ([], "--out=PICTURE.png"),
+        (["--out=a.png"], "--group=NAME=DIR"),
+        (["--out=a.png", "--group=RSSM"], "--group=RSSM: give NAME=DIR"),
+        (["--out=a.png", "--group=RSSM=nowhere,"], "--group=RSSM=nowhere,: give NAME=DIR"),
+        (["--out=a.png", "--group=RSSM=nowhere"], "nowhere has no metrics.jsonl"),
+        (["--out=a.png", "--group=R=x", "--group=R=y"], "--group=R=y: there is a group R already"),
+        (["--out=a.jpg", "--group=R=x"], "a.jpg must end in .png or .svg"),
+    ],
+)
+def test_bad_input_is_one_line(flags, named):
+    ended = compare(*flags)
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("error: ") and named in ended.stderr
+
+
+def test_a_picture_that_cannot_be_written(runs):
+    ended = compare(f"--out={runs}/a/metrics.jsonl/all.png", f"--group=R={runs}/a")
+    assert ended.returncode == 2
+    assert ended.stderr.strip() == f"error: cannot write {runs}/a/metrics.jsonl/all.png: File exists"
