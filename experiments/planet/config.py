@@ -116,8 +116,8 @@ def cpu():
         image_scale=4.0,  # a quarter of the pixels
         reward_scale=100.0,  # 10 learns more slowly: the reward's share of the loss is small
     )
-    config.planner.update(iterations=5, candidates=100, elites=10)
-    config.train.update(episodes=60, batch=16, chunk=20, average_decay=0.99, overlap=True)
+    config.planner.update(iterations=4, candidates=64, elites=8)
+    config.train.update(episodes=100, batch=16, chunk=20, average_decay=0.99, overlap=True)
     config.evaluation.update(every=20, episodes=5)
     return config
 
