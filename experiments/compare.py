@@ -7,7 +7,6 @@ A group is a mean, the band from its lowest to its highest seed, and a thin line
 every run.
 """
 
-import pathlib
 import sys
 
 from absl import flags
@@ -27,14 +26,14 @@ def main(argv):
     mains.parse_flags(argv)
     if OUT.value is None or not GROUP.value:
         raise UsageError("give --out=PICTURE.png and --group=NAME=DIR,DIR,... once or more")
-    groups: dict[str, list[str | pathlib.Path]] = {}
+    groups = {}
     for group in GROUP.value:
         name, _, folders = group.partition("=")
         if not name or not all(folders.split(",")):
             raise UsageError(f"--group={group}: give NAME=DIR,DIR,...")
         if name in groups:
             raise UsageError(f"--group={group}: there is a group {name} already")
-        groups[name] = list(folders.split(","))
+        groups[name] = folders.split(",")
     picture = write_comparison(OUT.value, groups, TITLE.value)
     for name, folders in groups.items():
         for folder in folders:

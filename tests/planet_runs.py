@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import tempfile
 from typing import NamedTuple
@@ -58,6 +59,12 @@ def start(workdir, *flags, kill_at=0):
         process.join(300)
         assert process.exitcode is not None, "the run hangs"
         return Ended(process.exitcode, out.read_text(), err.read_text())
+
+
+def command(module, *flags):
+    """Runs `python -m experiments.<module>` as a user does."""
+    words = [sys.executable, "-m", f"experiments.{module}", *flags]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def _child(argv, kill_at, out, err):

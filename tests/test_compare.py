@@ -1,19 +1,13 @@
 """experiments.compare as a user runs it."""
 
-import pathlib
-import subprocess
-import sys
-
 import pytest
 
+from tests import planet_runs
 from wmjax.run.metrics import MetricsWriter
-
-ROOT = pathlib.Path(__file__).parent.parent
 
 
 def compare(*flags):
-    words = [sys.executable, "-m", "experiments.compare", *flags]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    return planet_runs.command("compare", *flags)
 
 
 @pytest.fixture

@@ -5,8 +5,6 @@ import json
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -152,12 +150,7 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def evaluate(folder, *flags):
-    return command("evaluate", f"--workdir={folder}", *flags)
-
-
-def command(module, *flags):
-    words = [sys.executable, "-m", f"experiments.planet.{module}", *flags]
-    return subprocess.run(words, cwd=planet_runs.ROOT, capture_output=True, text=True, timeout=300)
+    return planet_runs.command("planet.evaluate", f"--workdir={folder}", *flags)
 
 
 def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
@@ -179,7 +172,7 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
 
 def test_fit_learns_recorded_episodes(whole):
     folders = (f"--train={whole[0]}", f"--test={whole[0]}")
-    ended = command("fit", *planet_runs.FLAGS, *folders, "--updates=60", "--every=50")
+    ended = planet_runs.command("planet.fit", *planet_runs.FLAGS, *folders, "--updates=60", "--every=50")
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row["updates"] for row in rows] == [50, 100]
@@ -191,7 +184,7 @@ def test_fit_refuses_other_images_and_empty_folders(whole, tmp_path):
     spec = EnvSpec((32, 32, 3), np.uint8, ActionSpec(1, False, -1.0, 1.0), 1, 12)
     with pytest.raises(UsageError, match=r"\(16, 16, 3\), the config \(32, 32, 3\)"):
         fit.read_episodes([whole[0]], spec)
-    ended = command("fit", *planet_runs.FLAGS, f"--train={whole[0]}", f"--test={tmp_path}")
+    ended = planet_runs.command("planet.fit", *planet_runs.FLAGS, f"--train={whole[0]}", f"--test={tmp_path}")
     assert ended.returncode == 2 and ended.stderr.strip().endswith("has no episodes")
     assert len(ended.stderr.strip().splitlines()) == 1
 

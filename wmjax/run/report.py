@@ -4,6 +4,7 @@ import base64
 import html
 import json
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ def write_report(workdir: str | Path) -> Path:
     return _write(folder / REPORT, "\n".join([head, "<body>", *body, "</body></html>", ""]))
 
 
-def write_comparison(path: str | Path, groups: dict[str, list[str | Path]], title: str) -> Path:
+def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str) -> Path:
     """Draws evaluation returns against environment steps for groups of runs.
 
     Args:
