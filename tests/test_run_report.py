@@ -172,6 +172,13 @@ def test_an_empty_run_has_a_report(tmp_path):
         report.write_report(tmp_path)
 
 
+def test_a_page_that_cannot_be_written(tmp_path):
+    make_run(tmp_path / "a")
+    (tmp_path / "a" / report.REPORT / "held").mkdir(parents=True)
+    with pytest.raises(UsageError, match="^cannot write .*report.html: Is a directory$"):
+        report.write_report(tmp_path / "a")
+
+
 def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run")
     for episode in range(4):

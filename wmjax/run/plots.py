@@ -116,6 +116,24 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> b
     return content.getvalue()
 
 
+def population(runs: Sequence[Rows], x_label: str = "environment steps") -> str:
+    """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run."""
+    from scipy import stats
+
+    figure, axes = _figure()
+    curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
+    x, values = curves[0][0], np.stack([y for _, y in curves])  # [runs, evaluations]
+    for each in values:
+        axes.plot(x, each, color=COLOURS[0], linewidth=0.6, alpha=0.45)
+    mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))  # Student's t: few runs
+    half = stats.t.ppf(0.975, len(values) - 1) * error
+    axes.fill_between(x, mean - half, mean + half, color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
+    axes.plot(x, mean, "o-", markersize=3, color=COLOURS[0], linewidth=2, label=f"mean of {len(values)}")
+    axes.set(xlabel=x_label, ylabel="evaluation return")
+    axes.legend(frameon=False)
+    return _svg(figure)
+
+
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
     """Mean of each value and up to window - 1 values before it."""
     sums = np.concatenate([[0.0], np.cumsum(values)])

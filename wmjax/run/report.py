@@ -46,7 +46,7 @@ def write_report(workdir: str | Path) -> Path:
     """Writes report.html of a run, whole or not at all; an almost empty run gives an almost empty page.
 
     Raises:
-        UsageError: the folder holds no run, or its metrics are damaged; the disk is full.
+        UsageError: the folder holds no run, or its metrics are damaged; the page cannot be written.
     """
     folder = Path(workdir)
     config, rows = folders.read_config(folder), lines.read_metrics(folder)
@@ -66,12 +66,34 @@ def write_report(workdir: str | Path) -> Path:
         _table("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    head = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>"
-    )
-    return _write(folder / REPORT, "\n".join([head, "<body>", *body, "</body></html>", ""]))
+    return _write(folder / REPORT, _page(title, body))
+
+
+def write_population_report(workdir: str | Path, members: Sequence[str | Path]) -> Path:
+    """Writes report.html of a population: its curve with a confidence band and a line for every member's own report.
+
+    Args:
+        workdir: the folder of the whole run.
+        members: folders of its agents, inside it.
+
+    Raises:
+        UsageError: as `write_report`.
+    """
+    folder = Path(workdir)
+    config, starts = folders.read_config(folder), folders.read_starts(folder)
+    rows = [lines.read_metrics(member) for member in members]
+    title = f"{_title(folder, config)}, {len(rows)} seeds"
+    evaluated = all(any(row.get("eval/return_mean") is not None for row in own) for own in rows)
+    body = [
+        f"<h1>{_text(title)}</h1>",
+        _about(folder, starts),
+        _section("Evaluation", [_figure(plots.population(rows))] if evaluated else []),
+        _members(folder, members, rows),
+        _table("Config", folders.flatten(config)),
+        _table("Versions", starts[-1] if starts else {}),
+        _command(starts),
+    ]
+    return _write(folder / REPORT, _page(title, body))
 
 
 def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str) -> Path:
@@ -93,21 +115,38 @@ def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
                 raise UsageError(f"{folder} has no {lines.METRICS} to compare")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return _write(path, plots.comparison(rows, title, path.suffix[1:]))
-    except OSError as error:
-        raise UsageError(f"cannot write {path}: {error.strerror}") from error
+    return _write(path, plots.comparison(rows, title, path.suffix[1:]))
 
 
 def _write(path: Path, content: bytes | str) -> Path:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         folders.atomic_write(path, content)
     except OSError as error:
-        if folders.is_disk_full(error):
-            raise UsageError(f"disk full: cannot write {path}") from error
-        raise
+        why = "disk full: " if folders.is_disk_full(error) else ""
+        raise UsageError(f"{why}cannot write {path}: {error.strerror}") from error
     return path
+
+
+def _page(title: str, body: list[str]) -> str:
+    head = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{STYLE}</style></head>"
+    )
+    return "\n".join([head, "<body>", *body, "</body></html>", ""])
+
+
+def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.Rows]) -> str:
+    """A table of the members' newest evaluations, each with a link to its report."""
+    cells = []
+    for member, own in zip(members, rows, strict=True):
+        place = Path(member).relative_to(folder)
+        returns = [row["eval/return_mean"] for row in own if row.get("eval/return_mean") is not None]
+        numbers = f'{returns[-1]:,.1f}</td><td class="n">{max(returns):,.1f}' if returns else "</td><td>"
+        cells.append(f'<tr><td><a href="{place}/{REPORT}">{_text(place)}</a></td><td class="n">{numbers}</td></tr>')
+    head = "<tr><th>member</th><th>last evaluation</th><th>best</th></tr>"
+    return f"<h2>Members</h2><table>{head}{''.join(cells)}</table>"
 
 
 def _text(value: Any) -> str:
