@@ -1,12 +1,15 @@
 """PlaNet's models against plain numpy loops on the same noise, and the learner on a batch it can memorise."""
 
 import dataclasses
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 from tests.fakes import DISCRETE_SPEC, SPEC, jit, random_steps, randomised
 from wmjax import imagine
@@ -338,3 +341,35 @@ def test_images_that_do_not_fit_are_refused(settings, shape, named):
     with pytest.raises(UsageError, match=named):
         _, learner = rssm.make(rssm.RSSMConfig(**SIZES, **settings), SPEC._replace(obs_shape=shape))
         jax.eval_shape(learner.init, KEY)
+
+
+def products(jaxpr):
+    """Every matrix product and convolution of a jaxpr."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
+            yield eqn
+        for inside in jaxprs_in_params(eqn.params):
+            yield from products(inside)
+
+
+@pytest.mark.parametrize("kind", ["rssm", "ssm", "rnn"])
+def test_bfloat16_is_of_the_networks_alone(kind):
+    """Products have bfloat16 operands; parameters, gradients, beliefs, losses are float32 and nearly the same."""
+    found = {}
+    for dtype in ("float32", "bfloat16"):
+        config = configured(kind=kind, compute_dtype=dtype)
+        model, learner = rssm.make(config, SPEC)
+        params = random_params(learner)
+        gradient = jax.value_and_grad(functools.partial(model_loss, model, config, SPEC.action), has_aux=True)
+        jaxpr = jax.make_jaxpr(gradient)(params, KEY, chunks())
+        assert {x.aval.dtype for eqn in products(jaxpr.jaxpr) for x in eqn.invars} == {jnp.dtype(dtype)}
+        (_, metrics), gradients = jit(gradient)(params, KEY, chunks())
+        state = jit(model.imagine)(params, KEY, model.initial(params, B), jnp.ones((B, SPEC.action.size)))
+        assert {x.dtype for x in jax.tree.leaves((metrics, gradients, state))} == {jnp.dtype("float32")}
+        found[dtype] = metrics, gradients
+    (exact, exact_gradients), (rounded, gradients) = found["float32"], found["bfloat16"]
+    assert rounded["loss"] != exact["loss"]
+    for name in exact:
+        np.testing.assert_allclose(rounded[name], exact[name], rtol=0.03, atol=0.01, err_msg=name)
+    size = optax.global_norm(exact_gradients)
+    assert optax.global_norm(jax.tree.map(jnp.subtract, gradients, exact_gradients)) < 0.1 * size

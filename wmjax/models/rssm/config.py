@@ -6,6 +6,7 @@ from wmjax.types import UsageError
 
 KINDS = ("rssm", "ssm", "rnn")
 ACTIVATIONS = ("relu", "elu")
+DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,15 @@ class RSSMConfig:
     learning_rate: float = 1e-3
     adam_epsilon: float = 1e-4
     clip_norm: float = 1000.0
+    compute_dtype: str = "float32"  # or bfloat16, for accelerators: of the networks; parameters and losses stay float32
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.activation not in ACTIVATIONS:
             raise UsageError(f"model activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}")
+        if self.compute_dtype not in DTYPES:
+            raise UsageError(f"model compute_dtype {self.compute_dtype!r}: choose one of {', '.join(DTYPES)}")
         if not 1 <= self.image_bits <= 8:
             raise UsageError(f"model image_bits {self.image_bits}: choose 1 to 8")
         if self.overshooting_distance < 1:

@@ -72,13 +72,20 @@ def init_params(key, config, env_spec):
     return params
 
 
+def cast(tree, dtype):
+    """Every leaf in a floating-point dtype."""
+    return jax.tree.map(lambda x: x.astype(dtype), tree)
+
+
 def make_model(config, env_spec):
     """The WorldModel of `config` for environments of `env_spec`. Its aux is the prior of each step: (mean, std)."""
     modules, activation = make_modules(config, env_spec.obs_shape)
     units = 0 if config.kind == "ssm" else config.deterministic
 
     def apply(params, name, *args, **kwargs):
-        return modules[name].apply(params[name], *args, **kwargs)
+        """A module's output in float32, computed in the compute dtype."""
+        weights, args = cast((params[name], args), config.compute_dtype)
+        return cast(modules[name].apply(weights, *args, **kwargs), jnp.float32)
 
     def draw(key, mean, std):
         if config.kind == "rnn":
