@@ -41,9 +41,10 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def start(workdir, *flags, kill_at=0):
+def start(workdir, *flags, kill_at=0, devices=1):
     """Runs the main to its end.
 
+    devices: simulated CPU devices of its machine.
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place. Config, replay, videos,
     report and the manifests of checkpoints are written so; before a manifest's move a checkpoint is whole but for it.
     """
@@ -54,7 +55,7 @@ def start(workdir, *flags, kill_at=0):
     argv = ["planet", *config, *FLAGS[1:], f"--workdir={workdir}", *others]
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
-        process = processes.Process(target=_child, args=(argv, kill_at, str(out), str(err)))
+        process = processes.Process(target=_child, args=(argv, kill_at, devices, str(out), str(err)))
         process.start()
         process.join(300)
         assert process.exitcode is not None, "the run hangs"
@@ -67,7 +68,7 @@ def command(module, *flags):
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
-def _child(argv, kill_at, out, err):
+def _child(argv, kill_at, devices, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -81,6 +82,9 @@ def _child(argv, kill_at, out, err):
 
     os.replace = counted
 
+    import jax
+
+    jax.config.update("jax_num_cpu_devices", devices)
     from experiments.planet.__main__ import main
     from wmjax.run.main import run
 

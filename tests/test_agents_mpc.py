@@ -9,7 +9,7 @@ from tests.fakes import DISCRETE_SPEC, jit, make_point_model
 from wmjax import envs
 from wmjax.agents.mpc import MPCConfig, make_actor, make_random_actor
 from wmjax.planners import CEMConfig, make_cem
-from wmjax.run.collect import make_act, play_episodes
+from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.timers import Timers
 from wmjax.types import ActionSpec, Actor, Plan, Planner, Step, UsageError
 
@@ -139,7 +139,8 @@ def test_play_episodes_records_every_row_and_counts_the_first_episode():
 
     rightwards = Actor(actor.initial, act)
     timers = Timers()
-    steps, returns = play_episodes(env, rightwards, make_act(rightwards, explore=True), PARAMS, KEY, timers)
+    player = make_player(rightwards, 4, explore=True)
+    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], timers)
     ends = [int(np.argmax(steps.is_last[:, row])) for row in range(4)]
     assert len(set(ends)) > 1 and max(ends) == len(steps.reward) - 1 and steps.is_last.any(0).all()
     assert steps.is_first[0].all() and steps.obs.dtype == np.uint8 and steps.obs.shape[:2] == steps.reward.shape
@@ -168,10 +169,10 @@ def test_planning_by_the_true_model_solves_the_fake_environment():
     model = make_point_model(1)._replace(encode=encode, observe=observe)
     planner = make_cem(model, env.spec.action, CEMConfig(horizon=3, iterations=5, candidates=60, elites=6))
     actor = make_actor(model, planner, env.spec.action, MPCConfig())
-    act = make_act(actor, explore=False)
-    steps, returns = play_episodes(env, actor, act, PARAMS, KEY, Timers())
-    assert (steps.reward[4:] > 0.6).all() and act._cache_size() == 1
+    player = make_player(actor, 2, explore=False)
+    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], Timers())
+    assert (steps.reward[4:] > 0.6).all() and player.act._cache_size() == 1
     env = envs.make("fake:counter", 2, 0, action_size=1, episode_steps=8)
-    again, same = play_episodes(env, actor, act, PARAMS, KEY, Timers())
+    again, same = play_episodes(env, player, PARAMS[None], KEY[None], Timers())
     np.testing.assert_array_equal(returns, same)
     jax.tree.map(np.testing.assert_array_equal, steps, again)

@@ -31,16 +31,18 @@ def init(capacity, num_envs, step):
     Args: capacity: rows for each environment; num_envs: E; step: an example Step with leading axis [E].
     Raises: UsageError when the memory at hand cannot hold it.
     """
-    need, free = nbytes(capacity, step), free_memory()
     if capacity < 1 or num_envs < 1:
         raise UsageError(f"replay capacity {capacity} for {num_envs} environments: both must be at least 1")
-    if free is not None and need > free:
-        raise UsageError(
-            f"replay of {capacity} rows for {num_envs} environments needs {need / 1e9:.2f} GB, "
-            f"{free / 1e9:.2f} GB are free: lower the capacity"
-        )
+    check_fits(nbytes(capacity, step), f"replay of {capacity} rows for {num_envs} environments")
     rows = jax.tree.map(lambda x: jnp.zeros((num_envs, capacity, *x.shape[1:]), x.dtype), step)
     return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+
+def check_fits(need, what):
+    """Raises UsageError unless `need` bytes, for `what`, are free on the default device."""
+    free = free_memory()
+    if free is not None and need > free:
+        raise UsageError(f"{what} needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: lower the capacity")
 
 
 def nbytes(capacity, step):

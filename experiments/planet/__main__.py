@@ -5,7 +5,6 @@
 The same command in the same folder resumes. Settings: --config.key=value; see config.py.
 """
 
-import functools
 import json
 import pathlib
 import sys
@@ -15,19 +14,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
 from experiments.planet import parts
-from wmjax import envs, replay
+from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, workdir
+from wmjax.run import checkpoint, devices, workdir
 from wmjax.run import main as mains
-from wmjax.run.collect import make_act, play_episodes
+from wmjax.run.collect import by_member, make_player, play_episodes
 from wmjax.run.finite import check_finite
 from wmjax.run.metrics import MetricsWriter, read_metrics
 from wmjax.run.progress import Progress
-from wmjax.run.report import write_report
 from wmjax.run.timers import Timers
 from wmjax.types import UsageError
 
@@ -47,39 +46,48 @@ def main(argv):
     folder = pathlib.Path(WORKDIR.value)
 
     # Everything that can be refused is made before the folder is touched.
-    env = envs.make(chosen.task, train.num_envs, chosen.seed, **chosen.env)
-    eval_env = parts.make_evaluation_env(chosen)
+    mesh = devices.make_mesh(chosen.devices)
+    env = parts.make_envs(chosen, train.num_envs, chosen.seed)
+    eval_env = parts.make_envs(chosen, evaluation.episodes, chosen.seed + parts.EVALUATION_SEED)
     agent = parts.make_agent(chosen, env.spec)
-    random_actor = make_random_actor(env.spec.action)
     example, _ = env.reset(), eval_env.reset()
+    example = jax.tree.map(lambda x: x[: train.num_envs], example)
     capacity = train.replay_rows // train.num_envs
     parts.check_lengths(train, env.spec, capacity)
-    print(f"replay: {capacity} rows for {train.num_envs} environments, {replay.nbytes(capacity, example) / 1e9:.2f} GB")
-    memory = replay.init(capacity, train.num_envs, example)
-    workdir.open_workdir(folder, CONFIG.value.to_dict())
+    parts.check_devices(chosen, mesh)
+    gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
+    print(f"replay: {capacity} rows for {chosen.population * train.num_envs} environments, {gigabytes:.2f} GB")
+    memory = parts.make_memory(capacity, train.num_envs, example, chosen.population, mesh)
+    members = parts.open_folders(folder, CONFIG.value)
 
-    train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs)
+    whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
+    train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
 
-    def fit(learner, acting, memory, key):
-        """Waits for a phase: (learner, acting, metrics row); NonFiniteError where something was not finite."""
-        first = int(learner.updates) + 1
+    def fit(learner, acting, memory, keys):
+        """Waits for a phase: (learner, acting, metrics rows of the members); NonFiniteError where one is not finite."""
+        first = int(learner.updates[0]) + 1
         with jax.transfer_guard("disallow"):
-            (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, key))
-        losses = jax.device_get(losses)
-        check_finite(losses, learner.params, first)
-        return learner, acting, {f"train/{name}": x.mean() for name, x in losses.items() if name != "grad_finite"}
+            (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, keys))
+        rows = [parts.member(jax.device_get(losses), (slice(None), i)) for i in range(len(members))]
+        for row in rows:
+            check_finite(row, parts.member(learner.params, 0), first)
+        means = [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
+        return learner, acting, means
 
-    extend = jax.jit(replay.extend, donate_argnums=0)
-    act = make_act(agent.actor, explore=True)
-    act_greedily = make_act(agent.actor, explore=False)
-    act_randomly = make_act(random_actor, explore=True)
-    root_key = jax.random.key(chosen.seed)
-    init_key, collect_key, train_key, eval_key = jax.random.split(root_key, 4)
+    def extend_all(memory, steps):
+        return jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1))
+
+    extend = jax.jit(extend_all, donate_argnums=0)
+    explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
+    randomly = make_player(make_random_actor(env.spec.action), train.num_envs, explore=True, place=over_rows)
+    greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
+    init_keys, collect_keys, train_keys, eval_keys = parts.member_keys(chosen)  # [S] each
+    fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
-    learner = jax.jit(agent.learner.init)(init_key)
+    learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
     acting = jax.tree.map(jnp.copy, learner.params)
-    counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=0, minutes=0.0)
+    counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=[0] * len(members), minutes=0.0)
     predict = parts.make_predict(agent, env.spec)
     template = dict(
         learner=learner, acting=acting, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED
@@ -93,12 +101,12 @@ def main(argv):
             memory = extend(memory, steps)
         print(f"resumed after episode {counters['episodes']}")
     checkpoint.drop_rows_from(folder, counters["plays"])
-    metrics = MetricsWriter(folder, counters["metrics_bytes"])
+    metrics = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     start_minutes = counters["minutes"]
     progress = Progress(train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes)
     timers = Timers()
     if not restored:
-        write_report(folder)
+        parts.write_reports(folder, members)
 
     trainer = futures.ThreadPoolExecutor(1)
     row_begun = time.monotonic()
@@ -108,25 +116,22 @@ def main(argv):
 
     while counters["episodes"] < train.episodes and not out_of_time():
         seeding = counters["episodes"] < train.seed_episodes
-        row = {}
+        rows: list[dict] = [{} for _ in members]  # of metrics
 
-        player, fitting = acting, None
+        player_params, fitting = acting, None
         if not seeding:
-            key = jax.random.fold_in(train_key, counters["plays"])
-            fitting = trainer.submit(fit, learner, acting, memory, key)
+            keys = fold_in(train_keys, counters["plays"])
+            fitting = trainer.submit(fit, learner, acting, memory, keys)
             if not train.overlap:
                 with timers("update"):
-                    player = fitting.result()[1]
+                    player_params = fitting.result()[1]
 
-        key = jax.random.fold_in(collect_key, counters["plays"])
-        if seeding or train.collect == "random":
-            steps, returns = play_episodes(env, random_actor, act_randomly, player, key, timers)
-        else:
-            steps, returns = play_episodes(env, agent.actor, act, player, key, timers)
+        player = randomly if seeding or train.collect == "random" else explorer
+        keys = fold_in(collect_keys, counters["plays"])
+        steps, returns = play_episodes(env, player, player_params, keys, timers)
         if fitting:
             with timers("update"):  # what is left of it, where it ran beside the episode
-                learner, acting, losses = fitting.result()
-            row |= losses
+                learner, acting, rows = fitting.result()
         parts.check_rows(train, len(steps.reward))
         with timers("replay"):
             memory = extend(memory, steps)
@@ -135,45 +140,49 @@ def main(argv):
         counters["plays"] += 1
         counters["episodes"] += train.num_envs
         counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * env.spec.action_repeat
-        row["collect/return"] = returns.mean()
+        collected = np.split(returns, len(members))
+        rows = [row | {"collect/return": own.mean()} for row, own in zip(rows, collected, strict=True)]
 
         last = counters["episodes"] >= train.episodes
         evaluating = not seeding and (last or passes(before, counters["episodes"], evaluation.every))
         if evaluating:
             with timers("evaluate"):
-                key = jax.random.fold_in(eval_key, counters["plays"])
+                keys = fold_in(eval_keys, counters["plays"])
                 name = f"episode_{counters['episodes']:06d}"
-                play = functools.partial(play_episodes, eval_env, agent.actor, act_greedily, acting)
-                row |= parts.evaluate(folder, name, play, predict, acting, key)
+                shown = parts.evaluate(members, name, eval_env, greedy, predict, acting, keys)
+                rows = [row | own for row, own in zip(rows, shown, strict=True)]
 
         now = time.monotonic()
-        row = counted(counters, learner) | row | timers.flush() | {"time/total": now - row_begun}
+        shared = counted(counters, learner) | timers.flush() | {"time/total": now - row_begun}
         row_begun = now
-        metrics.write(row)
-        progress.show(row)
+        for writer, row in zip(metrics, rows, strict=True):
+            writer.write(shared | row)
+        progress.show(shared | parts.mean_of(rows))
         if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
-            counters |= dict(metrics_bytes=metrics.offset, minutes=progress.elapsed_minutes())
+            counters |= dict(metrics_bytes=[writer.offset for writer in metrics], minutes=progress.elapsed_minutes())
             state = dict(
                 learner=learner, acting=acting, counters=counters, env=env.snapshot(), eval_env=eval_env.snapshot()
             )
             checkpoint.save(folder, counters["episodes"], state, keep=train.keep_checkpoints)
         if evaluating:
-            write_report(folder)
+            parts.write_reports(folder, members)
 
     progress.close()
-    metrics.close()
     finished = counters["episodes"] >= train.episodes
-    evaluations = [row for row in read_metrics(folder) if "eval/return_mean" in row]
-    summary = dict(finished=finished, minutes=progress.elapsed_minutes(), **counted(counters, learner))
-    shown = ("episodes", "eval/return_mean", "eval/return_std")
-    summary["evaluations"] = [{name: row[name] for name in shown} for row in evaluations]
-    workdir.atomic_write(folder / "summary.json", json.dumps(summary, indent=1) + "\n")
-    print(f"report: {write_report(folder)}")
+    for writer in metrics:
+        writer.close()
+    for place in dict.fromkeys([*members, folder]):  # in a population the folder itself has no evaluations
+        evaluations = [row for row in read_metrics(place) if "eval/return_mean" in row]
+        summary = dict(finished=finished, minutes=progress.elapsed_minutes(), **counted(counters, learner))
+        shown = ("episodes", "eval/return_mean", "eval/return_std")
+        summary["evaluations"] = [{name: row[name] for name in shown} for row in evaluations]
+        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
+    print(f"report: {parts.write_reports(folder, members)}")
 
 
 def counted(counters, learner):
     """The axes of every metric."""
-    return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=int(learner.updates))
+    return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=int(learner.updates[0]))
 
 
 def passes(before, after, every):

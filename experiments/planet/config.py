@@ -86,6 +86,8 @@ def paper():
     return ConfigDict(
         dict(
             seed=0,
+            population=1,  # seeds trained in one program: seed, seed + 1, ...; each as a run of its own would
+            devices="1",  # or a number, or all: environment rows, replay and batches are split over them
             env=dict(
                 size=64,
                 action_repeat=config_dict.placeholder(int),  # none: the paper's for its tasks

@@ -3,7 +3,6 @@
 python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
 """
 
-import functools
 import json
 import pathlib
 import sys
@@ -15,11 +14,12 @@ from experiments.planet import parts
 from wmjax import envs
 from wmjax.run import checkpoint, workdir
 from wmjax.run import main as mains
-from wmjax.run.collect import make_act, play_episodes
+from wmjax.run.collect import make_player
 from wmjax.types import UsageError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 10, "episodes, played at once", lower_bound=1, upper_bound=1024)
+MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the planner", lower_bound=0)
 
 
@@ -35,18 +35,21 @@ def main(argv):
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    acting = agent.learner.init(jax.random.key(0)).params
+    if MEMBER.value >= chosen.population:
+        raise UsageError(f"--member={MEMBER.value}: the run has {chosen.population}, counted from 0")
+
+    every = jax.vmap(agent.learner.init)(jax.random.split(jax.random.key(0), chosen.population)).params
     rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
-    restored = checkpoint.restore_latest(folder, dict(acting=acting, **rest))
+    restored = checkpoint.restore_latest(folder, dict(acting=every, **rest))
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
     episode, state = restored
-    params = state["acting"]
+    params = jax.tree.map(lambda x: x[MEMBER.value][None], state["acting"])
 
-    act = make_act(agent.actor, explore=False)
-    play = functools.partial(play_episodes, env, agent.actor, act, params)
+    player = make_player(agent.actor, EPISODES.value, explore=False)
     name = f"evaluate_{episode:06d}"
-    row = parts.evaluate(folder, name, play, predict, params, jax.random.key(SEED.value))
+    keys = jax.random.key(SEED.value)[None]
+    row = parts.evaluate([folder], name, env, player, predict, params, keys)[0]
     for i in range(EPISODES.value):
         print(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
     print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")

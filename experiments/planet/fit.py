@@ -22,7 +22,7 @@ from ml_collections import config_flags
 from experiments.planet import parts
 from wmjax import envs, imagine, replay
 from wmjax.ops.actions import model_action
-from wmjax.run import checkpoint
+from wmjax.run import checkpoint, devices
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.types import UsageError
@@ -54,21 +54,24 @@ def main(argv):
     for steps in sets["train"]:
         parts.check_rows(train, len(steps.reward))
         memory = replay.extend(memory, steps)
-    train_phase = parts.make_train_phase(agent.learner, train, EVERY.value)
+    mesh = devices.make_mesh(chosen.devices)
+    train_phase = parts.make_train_phase(agent.learner, train, EVERY.value, mesh)
     measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.seed), 3)
-    learner = jax.jit(agent.learner.init)(init_key)
+    memory, learner = jax.tree.map(lambda x: x[None], (memory, agent.learner.init(init_key)))  # a population of one
+    learner = jax.device_put(learner, devices.replicated(mesh))
     acting = jax.tree.map(jnp.copy, learner.params)
     done = 0
     while done < UPDATES.value:
-        key = jax.random.fold_in(train_key, done)
-        (learner, acting), losses = train_phase(learner, acting, memory, key)
-        check_finite(losses, learner.params, done + 1)
+        keys = jax.random.fold_in(train_key, done)[None]
+        (learner, acting), losses = train_phase(learner, acting, memory, keys)
+        check_finite(parts.member(losses, (slice(None), 0)), parts.member(learner.params, 0), done + 1)
         done += EVERY.value
         row = dict(updates=done)
         for name, episodes in sets.items():
             row |= {
-                f"{name}/{key}": x for key, x in explained(measure, acting, measure_key, episodes, ABOVE.value).items()
+                f"{name}/{key}": x
+                for key, x in explained(measure, parts.member(acting, 0), measure_key, episodes, ABOVE.value).items()
             }
         print(json.dumps({name: round(x, 3) for name, x in row.items()}), flush=True)
 

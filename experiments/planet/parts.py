@@ -1,6 +1,6 @@
 """The parts of a PlaNet run, made from its config: shared by training (`__main__`) and `evaluate`."""
 
-import functools
+import json
 from typing import NamedTuple
 
 import jax
@@ -10,17 +10,22 @@ import numpy as np
 from experiments.planet.config import EvalConfig, PlannerConfig, TrainConfig
 from wmjax import envs, replay
 from wmjax.agents.mpc import MPCConfig, make_actor
+from wmjax.envs.joined import JoinedVecEnv
 from wmjax.models import rssm
 from wmjax.ops import image_bits
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
+from wmjax.run import devices, workdir
+from wmjax.run.collect import by_member, play_episodes
 from wmjax.run.main import build
 from wmjax.run.predict import open_loop_images
+from wmjax.run.report import write_population_report, write_report
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, tile, write_png, write_video
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
+MOST_MEMBERS = 1024
 EVALUATION_SEED = 1_000_000  # added to the run's seed: the evaluation pool never sees a training episode
 
 
@@ -28,6 +33,8 @@ class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
     seed: int
+    population: int
+    devices: str
     task: str
     env: dict
     model: rssm.RSSMConfig
@@ -45,14 +52,17 @@ class Agent(NamedTuple):
 
 def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
-    blocks = dict(config)
+    blocks = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     if type(blocks["seed"]) is not int or not 0 <= blocks["seed"] < EVALUATION_SEED:
         raise UsageError(f"config.seed={blocks['seed']!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
+    if type(blocks["population"]) is not int or not 1 <= blocks["population"] <= MOST_MEMBERS:
+        raise UsageError(f"config.population={blocks['population']!r}: must be an integer from 1 to {MOST_MEMBERS}")
     classes = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig)
     classes["evaluation"] = EvalConfig
     built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     options = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
-    return Settings(seed=blocks["seed"], task=blocks["task"], env=options, **built)
+    single = {name: blocks[name] for name in ("seed", "population", "devices", "task")}
+    return Settings(**single, env=options, **built)
 
 
 def check_lengths(train, env_spec, capacity):
@@ -65,6 +75,18 @@ def check_lengths(train, env_spec, capacity):
             f"config.train.replay_rows={train.replay_rows}: with {train.num_envs} environments at least "
             f"{longest * train.num_envs}, for one episode and one chunk each"
         )
+
+
+def check_devices(chosen, mesh):
+    """Raises UsageError unless environment rows and batches can be split evenly over the devices."""
+    devices.check_divisible(
+        mesh,
+        {
+            "config.train.num_envs": chosen.train.num_envs,
+            "config.train.batch": chosen.train.batch,
+            "config.evaluation.episodes": chosen.evaluation.episodes,
+        },
+    )
 
 
 def check_rows(train, rows):
@@ -96,30 +118,62 @@ def average(acting, state, decay):
     return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, acting, state.params)
 
 
-def make_train_phase(learner, train, updates):
-    """One dispatch of many updates: a jitted function (state, acting, memory, key) -> ((state, acting), metrics).
+def make_train_phase(learner, train, updates, mesh):
+    """One dispatch of many updates: a jitted function (state, acting, memory, keys) -> ((state, acting), metrics).
 
-    acting: the running average of the learner's parameters, which acts. Only the learner's state is donated: the acting
-    parameters may be in use while the phase runs. train: TrainConfig; metrics have a leading axis [updates].
+    All have a leading axis of members [S]; metrics are [updates, S]. acting: the running average of the learner's
+    parameters, which acts. Only the learner's state is donated: the acting parameters may be in use while the phase
+    runs. train: TrainConfig; mesh: devices over which batches are split.
     """
     draw = replay.sample_within_episodes if train.within_episodes else replay.sample
+    over_devices = devices.split(mesh, 1)
 
-    @functools.partial(jax.jit, donate_argnums=0)
-    def train_phase(state, acting, memory, key):
-        def update(carry, key):
+    def phase(state, acting, memory, keys):
+        def update(carry, keys):
             state, acting = carry
-            sample_key, update_key = jax.random.split(key)
-            state, metrics = learner.update(state, update_key, draw(memory, sample_key, train.batch, train.chunk))
-            return (state, average(acting, state, train.average_decay)), metrics
+            sample_keys, update_keys = jax.vmap(jax.random.split)(keys).T
+            batch = jax.vmap(lambda memory, key: draw(memory, key, train.batch, train.chunk))(memory, sample_keys)
+            batch = jax.lax.with_sharding_constraint(batch, over_devices)  # [S, B, T, ...]
+            state, metrics = over_members(learner.update)(state, update_keys, batch)
+            acting = jax.vmap(average, (0, 0, None))(acting, state, train.average_decay)
+            return (state, acting), metrics
 
-        return jax.lax.scan(update, (state, acting), jax.random.split(key, updates))
+        keys = jax.vmap(lambda key: jax.random.split(key, updates))(keys)
+        return jax.lax.scan(update, (state, acting), keys.T)
 
-    return train_phase
+    return jax.jit(phase, donate_argnums=0, out_shardings=devices.replicated(mesh))
 
 
-def make_evaluation_env(chosen):
-    """The pool that evaluations play in, one row an episode."""
-    return envs.make(chosen.task, chosen.evaluation.episodes, chosen.seed + EVALUATION_SEED, **chosen.env)
+def over_members(function):
+    """`function` of pytrees with leading axes [S], one member each: by vmap, on CPU one member after the other.
+
+    A CPU gains nothing from doing several at once, and loses its cache.
+    """
+    if jax.default_backend() == "cpu":
+        return lambda *args: jax.lax.map(lambda each: function(*each), args)
+    return jax.vmap(function)
+
+
+def make_memory(capacity, num_envs, example, members, mesh):
+    """An empty replay for every member [S]; raises UsageError if they do not fit.
+
+    Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh.
+    """
+    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
+    replay.check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
+    whole, rows = devices.replicated(mesh), devices.split(mesh, 1)
+    places = replay.Replay(rows=rows, cursor=whole, filled=whole)
+
+    def one(_):
+        return replay.init(capacity, num_envs, example)
+
+    return jax.jit(jax.vmap(one), out_shardings=places)(np.arange(members))
+
+
+def make_envs(chosen, rows, first_seed):
+    """One pool for every member, `rows` environments each, as one VecEnv."""
+    seeds = range(first_seed, first_seed + chosen.population)
+    return JoinedVecEnv([envs.make(chosen.task, rows, seed, **chosen.env) for seed in seeds])
 
 
 def make_predict(agent, env_spec):
@@ -132,20 +186,67 @@ def make_predict(agent, env_spec):
     return jax.jit(predict)
 
 
-def evaluate(folder, name, play, predict, params, key):
+def evaluate(members, name, env, player, predict, params, keys):
     """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted.
 
-    play(key, timers) -> (steps, returns), as run.collect.play_episodes; predict: from `make_predict`.
-    Writes videos/<name>.mp4, all rows side by side, and videos/open_loop_<name>.png of the first row.
-    Returns: metrics, the return's mean, standard deviation and each row's value.
+    Args:
+      members: a folder for every member [S]; env: VecEnv of S * M rows; player: greedy Player; predict: from
+      `make_predict`; params: [S, ...]; keys: [S].
+    Writes videos/<name>.mp4, a member's M rows side by side, and videos/open_loop_<name>.png of its first row.
+    Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
     """
-    play_key, predict_key = jax.random.split(key)
-    steps, returns = play(play_key, Timers())
-    videos = folder / "videos"
-    videos.mkdir(exist_ok=True)
-    write_video(videos / f"{name}.mp4", tile(np.swapaxes(steps.obs, 0, 1)), fps=FRAMES_A_SECOND)
-    first = jax.tree.map(lambda x: x[:PREDICTED, :1], steps)
-    imagined = np.asarray(predict(params, predict_key, first))
-    write_png(videos / f"open_loop_{name}.png", strip(first.obs[:, 0], imagined, context=CONTEXT))
-    each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
-    return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
+    play_keys, predict_keys = jax.vmap(jax.random.split)(keys).T
+    steps, returns = play_episodes(env, player, params, play_keys, Timers())
+    steps = by_member(steps, len(members), axis=1)
+    rows = []
+    for i, own in enumerate(np.split(returns, len(members))):
+        seen = member(steps, (slice(None), i))
+        first = member(seen, (slice(PREDICTED), slice(1)))
+        imagined = np.asarray(predict(member(params, i), predict_keys[i], first))
+        videos = members[i] / "videos"
+        videos.mkdir(exist_ok=True)
+        write_video(videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), fps=FRAMES_A_SECOND)
+        write_png(videos / f"open_loop_{name}.png", strip(first.obs[:, 0], imagined, context=CONTEXT))
+        each = {f"eval/return_{j}": value for j, value in enumerate(own)}
+        rows.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
+    return rows
+
+
+def member(tree, i):
+    """Member i of a pytree with leading axes [S], or what another index takes."""
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def member_keys(chosen):
+    """Keys for parameters, collection, training, evaluation, [S] each; a member's depend on its seed alone."""
+    seeds = np.arange(chosen.seed, chosen.seed + chosen.population, dtype=np.uint32)
+    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 4))(seeds).T
+
+
+def mean_of(rows):
+    """The mean over members of every metric. rows: one dict for each member, with the same names."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def open_folders(folder, config):
+    """Opens the working folder; returns the folder of every member: itself in a single run, else seed_<n> in it.
+
+    A member's folder is that of a single run without checkpoint and replay, which all members share. The number of
+    devices is not kept: a run may go on with another.
+    """
+    kept = {name: value for name, value in config.to_dict().items() if name != "devices"}
+    workdir.open_workdir(folder, kept)
+    if config.population == 1:
+        return [folder]
+    members = [folder / f"seed_{config.seed + i}" for i in range(config.population)]
+    for i, place in enumerate(members):
+        place.mkdir(exist_ok=True)
+        own = kept | dict(seed=config.seed + i, population=1)
+        workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
+    return members
+
+
+def write_reports(folder, members):
+    """The report of every member, and of a population all of them together. Returns: the file to look at first."""
+    pages = [write_report(place) for place in members]
+    return pages[0] if len(members) == 1 else write_population_report(folder, members)

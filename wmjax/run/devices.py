@@ -1,0 +1,40 @@
+"""The devices of a run: a mesh of one axis, "data", over which environment rows, replay rows and batches are split.
+
+Parameters are on every device; the compiler averages their gradients. One device is a mesh of one.
+"""
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from wmjax.types import UsageError
+
+AXIS = "data"
+
+
+def make_mesh(wanted):
+    """wanted: "all", or a number of devices, as a string or an int; UsageError if there are not so many."""
+    found = jax.devices()
+    count = len(found) if wanted == "all" else wanted
+    if not str(count).isdecimal() or int(count) < 1:
+        raise UsageError(f"config.devices={wanted}: give all, or a number from 1 to {len(found)}")
+    if int(count) > len(found):
+        raise UsageError(f"config.devices={wanted}: this machine has {len(found)}")
+    return Mesh(np.array(found[: int(count)]), (AXIS,))
+
+
+def replicated(mesh):
+    """Sharding of what every device holds."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh, axis):
+    """Sharding of arrays whose axis number `axis` is divided over the devices."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def check_divisible(mesh, sizes):
+    """Raises UsageError unless every size, by the name of its setting, is a multiple of the number of devices."""
+    for name, size in sizes.items():
+        if size % mesh.size:
+            raise UsageError(f"{name}={size} cannot be split over {mesh.size} devices: give a multiple of {mesh.size}")
