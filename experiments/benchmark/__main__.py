@@ -1,109 +1,79 @@
-"""The speed of the parts at PlaNet's sizes, beside the rate of a plain matrix product in the same run.
+"""The speed of every part of wmjax, beside the rate of a plain matrix product in the same run.
 
-    python -m experiments.benchmark --only=planner,train --json=speed.json
+    python -m experiments.benchmark --preset=paper --only=planner,train --json=speed.json --chart=speed.png
 
-Rows: `planner`, one CEM decision (H 12, I 10, J 1000, K 100; PlaNet, appendix A) for 1 environment with 6 actions, and
-its share of the matrix product's rate; `train`, one update on 50 x 50 images of 64x64x3. Compilation is timed apart.
+Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
+writing, `actors` environments from pixels, `phase` whole cycles of collecting and training. Compilation is timed apart.
 Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run only.
 """
 
 import json
+import pathlib
 import sys
-import time
 
-import jax
-import jax.numpy as jnp
-import numpy as np
 from absl import flags
 
-from wmjax.models import rssm
-from wmjax.planners import CEMConfig, make_cem
+from experiments.benchmark import actors, chart, phase, planner, replay, rollout, timing, train
 from wmjax.run import main as mains
 from wmjax.run.workdir import atomic_write, versions
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.types import UsageError
 
-ONLY = flags.DEFINE_list("only", ["planner", "train"], "rows to measure: planner, train")
+PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, phase=phase)
+PRESETS = ("quick", "paper")
+
+ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")
+PRESET = flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1)
 JSON = flags.DEFINE_string("json", None, "file for the numbers")
-
-SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
-PRODUCT = 2048  # side of the matrix product
+CHART = flags.DEFINE_string("chart", None, "picture, .png or .svg")
 
 
 def main(argv):
-    """Measures and prints a table. argv: the command line."""
+    """Measures part after part and prints a table. argv: the command line."""
     mains.parse_flags(argv)
-    rows = dict(planner=planner_row, train=train_row)
-    for name in ONLY.value:
-        if name not in rows:
-            raise UsageError(f"--only={name}: choose from {', '.join(rows)}")
+    check_flags()
     machine = versions()
     print(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
-    results = {}
-    for name in ONLY.value:
-        results[name] = row = rows[name](REPEATS.value)
-        print(f"{name:8} {row['ms_median']:9.1f} ms ({row['ms_min']:.1f} to {row['ms_max']:.1f})", end="")
-        print(f"   compile {row['compile_s']:.1f} s   matrix product {row['product_gflops']:.0f} GFLOP/s", end="")
-        print(f"   share {row['share']:.2f}" if "share" in row else "")
+    rows = []
+    for part in ONLY.value:
+        for work in PARTS[part].works(PRESET.value):
+            row = dict(part=part, name=work.name) | work.tags | timing.measure(work, REPEATS.value)
+            rows.append(row)
+            print(line(row), flush=True)
     if JSON.value:
-        atomic_write(JSON.value, json.dumps(dict(machine=machine, rows=results), indent=1) + "\n")
+        settings = dict(preset=PRESET.value, repeats=REPEATS.value)
+        atomic_write(JSON.value, json.dumps(dict(machine=machine, settings=settings, rows=rows), indent=1) + "\n")
+    if CHART.value:
+        title = (
+            f"wmjax on {machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date'][:10]}"
+        )
+        atomic_write(CHART.value, chart.draw(rows, title, CHART.value.rsplit(".")[-1]))
 
 
-def planner_row(repeats):
-    """One decision; `share` is its matrix products' rate over that of a plain product measured in between."""
-    model, learner = rssm.make(rssm.RSSMConfig(), SPEC)
-    config = CEMConfig()
-    params = learner.init(jax.random.key(0)).params
-    plan = jax.jit(make_cem(model, SPEC.action, config).plan)
-    row = measure(lambda: plan(params, jax.random.key(1), model.initial(params, 1)), repeats)
-    used = [params[name] for name in ("input", "gru", "prior", "reward")]
-    weights = sum(leaf.size for leaf in jax.tree.leaves(used) if leaf.ndim == 2)
-    flops = 2 * weights * config.candidates * config.horizon * config.iterations
-    return row | dict(gflop=flops / 1e9, share=flops / (row["ms_median"] * 1e6) / row["product_gflops"])
+def check_flags():
+    """Refuses what cannot be measured or written before anything runs."""
+    for name in ONLY.value:
+        if name not in PARTS:
+            raise UsageError(f"--only={name}: choose from {', '.join(PARTS)}")
+    if PRESET.value not in PRESETS:
+        raise UsageError(f"--preset={PRESET.value}: choose from {', '.join(PRESETS)}")
+    if CHART.value and not CHART.value.endswith((".png", ".svg")):
+        raise UsageError(f"--chart={CHART.value}: must end in .png or .svg")
+    for flag, path in (("json", JSON.value), ("chart", CHART.value)):
+        if path and not pathlib.Path(path).parent.is_dir():
+            raise UsageError(f"--{flag}={path}: there is no folder {pathlib.Path(path).parent}")
 
 
-def train_row(repeats, batch=50, chunk=50):
-    """One update of the paper's RSSM."""
-    _, learner = rssm.make(rssm.RSSMConfig(), SPEC)
-    rng, lead = np.random.default_rng(0), (batch, chunk)
-    data = Step(
-        prev_action=rng.uniform(-1, 1, (*lead, SPEC.action.size)).astype(np.float32),
-        obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
-        reward=rng.uniform(size=lead).astype(np.float32),
-        discount=np.ones(lead, np.float32),
-        is_first=np.zeros(lead, bool),
-        is_last=np.zeros(lead, bool),
-    )
-    state, data = jax.jit(learner.init)(jax.random.key(0)), jax.device_put(data)
-    update = jax.jit(learner.update)
-    row = measure(lambda: update(state, jax.random.key(1), data), repeats)
-    return row | dict(frames_per_s=batch * chunk / row["ms_median"] * 1e3)
-
-
-def measure(call, repeats):
-    """Times call(), in turn with a matrix product, so that both see the machine's same mood."""
-    product = jax.jit(lambda a: a @ a)
-    square = jnp.ones((PRODUCT, PRODUCT))
-    jax.block_until_ready(product(square))
-    compile_s = seconds(call)
-    times, rates = [], []
-    for _ in range(repeats):
-        rates.append(2 * PRODUCT**3 / seconds(lambda: product(square)) / 1e9)
-        times.append(seconds(call) * 1e3)
-    return dict(
-        ms_median=float(np.median(times)),
-        ms_min=min(times),
-        ms_max=max(times),
-        compile_s=compile_s,
-        product_gflops=float(np.median(rates)),
-    )
-
-
-def seconds(call):
-    """Seconds that call() takes until its results are there."""
-    start = time.perf_counter()
-    jax.block_until_ready(call())
-    return time.perf_counter() - start
+def line(row):
+    """A row of the table."""
+    figures = [f"{row['part']:8} {row['name']:30} {row['ms']:10.3f} ms ({row['ms_min']:.3f} to {row['ms_max']:.3f})"]
+    figures += [f"{row[unit]:,.0f} {unit}" for unit in row if unit.endswith("/s")]
+    if "share" in row:
+        figures.append(f"share {row['share']:.2f} of {row['product_gflops']:,.0f} GFLOP/s")
+    figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
+    figures += [f"idle {row['idle']:.2f}"] if "idle" in row else []
+    figures += [f"peak {row[timing.PEAK]:,.0f} MB"] if timing.PEAK in row else []
+    return "  ".join([*figures, f"compile {row['compile_s']:.1f} s"])
 
 
 if __name__ == "__main__":

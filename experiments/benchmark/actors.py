@@ -1,0 +1,45 @@
+"""Environments from pixels: decisions a second through our actors, beside envpool's physics and its rendering alone."""
+
+import functools
+
+import numpy as np
+
+from experiments.benchmark.timing import Work
+from wmjax import envs
+from wmjax.envs import gl
+
+SIZES = dict(quick=[4], paper=[1, 8, 32])  # environments at once
+REPEAT, SIZE = 4, 64  # PlaNet's action repeat for cheetah
+
+
+def works(preset):
+    """dmc:cheetah_run at 64x64."""
+    for rows in SIZES[preset]:
+        env = envs.make("dmc:cheetah_run", rows, seed=0, size=SIZE)
+        env.reset()
+        actions = np.random.default_rng(0).uniform(-1, 1, (rows, env.spec.action.size)).astype(np.float32)
+        amounts, tags = {"decisions": rows}, dict(envs=rows)
+        yield Work(f"our actors, {rows} envs", functools.partial(env.step, actions), amounts, tags=tags)
+        env.close()
+        pool, ids = raw_pool(rows), np.arange(rows, dtype=np.int32)
+        pool.reset()
+        render = functools.partial(pool.render, env_ids=ids)
+        yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags)
+        physics = functools.partial(decide, pool, actions.astype(np.float64), ids)
+        yield Work(f"physics alone, {rows} envs", physics, amounts, tags=tags)
+
+
+def decide(pool, actions, ids):
+    """The physics of one decision."""
+    for _ in range(REPEAT):
+        pool.step(actions, ids)
+
+
+def raw_pool(rows):
+    """envpool's own cheetah, as it comes."""
+    gl.load_libraries()
+    import envpool
+
+    return envpool.make_dm(
+        "CheetahRun-v1", num_envs=rows, seed=0, render_mode="rgb_array", render_width=SIZE, render_height=SIZE
+    )

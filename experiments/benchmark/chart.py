@@ -1,0 +1,38 @@
+"""The benchmark's picture: planners by environments, rollouts by batch, the parts of an update."""
+
+import io
+
+from matplotlib.figure import Figure
+
+COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355")
+
+
+def draw(rows, title, file_format):
+    """Picture of the measured rows as bytes; what was not measured stays out."""
+    figure = Figure(figsize=(13, 3.6), layout="tight")
+    axes = figure.subplots(1, 3)
+    figure.suptitle(title, fontsize=9)
+    lines(axes[0], [row for row in rows if row["part"] == "planner"], "envs", "kind", "decisions/s")
+    lines(
+        axes[1], [row for row in rows if row["part"] == "rollout" and row["horizon"] == 15], "batch", "made", "states/s"
+    )
+    pieces = [row for row in rows if "piece" in row]
+    axes[2].barh([row["piece"] for row in pieces], [row["ms"] for row in pieces], color=COLOURS[0])
+    axes[2].invert_yaxis()
+    axes[2].set(xlabel="ms of one update's parts")
+    for each in axes:
+        each.spines[["top", "right"]].set_visible(False)
+    content = io.BytesIO()
+    figure.savefig(content, format=file_format, dpi=150)
+    return content.getvalue()
+
+
+def lines(axes, rows, x, group, y):
+    """One line a group, on logarithmic axes."""
+    names = list(dict.fromkeys(row[group] for row in rows))
+    for name, colour in zip(names, COLOURS, strict=False):
+        own = [row for row in rows if row[group] == name]
+        axes.plot([row[x] for row in own], [row[y] for row in own], "o-", color=colour, label=name)
+    axes.set(xlabel=x, ylabel=y, xscale="log", yscale="log")
+    if names:
+        axes.legend(frameon=False)

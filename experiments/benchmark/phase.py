@@ -1,0 +1,68 @@
+"""Whole cycles of PlaNet's Algorithm 1, as `python -m experiments.planet` runs them: an episode and its updates.
+
+The main itself is started in a folder of its own and its metrics are read, so nothing is left out.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import tempfile
+
+import jax
+import numpy as np
+
+from experiments.benchmark.timing import Work
+from wmjax.run.metrics import read_metrics
+from wmjax.types import UsageError
+
+CYCLES = dict(quick=3, paper=10)
+SEED_EPISODES = 2
+PARTS = ("env", "act", "update", "total")  # of metrics time/*
+MEMBERS = 4
+WAYS = {  # name: settings
+    "in turn": ["--config.train.overlap=False"],
+    "overlap": ["--config.train.overlap=True"],
+    f"{MEMBERS} seeds in turn": ["--config.train.overlap=False", f"--config.population={MEMBERS}"],
+}
+
+
+def works(preset):
+    """cheetah_run with the preset that suits the device: one thing after the other, with overlap, several seeds.
+
+    idle: share of a cycle in which the device neither acts nor trains; with overlap from the busy seconds of "in turn".
+    """
+    config = "cpu" if jax.default_backend() == "cpu" else "paper"
+    busy: list[float] = []
+    for way, flags in WAYS.items():
+        rows: list[dict] = []
+        members = MEMBERS if "seeds" in way else 1
+        work = functools.partial(cycles, rows, config, flags, CYCLES[preset])
+        figures = functools.partial(shares, rows, busy, way)
+        yield Work(f"{config} preset, {way}", work, {"cycles": CYCLES[preset] * members}, extra=figures, once=True)
+
+
+def shares(rows, busy, way):
+    """Seconds of the parts of a cycle, medians, and the device's idle share. busy: those of "in turn", once known."""
+    seconds = {name: float(np.median([row.get(f"time/{name}", 0.0) for row in rows])) for name in PARTS}
+    if way == "in turn":
+        busy.append(seconds["act"] + seconds["update"])
+    own = busy[0] if way == "overlap" else seconds["act"] + seconds["update"]
+    return {f"{name}_s": value for name, value in seconds.items()} | {"idle": max(0.0, 1 - own / seconds["total"])}
+
+
+def cycles(rows, config, flags, count):
+    """Runs the main for a few cycles and keeps their metrics in `rows`; the first one compiles and is left out."""
+    episodes = SEED_EPISODES + count + 2
+    with tempfile.TemporaryDirectory() as folder:
+        words = [sys.executable, "-m", "experiments.planet"]
+        words += [f"--config=experiments/planet/config.py:cheetah_run,{config}", f"--workdir={folder}/run", *flags]
+        words += [f"--config.train.episodes={episodes}", f"--config.train.seed_episodes={SEED_EPISODES}"]
+        words += ["--config.evaluation.every=1000000", "--config.evaluation.episodes=1"]
+        words += ["--config.train.checkpoint_every=1000000"]
+        shared = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}  # this process is on the device too
+        ended = subprocess.run(words, env=shared, capture_output=True, text=True)
+        if ended.returncode:
+            raise UsageError(f"experiments.planet ended with {ended.returncode}: {ended.stderr.strip()[-500:]}")
+        place = f"{folder}/run/seed_0" if os.path.exists(f"{folder}/run/seed_0") else f"{folder}/run"
+        rows[:] = read_metrics(place)[SEED_EPISODES + 1 : -1]  # the last one evaluates

@@ -1,0 +1,25 @@
+"""One decision at the paper's planner setting (H 12, I 10, J 1000, K 100; PlaNet, appendix A), 6 actions."""
+
+import jax
+import numpy as np
+
+from experiments.benchmark.timing import compiled
+from wmjax.models import rssm
+from wmjax.planners import CEMConfig, make_cem
+from wmjax.types import ActionSpec, EnvSpec
+
+SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
+SIZES = dict(quick=[("rssm", 1)], paper=[(kind, rows) for kind in ("rssm", "ssm", "rnn") for rows in (1, 8, 64)])
+
+
+def works(preset):
+    """CEM with each latent model for 1, 8 and 64 environments."""
+    for kind, rows in SIZES[preset]:
+        model, learner = rssm.make(rssm.RSSMConfig(kind=kind), SPEC)
+        planner = make_cem(model, SPEC.action, CEMConfig())
+        params = learner.init(jax.random.key(0)).params
+        state = model.initial(params, rows)
+        name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
+        yield compiled(
+            name, planner.plan, (params, jax.random.key(1), state), {"decisions": rows}, kind=kind, envs=rows
+        )

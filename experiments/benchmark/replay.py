@@ -1,0 +1,65 @@
+"""The replay: 50 x 50 chunks of 64x64x3 (30.7 MB), episodes written in place, beside a plain copy of as many bytes."""
+
+import functools
+
+import jax
+import numpy as np
+
+from experiments.benchmark.planner import SPEC
+from experiments.benchmark.timing import Work
+from wmjax import replay
+from wmjax.types import Step
+
+CAPACITY = dict(quick=2_000, paper=20_000)  # rows of each of 4 environments
+ENVS, EPISODE = 4, 251
+
+
+def works(preset):
+    """Sampling, adding one row, adding an episode; the copies they should be as fast as."""
+    example = rows(1)
+    example = jax.tree.map(lambda x: x[0], example)
+    held = [replay.init(CAPACITY[preset], ENVS, example)]  # the newest ring: donated, then replaced
+    add = jax.jit(replay.add, donate_argnums=0)
+    extend = jax.jit(replay.extend, donate_argnums=0)
+    episode = rows(EPISODE)
+
+    def write(function, steps):
+        held[0] = function(held[0], steps)
+        return held[0].cursor
+
+    for _ in range(-(-CAPACITY[preset] // EPISODE)):
+        write(extend, episode)
+    key, megabytes = jax.random.key(0), float(50 * 50 * np.prod(SPEC.obs_shape) / 1e6)
+
+    def read(function):
+        return function(held[0], key)
+
+    for name, function in (("sample", replay.sample), ("sample within episodes", replay.sample_within_episodes)):
+        sample = functools.partial(read, jax.jit(functools.partial(function, batch=50, length=50)))
+        yield Work(f"{name}, 50 x 50", sample, {"samples": 50, "MB": megabytes})
+    images = jax.device_put(np.zeros((50, 50, *SPEC.obs_shape), np.uint8))
+    copy = jax.jit(lambda x: x + np.uint8(1))
+    yield Work("copy of the sample's bytes", lambda: copy(images), {"MB": images.nbytes / 1e6})
+    step = jax.device_put(example)
+    yield Work(f"add, {ENVS} envs", lambda: write(add, step), {"rows": ENVS})
+    steps = jax.device_put(episode)
+    yield Work(
+        f"extend, {EPISODE} x {ENVS}",
+        lambda: write(extend, steps),
+        {"rows": EPISODE * ENVS, "MB": episode.obs.nbytes / 1e6},
+    )
+
+
+def rows(time):
+    """Random rows, Step [T, E], of numpy arrays; the first begins an episode."""
+    rng, lead = np.random.default_rng(0), (time, ENVS)
+    is_first = np.zeros(lead, bool)
+    is_first[0] = True
+    return Step(
+        prev_action=rng.uniform(-1, 1, (*lead, SPEC.action.size)).astype(np.float32),
+        obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
+        reward=rng.uniform(size=lead).astype(np.float32),
+        discount=np.ones(lead, np.float32),
+        is_first=is_first,
+        is_last=np.zeros(lead, bool),
+    )

@@ -1,0 +1,48 @@
+"""The rollout engine: imagined states a second under a linear policy, PlaNet's RSSM."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.benchmark.planner import SPEC
+from experiments.benchmark.timing import compiled
+from wmjax import imagine
+from wmjax.models import rssm
+
+SIZES = dict(  # (batch, horizon, what is made of the states)
+    quick=[(1024, 15, "latent"), (1024, 15, "heads"), (64, 15, "pixels")],
+    paper=[
+        *((batch, 15, "latent") for batch in (1, 16, 256, 1024, 4096, 16384, 65536)),
+        *((batch, 15, "heads") for batch in (1, 16, 256, 1024, 4096, 16384, 65536)),
+        *((1024, horizon, "heads") for horizon in (5, 50)),
+        *((batch, 15, "pixels") for batch in (1, 16, 256)),
+    ],
+)
+
+
+def works(preset):
+    """Latent states alone, with reward and continuation, and with images."""
+    model, learner = rssm.make(rssm.RSSMConfig(), SPEC)
+    params = learner.init(jax.random.key(0)).params
+    state = model.initial(params, 1)
+    features = model.features(params, state).shape[1]
+    weights = np.random.default_rng(0).normal(size=(features, SPEC.action.size)).astype(np.float32)
+
+    def policy(key, features):
+        return jnp.tanh(features @ weights)
+
+    def rollout(horizon, made, params, key, state):
+        if made == "heads":
+            return imagine.rollout(model, params, key, state, policy, horizon)[1].reward
+        action = policy(key, model.features(params, state))
+        actions = jnp.broadcast_to(action, (horizon, *action.shape))
+        states = imagine.open_loop(model, params, key, state, actions)
+        return states if made == "latent" else model.decode(params, imagine.fold(states))
+
+    for batch, horizon, made in SIZES[preset]:
+        args = (params, jax.random.key(1), model.initial(params, batch))
+        function = functools.partial(rollout, horizon, made)
+        tags = dict(batch=batch, horizon=horizon, made=made)
+        yield compiled(f"{made}, {batch} x {horizon}", function, args, {"states": batch * horizon}, **tags)

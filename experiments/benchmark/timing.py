@@ -1,0 +1,108 @@
+"""Timing on shared machines: medians with minimum and maximum, beside a matrix product measured in between.
+
+A piece of work is measured in turn with a large matrix product, so that both see the machine's same mood: milliseconds
+of two runs cannot be compared, their shares of the product's rate can.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.core import jaxprs_in_params
+from jax.interpreters.partial_eval import dce_jaxpr
+
+PRODUCT = dict(cpu=2048, gpu=8192, tpu=8192)  # side of the matrix product
+SHORTEST = 0.1  # seconds that a repetition should take; shorter calls are repeated inside it
+PEAK = "peak_mb"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One thing to measure: a line of the table.
+
+    name: what is special about it; call: does it once; amounts: what one call makes, by its unit ("decisions": 8);
+    gflop: of its matrix products, None where there is no sense in it; extra: other figures, asked for at the end.
+    """
+
+    name: str
+    call: Callable[[], Any]
+    amounts: Mapping[str, float]
+    gflop: float | None = None
+    extra: Callable[[], dict[str, float]] = dict
+    tags: dict[str, Any] = field(default_factory=dict)  # settings, for the JSON file and the chart
+    once: bool = False  # it takes long, compiles nothing here and repeats inside itself
+
+
+def compiled(name, function, args, amounts, **tags):
+    """A Work that calls a jitted function of arrays; its gflop are counted and its peak memory is the compiler's."""
+    call = jax.jit(function)
+
+    def memory():
+        analysis = call.lower(*args).compile().memory_analysis()
+        used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
+        return {PEAK: (used - analysis.alias_size_in_bytes) / 1e6}
+
+    return Work(name, lambda: call(*args), amounts, gflops(function, *args), memory, tags=tags)
+
+
+def measure(work, repeats):
+    """Does `work` repeatedly. Returns: a dict of numbers; milliseconds and rates are of one call.
+
+    compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one.
+    """
+    square = jnp.ones((PRODUCT[jax.default_backend()],) * 2)
+    product = jax.jit(lambda a: a @ a)
+    jax.block_until_ready(product(square))
+    compile_s, calls = 0.0, 1
+    if not work.once:
+        compile_s = seconds(work.call)
+        calls = int(np.clip(SHORTEST / max(seconds(work.call), 1e-9), 1, 1000))
+    times, rates = [], []
+    for _ in range(1 if work.once else repeats):
+        rates.append(2 * len(square) ** 3 / seconds(lambda: product(square)) / 1e9)
+        times.append(seconds(work.call, calls))
+    median = float(np.median(times))
+    row = dict(ms=median * 1e3, ms_min=min(times) * 1e3, ms_max=max(times) * 1e3, compile_s=compile_s)
+    row |= {f"{unit}/s": amount / median for unit, amount in work.amounts.items()}
+    if work.gflop is not None:
+        rate = float(np.median(rates))
+        row |= dict(gflop=work.gflop, product_gflops=rate, share=work.gflop / median / rate)
+    return row | work.extra()
+
+
+def seconds(call, times=1):
+    """Seconds of one call until its results are there, the mean of a few."""
+    start = time.perf_counter()
+    for _ in range(times):
+        jax.block_until_ready(call())
+    return (time.perf_counter() - start) / times
+
+
+def gflops(function, *args):
+    """10^9 floating-point operations of the matrix products and convolutions of function(*args)."""
+    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # the first layer's images get no gradient, for one
+    return float(sum(flops_of(used))) / 1e9
+
+
+def flops_of(jaxpr) -> Iterator[float]:
+    """Operations of every product in a jaxpr; a scan's count as often as it runs."""
+    for eqn in jaxpr.eqns:
+        name = eqn.primitive.name
+        if name == "dot_general":
+            (contracted, _), _ = eqn.params["dimension_numbers"]
+            inner = np.prod([eqn.invars[0].aval.shape[axis] for axis in contracted])
+            yield 2.0 * eqn.outvars[0].aval.size * inner
+        elif name == "conv_general_dilated":
+            features = eqn.params["dimension_numbers"].rhs_spec[0]
+            kernel = eqn.invars[1].aval
+            zeros = np.prod(eqn.params["lhs_dilation"])  # of a transposed convolution: most inputs are zero
+            yield 2.0 * eqn.outvars[0].aval.size * kernel.size / kernel.shape[features] / zeros
+        else:
+            times = eqn.params["length"] if name == "scan" else 1
+            for inside in jaxprs_in_params(eqn.params):
+                yield from (times * flops for flops in flops_of(inside))

@@ -1,0 +1,88 @@
+"""One update of PlaNet's RSSM at the paper's sizes, and where its time goes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments.benchmark.planner import SPEC
+from experiments.benchmark.timing import compiled
+from wmjax import imagine
+from wmjax.models import rssm
+from wmjax.ops import gaussian
+from wmjax.types import Step
+
+SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
+PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
+
+
+def works(preset):
+    """Whole updates, then the parts of one, each compiled alone with its own gradient."""
+    config = rssm.RSSMConfig()
+    model, learner = rssm.make(config, SPEC)
+    state = jax.jit(learner.init)(jax.random.key(0))
+    for batch, time in SIZES[preset]:
+        args = (state, jax.random.key(1), example_batch(batch, time))
+        amounts = {"frames": batch * time, "updates": 1}
+        yield compiled(f"update, {batch} x {time}", learner.update, args, amounts, batch=batch, time=time)
+    for batch, time in PARTS[preset]:
+        for name, function, args in parts(model, state, example_batch(batch, time)):
+            yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)
+
+
+def example_batch(batch, time):
+    """Random chunks, Step [B, T]."""
+    rng, lead = np.random.default_rng(0), (batch, time)
+    return jax.device_put(
+        Step(
+            prev_action=rng.uniform(-1, 1, (*lead, SPEC.action.size)).astype(np.float32),
+            obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
+            reward=rng.uniform(size=lead).astype(np.float32),
+            discount=np.ones(lead, np.float32),
+            is_first=np.zeros(lead, bool),
+            is_last=np.zeros(lead, bool),
+        )
+    )
+
+
+def parts(model, state, batch):
+    """(name, function, args) of the pieces of an update: forward and backward pass of each, and the optimiser.
+
+    Every piece gets its inputs as arguments and gives gradients for them where the update needs them.
+    """
+    rows, time = batch.reward.shape
+    params, obs = state.params, imagine.fold(batch.obs)
+    embed = jax.jit(model.encode)(params, obs)
+
+    def scan(params, embed):
+        return imagine.filter(
+            model,
+            params,
+            jax.random.key(1),
+            model.initial(params, rows),
+            prev_action=batch.prev_action,
+            embed=embed.reshape(rows, time, -1),
+            is_first=batch.is_first,
+        )[1:]
+
+    def scan_loss(params, embed):
+        states, prior = scan(params, embed)
+        return gaussian.kl_diagonal(states.mean, states.std, *prior).mean() + model.features(params, states).mean()
+
+    def decoder_loss(params, states):
+        image = model.decode(params, states)
+        return -gaussian.unit_log_prob(obs / 255.0 - 0.5, image, 3).mean()
+
+    def reward_loss(params, states):
+        return -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, states), 0).mean()
+
+    def encoder_loss(params):
+        return jnp.square(model.encode(params, obs)).mean()
+
+    optimizer = optax.chain(optax.clip_by_global_norm(1000.0), optax.adam(1e-3))
+    states = imagine.fold(jax.jit(scan)(params, embed)[0])
+    yield "encoder", jax.grad(encoder_loss), (params,)
+    yield "scan", jax.grad(scan_loss, (0, 1)), (params, embed)
+    yield "decoder", jax.grad(decoder_loss, (0, 1)), (params, states)
+    yield "reward head", jax.grad(reward_loss, (0, 1)), (params, states)
+    yield "optimiser", optimizer.update, (params, optimizer.init(params), params)

@@ -1,0 +1,82 @@
+"""The benchmark counts what it says, times what it is given, and runs as a user runs it."""
+
+import json
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from experiments.benchmark import planner, timing, train
+from tests import planet_runs
+
+
+def test_products_are_counted_inside_scans_and_convolutions():
+    a, b = jnp.zeros((3, 5)), jnp.zeros((5, 7))
+    assert timing.gflops(lambda a, b: a @ b, a, b) == 2 * 3 * 5 * 7 / 1e9
+
+    def scanned(a, b):
+        return lax.scan(lambda carry, _: (carry, jax.jit(jnp.matmul)(a, b)), 0, None, length=11)
+
+    assert timing.gflops(scanned, a, b) == 11 * 2 * 3 * 5 * 7 / 1e9
+    x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 6))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    conv = lambda x, k: lax.conv_general_dilated(x, k, (2, 2), "VALID", dimension_numbers=numbers)
+    assert timing.gflops(conv, x, kernel) == pytest.approx(2 * (2 * 3 * 3) * (4 * 4 * 3) * 6 / 1e9)
+
+
+def test_the_papers_decision_and_update_are_counted_as_by_hand():
+    """Multiplications and additions of a row in each layer; an update does each forwards and twice backwards."""
+    gru, gaussian, reward = 3 * (200 + 200) * 200, 200 * 200 + 200 * 60, 230 * 200 + 200 * 200 + 200
+    imagine = (30 + 6) * 200 + gru + gaussian
+    decision = next(work for work in planner.works("quick"))
+    assert decision.gflop == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
+
+    first = 31 * 31 * 4 * 4 * 3 * 32  # k4 s2: 64 -> 31 -> 14 -> 6 -> 2
+    encoder = first + 4 * 4 * (14 * 14 * 32 * 64 + 6 * 6 * 64 * 128 + 2 * 2 * 128 * 256) + 1024 * 200
+    decoder = 230 * 1024 + 5 * 5 * 1024 * 128 + 25 * 5 * 5 * 128 * 64 + 36 * 13 * 13 * 64 * 32 + 36 * 30 * 30 * 32 * 3
+    row = encoder + decoder + imagine + gaussian + reward
+    update = next(work for work in train.works("paper") if work.name == "update, 50 x 50")
+    assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+
+
+def test_times_are_of_one_call_and_rates_of_its_amounts():
+    calls = []
+
+    def call():
+        calls.append(time.sleep(0.02))
+
+    row = timing.measure(timing.Work("sleep", call, {"naps": 3}, gflop=1.0), repeats=3)
+    assert 20 <= row["ms_min"] <= row["ms"] <= row["ms_max"] and row["ms"] < 40
+    assert row["naps/s"] == pytest.approx(3 / row["ms"] * 1e3)
+    assert row["share"] == pytest.approx(1 / row["ms"] * 1e3 / row["product_gflops"])
+    assert len(calls) >= 2 + 3 * 4  # short calls are repeated inside a repetition
+
+
+def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
+    places = (f"--json={tmp_path}/speed.json", f"--chart={tmp_path}/speed.svg")
+    ended = planet_runs.command("benchmark", "--only=replay", "--repeats=1", *places)
+    assert ended.returncode == 0, ended.stderr
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
+    names = [row["name"] for row in written["rows"]]
+    assert len(names) == 5 == len(set(names)) and all(name in ended.stdout for name in names)
+    assert (tmp_path / "speed.svg").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, phase"),
+        (["--preset=full"], "--preset=full: choose from quick, paper"),
+        (["--chart=a.jpg"], "--chart=a.jpg: must end in .png or .svg"),
+        (["--json=nowhere/a.json"], "--json=nowhere/a.json: there is no folder nowhere"),
+        (["--repeats=0"], "repeats"),
+    ],
+)
+def test_bad_input_is_one_line(flags, named):
+    ended = planet_runs.command("benchmark", *flags)
+    assert ended.returncode == 2
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("error: ") and named in ended.stderr
