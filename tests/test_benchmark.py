@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from experiments.benchmark import planner, timing, train
+from experiments.benchmark import planner, rivals, timing, train
 from tests import planet_runs
+from wmjax.models import rssm
 
 
 def test_products_are_counted_inside_scans_and_convolutions():
@@ -41,6 +42,15 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand():
     assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
 
 
+def test_a_rival_has_the_same_network():
+    """torch's GRU cell has a second bias of three times 200 numbers, which add up with the first."""
+    pytest.importorskip("torchrl")
+    _, learner = rssm.make(rssm.RSSMConfig(), planner.SPEC)
+    ours = sum(x.size for x in jax.tree.leaves(jax.eval_shape(learner.init, jax.random.key(0)).params))
+    networks = rivals.torchrl_networks(planner.SPEC.action.size)
+    assert sum(p.numel() for network in networks.values() for p in network.parameters()) == ours + 3 * 200
+
+
 def test_times_are_of_one_call_and_rates_of_its_amounts():
     calls = []
 
@@ -61,7 +71,8 @@ def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     written = json.loads((tmp_path / "speed.json").read_text())
     assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
     names = [row["name"] for row in written["rows"]]
-    assert len(names) == 5 == len(set(names)) and all(name in ended.stdout for name in names)
+    ours = [row["name"] for row in written["rows"] if "beside" not in row]
+    assert len(ours) == 5 == len(set(ours)) and all(name in ended.stdout for name in names)
     assert (tmp_path / "speed.svg").stat().st_size > 0
 
 

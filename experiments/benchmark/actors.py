@@ -4,6 +4,7 @@ import functools
 
 import numpy as np
 
+from experiments.benchmark import rivals
 from experiments.benchmark.timing import Work
 from wmjax import envs
 from wmjax.envs import gl
@@ -19,7 +20,8 @@ def works(preset):
         env.reset()
         actions = np.random.default_rng(0).uniform(-1, 1, (rows, env.spec.action.size)).astype(np.float32)
         amounts, tags = {"decisions": rows}, dict(envs=rows)
-        yield Work(f"our actors, {rows} envs", functools.partial(env.step, actions), amounts, tags=tags)
+        name = f"our actors, {rows} envs"
+        yield Work(name, functools.partial(env.step, actions), amounts, tags=tags)
         env.close()
         pool, ids = raw_pool(rows), np.arange(rows, dtype=np.int32)
         pool.reset()
@@ -27,6 +29,7 @@ def works(preset):
         yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags)
         physics = functools.partial(decide, pool, actions.astype(np.float64), ids)
         yield Work(f"physics alone, {rows} envs", physics, amounts, tags=tags)
+        yield rivals.dm_control_decision(name, rows, REPEAT, SIZE)
 
 
 def decide(pool, actions, ids):

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from experiments.benchmark import rivals
 from experiments.benchmark.timing import compiled
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
@@ -10,6 +11,8 @@ from wmjax.types import ActionSpec, EnvSpec
 
 SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
 SIZES = dict(quick=[("rssm", 1)], paper=[(kind, rows) for kind in ("rssm", "ssm", "rnn") for rows in (1, 8, 64)])
+
+RIVAL_ROWS = (1, 8)
 
 
 def works(preset):
@@ -20,6 +23,7 @@ def works(preset):
         params = learner.init(jax.random.key(0)).params
         state = model.initial(params, rows)
         name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
-        yield compiled(
-            name, planner.plan, (params, jax.random.key(1), state), {"decisions": rows}, kind=kind, envs=rows
-        )
+        args = (params, jax.random.key(1), state)
+        yield compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)
+        if kind == "rssm" and rows in RIVAL_ROWS and rivals.installed("torchrl"):
+            yield rivals.torchrl_planner(name, rows, CEMConfig(), SPEC.action.size)

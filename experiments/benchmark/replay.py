@@ -5,6 +5,7 @@ import functools
 import jax
 import numpy as np
 
+from experiments.benchmark import rivals
 from experiments.benchmark.planner import SPEC
 from experiments.benchmark.timing import Work
 from wmjax import replay
@@ -37,6 +38,8 @@ def works(preset):
     for name, function in (("sample", replay.sample), ("sample within episodes", replay.sample_within_episodes)):
         sample = functools.partial(read, jax.jit(functools.partial(function, batch=50, length=50)))
         yield Work(f"{name}, 50 x 50", sample, {"samples": 50, "MB": megabytes})
+    if rivals.installed("flashbax"):
+        yield rivals.flashbax_sample("sample, 50 x 50", episode, CAPACITY[preset], 50, 50)
     images = jax.device_put(np.zeros((50, 50, *SPEC.obs_shape), np.uint8))
     copy = jax.jit(lambda x: x + np.uint8(1))
     yield Work("copy of the sample's bytes", lambda: copy(images), {"MB": images.nbytes / 1e6})

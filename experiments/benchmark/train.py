@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.benchmark import rivals
 from experiments.benchmark.planner import SPEC
 from experiments.benchmark.timing import compiled
 from wmjax import imagine
@@ -24,7 +25,10 @@ def works(preset):
     for batch, time in SIZES[preset]:
         args = (state, jax.random.key(1), example_batch(batch, time))
         amounts = {"frames": batch * time, "updates": 1}
-        yield compiled(f"update, {batch} x {time}", learner.update, args, amounts, batch=batch, time=time)
+        name = f"update, {batch} x {time}"
+        yield compiled(name, learner.update, args, amounts, batch=batch, time=time)
+        if rivals.installed("torchrl"):
+            yield rivals.torchrl_update(name, batch, time, SPEC.action.size)
     for batch, time in PARTS[preset]:
         for name, function, args in parts(model, state, example_batch(batch, time)):
             yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)

@@ -1,0 +1,148 @@
+"""The same work by other libraries, where they are installed (`pip install wmjax[bench]`), as they come.
+
+torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself. Sizes,
+candidates and numbers of parameters are those of the rows they stand beside.
+"""
+
+import functools
+import importlib.util
+
+import numpy as np
+
+from experiments.benchmark.timing import Work
+from wmjax.envs import gl
+
+
+@functools.cache
+def installed(library):
+    """Whether a rival can be measured here; says so where it cannot."""
+    found = importlib.util.find_spec(library) is not None
+    if not found:
+        print(f"{library} is not installed: pip install wmjax[bench] to see it here")
+    return found
+
+
+def torchrl_networks(action_size):
+    """PlaNet's networks of torchrl as modules by name: prior, posterior, encoder, decoder, reward."""
+    import torch
+    from torchrl.modules import MLP, ObsDecoder, ObsEncoder, RSSMPosterior, RSSMPrior
+
+    torch.manual_seed(0)
+    return dict(
+        prior=RSSMPrior(torch.zeros(action_size), action_dim=action_size),
+        posterior=RSSMPosterior(rnn_hidden_dim=200, obs_embed_dim=1024),
+        encoder=ObsEncoder(in_channels=3),
+        decoder=ObsDecoder(latent_dim=230),
+        reward=MLP(in_features=230, out_features=1, depth=2, num_cells=200, activation_class=torch.nn.ELU),
+    )
+
+
+def torchrl_planner(beside, rows, config, action_size):
+    """A decision by torchrl's CEMPlanner (config: CEMConfig), whose cell takes one environment at a time."""
+    import torch
+    from tensordict import TensorDict
+    from tensordict.nn import TensorDictModule
+    from torchrl.data import Bounded, Composite, Unbounded
+    from torchrl.envs import DreamerEnv
+    from torchrl.modules import CEMPlanner, WorldModelWrapper
+
+    networks = torchrl_networks(action_size)
+    step = TensorDictModule(networks["prior"], ["state", "belief", "action"], ["_", "_", "state", "belief"])
+    reward = TensorDictModule(networks["reward"], ["state", "belief"], ["reward"])
+    env = DreamerEnv(WorldModelWrapper(step, reward), prior_shape=(30,), belief_shape=(200,), batch_size=torch.Size([]))
+    latent = dict(state=Unbounded((30,)), belief=Unbounded((200,)))
+    env.observation_spec, env.state_spec = Composite(latent), Composite(latent)
+    env.action_spec, env.reward_spec = Bounded(-1, 1, (action_size,)), Unbounded((1,))
+    planner = CEMPlanner(env, config.horizon, config.iterations, config.candidates, config.elites)
+    start = TensorDict(dict(state=torch.zeros(30), belief=torch.zeros(200)), [])
+
+    @torch.no_grad()
+    def decide():
+        return [planner.planning(start).numpy() for _ in range(rows)]
+
+    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", decide, {"decisions": rows}, tags=dict(beside=beside))
+
+
+def torchrl_update(beside, batch, time, action_size):
+    """One update of torchrl's PlaNet network with Adam, images as float32."""
+    import torch
+    from tensordict import TensorDict
+    from tensordict.nn import TensorDictModule, TensorDictSequential
+    from torchrl.modules import RSSMRollout, WorldModelWrapper
+    from torchrl.objectives import DreamerModelLoss
+
+    def of_next(*names):
+        return [("next", name) for name in names]
+
+    nets = torchrl_networks(action_size)
+    prior = TensorDictModule(
+        nets["prior"], ["state", "belief", "action"], [*of_next("prior_mean", "prior_std"), "_", ("next", "belief")]
+    )
+    posterior = TensorDictModule(
+        nets["posterior"],
+        of_next("belief", "encoded_latents"),
+        of_next("posterior_mean", "posterior_std", "state"),
+    )
+    encoder = TensorDictModule(nets["encoder"], of_next("pixels"), of_next("encoded_latents"))
+    decoder = TensorDictModule(nets["decoder"], of_next("state", "belief"), of_next("reco_pixels"))
+    reward = TensorDictModule(nets["reward"], of_next("state", "belief"), of_next("reward"))
+    model = WorldModelWrapper(TensorDictSequential(encoder, RSSMRollout(prior, posterior), decoder), reward)
+    loss = DreamerModelLoss(model)
+    adam = torch.optim.Adam(model.parameters(), 1e-3, eps=1e-4)
+    lead = (batch, time)
+    arrival = TensorDict(dict(pixels=torch.rand(*lead, 3, 64, 64) - 0.5, reward=torch.rand(*lead, 1)), lead)
+    start = dict(state=torch.zeros(*lead, 30), belief=torch.zeros(*lead, 200), next=arrival)
+    data = TensorDict(start | dict(action=torch.rand(*lead, action_size)), lead)
+
+    def update():
+        adam.zero_grad()
+        losses, _ = loss(data.clone())
+        sum(losses.values()).sum().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
+        adam.step()
+
+    amounts = {"frames": batch * time, "updates": 1}
+    return Work(f"torchrl, {batch} x {time}", update, amounts, tags=dict(beside=beside))
+
+
+def flashbax_sample(beside, rows, capacity, batch, time):
+    """A sample of flashbax's trajectory buffer that holds `rows`, Step [T, E], as often as it has room for them."""
+    import flashbax
+    import jax
+
+    envs = rows.reward.shape[1]
+    buffer = flashbax.make_trajectory_buffer(
+        add_batch_size=envs,
+        sample_batch_size=batch,
+        sample_sequence_length=time,
+        period=1,
+        min_length_time_axis=time,
+        max_length_time_axis=capacity,
+    )
+    state = buffer.init(jax.tree.map(lambda x: x[0, 0], rows))
+    add, sample = jax.jit(buffer.add, donate_argnums=0), jax.jit(buffer.sample)
+    for _ in range(-(-capacity // len(rows.reward))):
+        state = add(state, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
+    megabytes = float(batch * time * rows.obs[0, 0].size / 1e6)
+    call = functools.partial(sample, state, jax.random.key(0))
+    return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, tags=dict(beside=beside))
+
+
+def dm_control_decision(beside, rows, repeat, size):
+    """A decision of dm_control's own cheetah_run in `rows` environments, one after the other."""
+    gl.load_libraries()
+    from dm_control import suite
+
+    envs = [suite.load("cheetah", "run", task_kwargs=dict(random=seed)) for seed in range(rows)]
+    for env in envs:
+        env.reset()
+    action = np.zeros(envs[0].action_spec().shape)
+
+    def decide():
+        for env in envs:
+            for _ in range(repeat):
+                env.step(action)
+            env.physics.render(size, size, camera_id=0)
+
+    name = f"dm_control, {rows} env{'s' if rows > 1 else ''}"
+    return Work(name, decide, {"decisions": rows}, tags=dict(beside=beside))
