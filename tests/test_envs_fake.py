@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
+from wmjax.envs.joined import JoinedVecEnv
 from wmjax.types import Step, UsageError
 
 FIELDS = tuple(Step.__dataclass_fields__)
@@ -137,3 +138,25 @@ def test_refused_order_and_snapshot():
     env.reset()
     with pytest.raises(UsageError, match="another environment"):
         envs.make("fake:counter", 1, 1).restore(env.snapshot())
+
+
+def test_joined_pools_are_each_what_they_are_alone():
+    def pools():
+        return [envs.make("fake:terminating", 2, seed, episode_steps=7) for seed in (0, 9)]
+
+    alone, joined = pools(), JoinedVecEnv(pools())
+    assert joined.spec == alone[0].spec
+    actions = np.random.default_rng(0).uniform(-1, 1, (12, 4, *alone[0].reset().prev_action.shape[1:]))
+    alone, steps = pools(), [joined.reset()]
+    assert_joined(steps[0], [env.reset() for env in alone])
+    for action in actions.astype(np.float32):
+        steps.append(joined.step(action))
+        assert_joined(steps[-1], [alone[0].step(action[:2]), alone[1].step(action[2:])])
+    restored = JoinedVecEnv(pools())
+    assert_equal(restored.restore(joined.snapshot()), steps[-1])
+    assert_equal(restored.step(actions[0].astype(np.float32)), joined.step(actions[0].astype(np.float32)))
+
+
+def assert_joined(step: Step, parts: list[Step]) -> None:
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(step, field), np.concatenate([getattr(part, field) for part in parts]))

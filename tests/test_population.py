@@ -69,6 +69,13 @@ def test_a_killed_population_ends_as_if_never_killed(population, tmp_path):
         assert metrics(tmp_path / "run" / f"seed_{seed}") == metrics(population / f"seed_{seed}")
 
 
+def test_a_nan_names_the_member(tmp_path):
+    ended = planet_runs.start(tmp_path / "run", "--config.population=2", "--config.model.learning_rate=1e30")
+    assert ended.code == 3
+    assert len(ended.stderr.strip().splitlines()) == 1
+    assert "seed_0, update 2" in ended.stderr and "is not finite" in ended.stderr
+
+
 def test_evaluate_plays_one_member(population):
     returns = []
     for member in (0, 1):

@@ -23,8 +23,9 @@ from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
 from wmjax.run import checkpoint, devices, workdir
 from wmjax.run import main as mains
-from wmjax.run.collect import by_member, make_player, play_episodes
+from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
+from wmjax.run.members import by_member, member
 from wmjax.run.metrics import MetricsWriter, read_metrics
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
@@ -68,16 +69,16 @@ def main(argv):
         first = int(learner.updates[0]) + 1
         with jax.transfer_guard("disallow"):
             (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, keys))
-        rows = [parts.member(jax.device_get(losses), (slice(None), i)) for i in range(len(members))]
-        for row in rows:
-            check_finite(row, parts.member(learner.params, 0), first)
+        rows = [member(jax.device_get(losses), (slice(None), i)) for i in range(len(members))]
+        for place, row in zip(members, rows, strict=True):
+            check_finite(row, member(learner.params, 0), first, of=place.name if len(members) > 1 else "")
         means = [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
         return learner, acting, means
 
     def extend_all(memory, steps):
         return jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1))
 
-    extend = jax.jit(extend_all, donate_argnums=0)
+    extend = jax.jit(extend_all, donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, memory))
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
     randomly = make_player(make_random_actor(env.spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)

@@ -25,6 +25,7 @@ from wmjax.ops.actions import model_action
 from wmjax.run import checkpoint, devices
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
+from wmjax.run.members import member
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
@@ -65,13 +66,13 @@ def main(argv):
     while done < UPDATES.value:
         keys = jax.random.fold_in(train_key, done)[None]
         (learner, acting), losses = train_phase(learner, acting, memory, keys)
-        check_finite(parts.member(losses, (slice(None), 0)), parts.member(learner.params, 0), done + 1)
+        check_finite(member(losses, (slice(None), 0)), member(learner.params, 0), done + 1)
         done += EVERY.value
         row = dict(updates=done)
         for name, episodes in sets.items():
             row |= {
                 f"{name}/{key}": x
-                for key, x in explained(measure, parts.member(acting, 0), measure_key, episodes, ABOVE.value).items()
+                for key, x in explained(measure, member(acting, 0), measure_key, episodes, ABOVE.value).items()
             }
         print(json.dumps({name: round(x, 3) for name, x in row.items()}), flush=True)
 

@@ -15,8 +15,9 @@ from wmjax.models import rssm
 from wmjax.ops import image_bits
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, workdir
-from wmjax.run.collect import by_member, play_episodes
+from wmjax.run.collect import play_episodes
 from wmjax.run.main import build
+from wmjax.run.members import by_member, member, over_members
 from wmjax.run.predict import open_loop_images
 from wmjax.run.report import write_population_report, write_report
 from wmjax.run.timers import Timers
@@ -144,16 +145,6 @@ def make_train_phase(learner, train, updates, mesh):
     return jax.jit(phase, donate_argnums=0, out_shardings=devices.replicated(mesh))
 
 
-def over_members(function):
-    """`function` of pytrees with leading axes [S], one member each: by vmap, on CPU one member after the other.
-
-    A CPU gains nothing from doing several at once, and loses its cache.
-    """
-    if jax.default_backend() == "cpu":
-        return lambda *args: jax.lax.map(lambda each: function(*each), args)
-    return jax.vmap(function)
-
-
 def make_memory(capacity, num_envs, example, members, mesh):
     """An empty replay for every member [S]; raises UsageError if they do not fit.
 
@@ -210,11 +201,6 @@ def evaluate(members, name, env, player, predict, params, keys):
         each = {f"eval/return_{j}": value for j, value in enumerate(own)}
         rows.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
     return rows
-
-
-def member(tree, i):
-    """Member i of a pytree with leading axes [S], or what another index takes."""
-    return jax.tree.map(lambda x: x[i], tree)
 
 
 def member_keys(chosen):

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from wmjax.run.members import by_member
 from wmjax.types import Step
 
 
@@ -64,15 +65,6 @@ def play_episodes(env, player, params, keys, timers):
         returns += np.where(over, 0.0, step.reward)
         over |= step.is_last
     return stack(steps), returns
-
-
-def by_member(step, members, axis=0):
-    """Splits the axis of environment rows, [S * E] -> [S, E], in every array."""
-
-    def split(x):
-        return x.reshape(*x.shape[:axis], members, -1, *x.shape[axis + 1 :])
-
-    return jax.tree.map(split, step)
 
 
 def stack(steps):

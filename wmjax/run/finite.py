@@ -6,12 +6,12 @@ import numpy as np
 from wmjax.types import NonFiniteError
 
 
-def check_finite(metrics, params, first_update):
+def check_finite(metrics, params, first_update, of=""):
     """Looks through the metrics of a phase.
 
     Args:
       metrics: as Learner.update returns them, each with a leading axis [C] of updates; `grad_finite` is bool
-        [C, leaves] in the order of `params`; first_update: number of the phase's first update.
+        [C, leaves] in the order of `params`; first_update: number of the phase's first update; of: whose they are.
     Raises:
       NonFiniteError: names the first bad update and tensor: a loss, else the first parameter with a bad gradient.
     """
@@ -25,7 +25,8 @@ def check_finite(metrics, params, first_update):
     bad = [name for name, value in parts.items() if not np.isfinite(value[update])]
     paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(params)]
     bad += [f"gradient of {path}" for path, ok in zip(paths, grad_finite[update], strict=True) if not ok]
+    where = f"{of}, " if of else ""
     raise NonFiniteError(
-        f"update {first_update + update}: {bad[0] if bad else 'grad_norm'} is not finite; training stopped, "
+        f"{where}update {first_update + update}: {bad[0] if bad else 'grad_norm'} is not finite; training stopped, "
         "the last good checkpoint is kept"
     )
