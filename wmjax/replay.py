@@ -114,7 +114,7 @@ def sample_within_episodes(replay, key, batch, length):
 def gather(replay, rows, ages, length):
     """Chunks starting at the given rows and ages, int32 [B] each -> Step [B, T, ...]."""
     slots = slot(replay, ages[:, None] + jnp.arange(length)[None])  # [B, T]
-    return jax.tree.map(lambda ring: ring[rows[:, None], slots], replay.rows)
+    return jax.tree.map(lambda ring: ring.at[rows[:, None], slots].get(mode="promise_in_bounds"), replay.rows)
 
 
 def slot(replay, ages):

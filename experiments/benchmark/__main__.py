@@ -39,10 +39,6 @@ def main(argv):
     for part in ONLY.value:
         for work in PARTS[part].works(PRESET.value):
             row = dict(part=part, name=work.name) | work.tags | timing.measure(work, REPEATS.value)
-            if "beside" in row:  # another library's: how many times as long as ours
-                row["times"] = row["ms"] / next(
-                    r["ms"] for r in rows if r["part"] == part and r["name"] == row["beside"]
-                )
             rows.append(row)
             print(line(row), flush=True)
     if JSON.value:
@@ -76,7 +72,7 @@ def line(row):
     if "share" in row:
         figures.append(f"share {row['share']:.2f} of {row['product_gflops']:,.0f} GFLOP/s")
     figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
-    figures += [f"{row['times']:.2f} times ours"] if "times" in row else []
+    figures += [f"{row['times_ours']:.2f} times ours"] if "times_ours" in row else []
     figures += [f"idle {row['idle']:.2f}"] if "idle" in row else []
     figures += [f"peak {row[timing.PEAK]:,.0f} MB"] if timing.PEAK in row else []
     return "  ".join([*figures, f"compile {row['compile_s']:.1f} s"])

@@ -21,15 +21,16 @@ def works(preset):
         actions = np.random.default_rng(0).uniform(-1, 1, (rows, env.spec.action.size)).astype(np.float32)
         amounts, tags = {"decisions": rows}, dict(envs=rows)
         name = f"our actors, {rows} envs"
-        yield Work(name, functools.partial(env.step, actions), amounts, tags=tags)
-        env.close()
+        ours = Work(name, functools.partial(env.step, actions), amounts, tags=tags)
+        yield ours
         pool, ids = raw_pool(rows), np.arange(rows, dtype=np.int32)
         pool.reset()
         render = functools.partial(pool.render, env_ids=ids)
-        yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags)
+        yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags, beside=ours)
         physics = functools.partial(decide, pool, actions.astype(np.float64), ids)
         yield Work(f"physics alone, {rows} envs", physics, amounts, tags=tags)
-        yield rivals.dm_control_decision(name, rows, REPEAT, SIZE)
+        yield rivals.dm_control_decision(ours, rows, REPEAT, SIZE)
+        env.close()
 
 
 def decide(pool, actions, ids):

@@ -24,6 +24,7 @@ def works(preset):
         state = model.initial(params, rows)
         name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
         args = (params, jax.random.key(1), state)
-        yield compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)
+        ours = compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)
+        yield ours
         if kind == "rssm" and rows in RIVAL_ROWS and rivals.installed("torchrl"):
-            yield rivals.torchrl_planner(name, rows, CEMConfig(), SPEC.action.size)
+            yield rivals.torchrl_planner(ours, rows, CEMConfig(), SPEC.action.size)

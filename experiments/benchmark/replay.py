@@ -35,11 +35,13 @@ def works(preset):
     def read(function):
         return function(held[0], key)
 
+    samples = []
     for name, function in (("sample", replay.sample), ("sample within episodes", replay.sample_within_episodes)):
         sample = functools.partial(read, jax.jit(functools.partial(function, batch=50, length=50)))
-        yield Work(f"{name}, 50 x 50", sample, {"samples": 50, "MB": megabytes})
+        samples.append(Work(f"{name}, 50 x 50", sample, {"samples": 50, "MB": megabytes}))
+    yield from samples
     if rivals.installed("flashbax"):
-        yield rivals.flashbax_sample("sample, 50 x 50", episode, CAPACITY[preset], 50, 50)
+        yield rivals.flashbax_sample(samples[0], episode, CAPACITY[preset], 50, 50)
     images = jax.device_put(np.zeros((50, 50, *SPEC.obs_shape), np.uint8))
     copy = jax.jit(lambda x: x + np.uint8(1))
     yield Work("copy of the sample's bytes", lambda: copy(images), {"MB": images.nbytes / 1e6})

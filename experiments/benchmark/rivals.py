@@ -1,13 +1,14 @@
 """The same work by other libraries, where they are installed (`pip install wmjax[bench]`), as they come.
 
 torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself. Sizes,
-candidates and numbers of parameters are those of the rows they stand beside.
+candidates and numbers of parameters are those of our own work they stand beside.
 """
 
 import functools
 import importlib.util
 
 import numpy as np
+from absl import logging
 
 from experiments.benchmark.timing import Work
 from wmjax.envs import gl
@@ -60,7 +61,7 @@ def torchrl_planner(beside, rows, config, action_size):
     def decide():
         return [planner.planning(start).numpy() for _ in range(rows)]
 
-    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", decide, {"decisions": rows}, tags=dict(beside=beside))
+    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", decide, {"decisions": rows}, beside=beside)
 
 
 def torchrl_update(beside, batch, time, action_size):
@@ -102,7 +103,7 @@ def torchrl_update(beside, batch, time, action_size):
         adam.step()
 
     amounts = {"frames": batch * time, "updates": 1}
-    return Work(f"torchrl, {batch} x {time}", update, amounts, tags=dict(beside=beside))
+    return Work(f"torchrl, {batch} x {time}", update, amounts, beside=beside)
 
 
 def flashbax_sample(beside, rows, capacity, batch, time):
@@ -121,16 +122,19 @@ def flashbax_sample(beside, rows, capacity, batch, time):
     )
     state = buffer.init(jax.tree.map(lambda x: x[0, 0], rows))
     add, sample = jax.jit(buffer.add, donate_argnums=0), jax.jit(buffer.sample)
-    for _ in range(-(-capacity // len(rows.reward))):
-        state = add(state, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
+    with jax.numpy_rank_promotion("allow"):
+        for _ in range(-(-capacity // len(rows.reward))):
+            state = add(state, jax.tree.map(lambda x: np.swapaxes(x, 0, 1), rows))
+        sample = sample.lower(state, jax.random.key(0)).compile()
     megabytes = float(batch * time * rows.obs[0, 0].size / 1e6)
     call = functools.partial(sample, state, jax.random.key(0))
-    return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, tags=dict(beside=beside))
+    return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, beside=beside)
 
 
 def dm_control_decision(beside, rows, repeat, size):
     """A decision of dm_control's own cheetah_run in `rows` environments, one after the other."""
     gl.load_libraries()
+    logging.set_verbosity(logging.ERROR)  # of the suite's models, at every load
     from dm_control import suite
 
     envs = [suite.load("cheetah", "run", task_kwargs=dict(random=seed)) for seed in range(rows)]
@@ -145,4 +149,4 @@ def dm_control_decision(beside, rows, repeat, size):
             env.physics.render(size, size, camera_id=0)
 
     name = f"dm_control, {rows} env{'s' if rows > 1 else ''}"
-    return Work(name, decide, {"decisions": rows}, tags=dict(beside=beside))
+    return Work(name, decide, {"decisions": rows}, beside=beside)

@@ -16,6 +16,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
 PRODUCT = dict(cpu=2048, gpu=8192, tpu=8192)  # side of the matrix product
+LONGEST = 20.0  # seconds after which no further repetition of a piece of work begins
 SHORTEST = 0.1  # seconds that a repetition should take; shorter calls are repeated inside it
 PEAK = "peak_mb"
 
@@ -34,6 +35,7 @@ class Work:
     gflop: float | None = None
     extra: Callable[[], dict[str, float]] = dict
     tags: dict[str, Any] = field(default_factory=dict)  # settings, for the JSON file and the chart
+    beside: "Work | None" = None  # the same by us: timed in turn with it
     once: bool = False  # it takes long, compiles nothing here and repeats inside itself
 
 
@@ -57,7 +59,8 @@ def compiled(name, function, args, amounts, **tags):
 def measure(work, repeats):
     """Does `work` repeatedly. Returns: a dict of numbers; milliseconds and rates are of one call.
 
-    compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one.
+    compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one;
+    times_ours, of another library's work, the median of the ratios of repetitions that followed each other.
     """
     square = jnp.ones((PRODUCT[jax.default_backend()],) * 2)
     product = jax.jit(lambda a: a @ a)
@@ -66,13 +69,19 @@ def measure(work, repeats):
     if not work.once:
         compile_s = seconds(work.call)
         calls = int(np.clip(SHORTEST / max(seconds(work.call), 1e-9), 1, 1000))
-    times, rates = [], []
-    for _ in range(1 if work.once else repeats):
+    times, rates, ratios = [], [], []
+    begun = time.perf_counter()
+    while not times or (len(times) < repeats and not work.once and time.perf_counter() - begun < LONGEST):
         rates.append(2 * len(square) ** 3 / seconds(lambda: product(square)) / 1e9)
         times.append(seconds(work.call, calls))
+        if work.beside is not None:
+            ratios.append(times[-1] / seconds(work.beside.call, calls))
     median = float(np.median(times))
     row = dict(ms=median * 1e3, ms_min=min(times) * 1e3, ms_max=max(times) * 1e3, compile_s=compile_s)
+    row["repeats"] = len(times)
     row |= {f"{unit}/s": amount / median for unit, amount in work.amounts.items()}
+    if work.beside is not None:
+        row |= dict(beside=work.beside.name, times_ours=float(np.median(ratios)))
     if work.gflop is not None:
         rate = float(np.median(rates))
         row |= dict(gflop=work.gflop, product_gflops=rate, share=work.gflop / median / rate)

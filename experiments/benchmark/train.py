@@ -25,10 +25,10 @@ def works(preset):
     for batch, time in SIZES[preset]:
         args = (state, jax.random.key(1), example_batch(batch, time))
         amounts = {"frames": batch * time, "updates": 1}
-        name = f"update, {batch} x {time}"
-        yield compiled(name, learner.update, args, amounts, batch=batch, time=time)
+        ours = compiled(f"update, {batch} x {time}", learner.update, args, amounts, batch=batch, time=time)
+        yield ours
         if rivals.installed("torchrl"):
-            yield rivals.torchrl_update(name, batch, time, SPEC.action.size)
+            yield rivals.torchrl_update(ours, batch, time, SPEC.action.size)
     for batch, time in PARTS[preset]:
         for name, function, args in parts(model, state, example_batch(batch, time)):
             yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)
