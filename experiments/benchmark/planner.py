@@ -10,8 +10,10 @@ from wmjax.planners import CEMConfig, make_cem
 from wmjax.types import ActionSpec, EnvSpec
 
 SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
-SIZES = dict(quick=[("rssm", 1)], paper=[(kind, rows) for kind in ("rssm", "ssm", "rnn") for rows in (1, 8, 64)])
-
+SIZES = dict(
+    quick=[("rssm", 1)],
+    paper=[("rssm", 1), ("rssm", 8), ("rssm", 64), ("ssm", 1), ("ssm", 8), ("rnn", 1), ("rnn", 8)],
+)
 RIVAL_ROWS = (1, 8)
 
 

@@ -4,8 +4,10 @@ torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_co
 candidates and numbers of parameters are those of our own work they stand beside.
 """
 
+import contextlib
 import functools
 import importlib.util
+import multiprocessing
 
 import numpy as np
 from absl import logging
@@ -21,6 +23,31 @@ def installed(library):
     if not found:
         print(f"{library} is not installed: pip install wmjax[bench] to see it here")
     return found
+
+
+def apart(make, *args):
+    """A function that calls make(*args)() in a process of its own and waits for it.
+
+    In ours torch's allocations and its threads, which spin before they sleep, would slow both down.
+    """
+    ours, theirs = multiprocessing.Pipe()
+    multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, make, args), daemon=True).start()
+
+    def call():
+        ours.send(None)
+        ours.recv()
+
+    return call
+
+
+def serve(connection, make, args):
+    """The other end of `apart`: one call for every message, until its parent ends."""
+    call = make(*args)
+    with contextlib.suppress(EOFError):
+        while True:
+            connection.recv()
+            call()
+            connection.send(None)
 
 
 def torchrl_networks(action_size):
@@ -39,7 +66,13 @@ def torchrl_networks(action_size):
 
 
 def torchrl_planner(beside, rows, config, action_size):
-    """A decision by torchrl's CEMPlanner (config: CEMConfig), whose cell takes one environment at a time."""
+    """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
+    call = apart(torchrl_decide, rows, config, action_size)
+    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, beside=beside)
+
+
+def torchrl_decide(rows, config, action_size):
+    """A function that plans for `rows` environments, one at a time: torchrl's cell takes one batch axis."""
     import torch
     from tensordict import TensorDict
     from tensordict.nn import TensorDictModule
@@ -59,13 +92,21 @@ def torchrl_planner(beside, rows, config, action_size):
 
     @torch.no_grad()
     def decide():
-        return [planner.planning(start).numpy() for _ in range(rows)]
+        for _ in range(rows):
+            planner.planning(start)
 
-    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", decide, {"decisions": rows}, beside=beside)
+    return decide
 
 
 def torchrl_update(beside, batch, time, action_size):
-    """One update of torchrl's PlaNet network with Adam, images as float32."""
+    """One update of torchrl's PlaNet network."""
+    call = apart(torchrl_step, batch, time, action_size)
+    amounts = {"frames": batch * time, "updates": 1}
+    return Work(f"torchrl, {batch} x {time}", call, amounts, beside=beside)
+
+
+def torchrl_step(batch, time, action_size):
+    """A function that does one update with Adam on chunks of batch x time, images as float32."""
     import torch
     from tensordict import TensorDict
     from tensordict.nn import TensorDictModule, TensorDictSequential
@@ -102,8 +143,7 @@ def torchrl_update(beside, batch, time, action_size):
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1000.0)
         adam.step()
 
-    amounts = {"frames": batch * time, "updates": 1}
-    return Work(f"torchrl, {batch} x {time}", update, amounts, beside=beside)
+    return update
 
 
 def flashbax_sample(beside, rows, capacity, batch, time):

@@ -48,7 +48,8 @@ def score(model, params, key, state, candidates):
     many = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), state)  # row b stands at b * N ... b * N + N - 1
     states = imagine.open_loop(model, params, key, many, candidates.reshape(horizon, rows * count, size))
     reward = imagine.rewards(model, params, states)
-    goes_on = jnp.cumprod(imagine.discounts(model, params, states)[:-1], axis=0)
+    discount = imagine.discounts(model, params, states)[:-1]
+    goes_on = jax.lax.associative_scan(jnp.multiply, discount)  # cumprod: XLA folds that of constants for seconds
     value = reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
     return value.reshape(rows, count)
 
