@@ -68,7 +68,7 @@ def check_flags():
 def line(row):
     """A row of the table."""
     figures = [f"{row['part']:8} {row['name']:30} {row['ms']:10.3f} ms ({row['ms_min']:.3f} to {row['ms_max']:.3f})"]
-    figures += [f"{row[unit]:,.0f} {unit}" for unit in row if unit.endswith("/s")]
+    figures += [f"{row[unit]:,.{0 if row[unit] >= 10 else 2}f} {unit}" for unit in row if unit.endswith("/s")]
     if "share" in row:
         figures.append(f"share {row['share']:.2f} of {row['product_gflops']:,.0f} GFLOP/s")
     figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
