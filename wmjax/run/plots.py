@@ -116,9 +116,9 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> b
     return content.getvalue()
 
 
-def population(runs: Sequence[Rows], x_label: str = "environment steps") -> str:
+def population(runs: Sequence[Rows]) -> str:
     """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run."""
-    from scipy import stats
+    from scipy import stats  # jax's own requirement; here for its half second
 
     figure, axes = _figure()
     curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
@@ -129,7 +129,7 @@ def population(runs: Sequence[Rows], x_label: str = "environment steps") -> str:
     half = stats.t.ppf(0.975, len(values) - 1) * error
     axes.fill_between(x, mean - half, mean + half, color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
     axes.plot(x, mean, "o-", markersize=3, color=COLOURS[0], linewidth=2, label=f"mean of {len(values)}")
-    axes.set(xlabel=x_label, ylabel="evaluation return")
+    axes.set(xlabel="environment steps", ylabel="evaluation return")
     axes.legend(frameon=False)
     return _svg(figure)
 
