@@ -1,5 +1,6 @@
 """Tiny PlaNet runs for tests, each in a process of its own, forked from one that has imported everything."""
 
+import json
 import multiprocessing
 import os
 import pathlib
@@ -66,6 +67,12 @@ def command(module, *flags):
     """Runs `python -m experiments.<module>` as a user does."""
     words = [sys.executable, "-m", f"experiments.{module}", *flags]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
+def metrics(folder):
+    """The rows of metrics.jsonl without their times."""
+    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
 def _child(argv, kill_at, devices, out, err):

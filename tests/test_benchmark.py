@@ -9,6 +9,7 @@ import pytest
 from jax import lax
 
 from experiments.benchmark import planner, rivals, timing, train
+from experiments.benchmark.data import SPEC
 from tests import planet_runs
 from wmjax.models import rssm
 
@@ -45,9 +46,9 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand():
 def test_a_rival_has_the_same_network():
     """torch's GRU cell has a second bias of three times 200 numbers, which add up with the first."""
     pytest.importorskip("torchrl")
-    _, learner = rssm.make(rssm.RSSMConfig(), planner.SPEC)
+    _, learner = rssm.make(rssm.RSSMConfig(), SPEC)
     ours = sum(x.size for x in jax.tree.leaves(jax.eval_shape(learner.init, jax.random.key(0)).params))
-    networks = rivals.torchrl_networks(planner.SPEC.action.size)
+    networks = rivals.torchrl_networks(SPEC.action.size)
     assert sum(p.numel() for network in networks.values() for p in network.parameters()) == ours + 3 * 200
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from experiments.planet import fit
 from tests import planet_runs
+from tests.planet_runs import metrics
 from wmjax.run import checkpoint
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -22,11 +23,6 @@ def whole(tmp_path_factory):
     ended = planet_runs.start(folder)
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2])
-
-
-def metrics(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
 def state(folder):

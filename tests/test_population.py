@@ -1,6 +1,5 @@
 """Many seeds in one program, and one run on many devices: the same numbers as alone on one device."""
 
-import json
 import signal
 
 import jax
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests import planet_runs
+from tests.planet_runs import metrics
 from wmjax.run import devices
 from wmjax.types import UsageError
 
@@ -21,11 +21,6 @@ MANY_ROWS = (
     "--config.train.replay_rows=320",
     "--config.evaluation.episodes=8",
 )
-
-
-def metrics(folder):
-    rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
 def assert_close(rows, others):

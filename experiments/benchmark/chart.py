@@ -4,7 +4,7 @@ import io
 
 from matplotlib.figure import Figure
 
-COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355")
+from wmjax.run.plots import COLOURS
 
 
 def draw(rows, title, file_format):

@@ -20,11 +20,7 @@ CYCLES = dict(quick=3, paper=10)
 SEED_EPISODES = 2
 PARTS = ("env", "act", "update")  # of metrics time/*
 MEMBERS = 4
-WAYS = {  # name: settings
-    "in turn": ["--config.train.overlap=False"],
-    "overlap": ["--config.train.overlap=True"],
-    f"{MEMBERS} seeds in turn": ["--config.train.overlap=False", f"--config.population={MEMBERS}"],
-}
+WAYS = {"in turn": (False, 1), "overlap": (True, 1), f"{MEMBERS} seeds in turn": (False, MEMBERS)}  # overlap, members
 QUICK_WAYS = ("in turn", "overlap")
 
 
@@ -36,10 +32,9 @@ def works(preset):
     config = "cpu" if jax.default_backend() == "cpu" else "paper"
     busy: list[float] = []
     for way in WAYS if preset == "paper" else QUICK_WAYS:
-        flags = WAYS[way]
+        overlap, members = WAYS[way]
         rows: list[dict] = []
-        members = MEMBERS if "seeds" in way else 1
-        work = functools.partial(cycles, rows, config, flags, CYCLES[preset])
+        work = functools.partial(cycles, rows, config, CYCLES[preset], overlap, members)
         figures = functools.partial(shares, rows, busy, way, members)
         yield Work(f"{config} preset, {way}", work, {"cycles": members}, extra=figures, once=True)
 
@@ -59,12 +54,13 @@ def shares(rows, busy, way, members):
     return whole | {f"{name}_s": value for name, value in seconds.items()}
 
 
-def cycles(rows, config, flags, count):
+def cycles(rows, config, count, overlap, members):
     """Runs the main for a few cycles and keeps their metrics in `rows`; the first one compiles and is left out."""
     episodes = SEED_EPISODES + count + 2
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "experiments.planet"]
-        words += [f"--config=experiments/planet/config.py:cheetah_run,{config}", f"--workdir={folder}/run", *flags]
+        words += [f"--config=experiments/planet/config.py:cheetah_run,{config}", f"--workdir={folder}/run"]
+        words += [f"--config.train.overlap={overlap}", f"--config.population={members}"]
         words += [f"--config.train.episodes={episodes}", f"--config.train.seed_episodes={SEED_EPISODES}"]
         words += ["--config.evaluation.every=1000000", "--config.evaluation.episodes=1"]
         words += ["--config.train.checkpoint_every=1000000"]
@@ -72,5 +68,5 @@ def cycles(rows, config, flags, count):
         ended = subprocess.run(words, env=shared, capture_output=True, text=True)
         if ended.returncode:
             raise UsageError(f"experiments.planet ended with {ended.returncode}: {ended.stderr.strip()[-500:]}")
-        place = f"{folder}/run/seed_0" if os.path.exists(f"{folder}/run/seed_0") else f"{folder}/run"
-        rows[:] = read_metrics(place)[SEED_EPISODES + 1 : -1]  # the last one evaluates
+        place = "run" if members == 1 else "run/seed_0"
+        rows[:] = read_metrics(f"{folder}/{place}")[SEED_EPISODES + 1 : -1]  # the last one evaluates

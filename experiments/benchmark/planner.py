@@ -1,15 +1,13 @@
 """One decision at the paper's planner setting (H 12, I 10, J 1000, K 100; PlaNet, appendix A), 6 actions."""
 
 import jax
-import numpy as np
 
 from experiments.benchmark import rivals
+from experiments.benchmark.data import SPEC
 from experiments.benchmark.timing import compiled
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
-from wmjax.types import ActionSpec, EnvSpec
 
-SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
 SIZES = dict(
     quick=[("rssm", 1)],
     paper=[("rssm", 1), ("rssm", 8), ("rssm", 64), ("ssm", 1), ("ssm", 8), ("rnn", 1), ("rnn", 8)],

@@ -6,10 +6,9 @@ import jax
 import numpy as np
 
 from experiments.benchmark import rivals
-from experiments.benchmark.planner import SPEC
+from experiments.benchmark.data import SPEC, random_steps
 from experiments.benchmark.timing import Work
 from wmjax import replay
-from wmjax.types import Step
 
 CAPACITY = dict(quick=2_000, paper=20_000)  # rows of each of 4 environments
 ENVS, EPISODE = 4, 251
@@ -57,14 +56,6 @@ def works(preset):
 
 def rows(time):
     """Random rows, Step [T, E], of numpy arrays; the first begins an episode."""
-    rng, lead = np.random.default_rng(0), (time, ENVS)
-    is_first = np.zeros(lead, bool)
-    is_first[0] = True
-    return Step(
-        prev_action=rng.uniform(-1, 1, (*lead, SPEC.action.size)).astype(np.float32),
-        obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
-        reward=rng.uniform(size=lead).astype(np.float32),
-        discount=np.ones(lead, np.float32),
-        is_first=is_first,
-        is_last=np.zeros(lead, bool),
-    )
+    steps = random_steps(time, ENVS)
+    steps.is_first[0] = True
+    return steps

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.benchmark.planner import SPEC
+from experiments.benchmark.data import SPEC
 from experiments.benchmark.timing import compiled
 from wmjax import imagine
 from wmjax.models import rssm

@@ -2,16 +2,14 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
 from experiments.benchmark import rivals
-from experiments.benchmark.planner import SPEC
+from experiments.benchmark.data import SPEC, random_steps
 from experiments.benchmark.timing import compiled
 from wmjax import imagine
 from wmjax.models import rssm
+from wmjax.models.rssm.learner import make_optimizer
 from wmjax.ops import gaussian
-from wmjax.types import Step
 
 SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
@@ -23,30 +21,15 @@ def works(preset):
     model, learner = rssm.make(config, SPEC)
     state = jax.jit(learner.init)(jax.random.key(0))
     for batch, time in SIZES[preset]:
-        args = (state, jax.random.key(1), example_batch(batch, time))
+        args = (state, jax.random.key(1), jax.device_put(random_steps(batch, time)))
         amounts = {"frames": batch * time, "updates": 1}
         ours = compiled(f"update, {batch} x {time}", learner.update, args, amounts, batch=batch, time=time)
         yield ours
         if rivals.installed("torchrl"):
             yield rivals.torchrl_update(ours, batch, time, SPEC.action.size)
     for batch, time in PARTS[preset]:
-        for name, function, args in parts(model, state, example_batch(batch, time)):
+        for name, function, args in parts(model, state, jax.device_put(random_steps(batch, time))):
             yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)
-
-
-def example_batch(batch, time):
-    """Random chunks, Step [B, T]."""
-    rng, lead = np.random.default_rng(0), (batch, time)
-    return jax.device_put(
-        Step(
-            prev_action=rng.uniform(-1, 1, (*lead, SPEC.action.size)).astype(np.float32),
-            obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
-            reward=rng.uniform(size=lead).astype(np.float32),
-            discount=np.ones(lead, np.float32),
-            is_first=np.zeros(lead, bool),
-            is_last=np.zeros(lead, bool),
-        )
-    )
 
 
 def parts(model, state, batch):
@@ -83,7 +66,7 @@ def parts(model, state, batch):
     def encoder_loss(params):
         return jnp.square(model.encode(params, obs)).mean()
 
-    optimizer = optax.chain(optax.clip_by_global_norm(1000.0), optax.adam(1e-3))
+    optimizer = make_optimizer(rssm.RSSMConfig())
     states = imagine.fold(jax.jit(scan)(params, embed)[0])
     yield "encoder", jax.grad(encoder_loss), (params,)
     yield "scan", jax.grad(scan_loss, (0, 1)), (params, embed)

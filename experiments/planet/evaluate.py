@@ -15,6 +15,7 @@ from wmjax import envs
 from wmjax.run import checkpoint, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player
+from wmjax.run.members import member
 from wmjax.types import UsageError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
@@ -31,20 +32,19 @@ def main(argv):
     mains.use_compilation_cache()
     folder = pathlib.Path(WORKDIR.value)
     chosen = parts.settings(workdir.read_config(folder))
+    if MEMBER.value >= chosen.population:
+        raise UsageError(f"--member={MEMBER.value}: the run has {chosen.population}, counted from 0")
     env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    if MEMBER.value >= chosen.population:
-        raise UsageError(f"--member={MEMBER.value}: the run has {chosen.population}, counted from 0")
-
-    every = jax.vmap(agent.learner.init)(jax.random.split(jax.random.key(0), chosen.population)).params
+    every = jax.eval_shape(jax.vmap(agent.learner.init), parts.member_keys(chosen)[0]).params
     rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
     restored = checkpoint.restore_latest(folder, dict(acting=every, **rest))
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
     episode, state = restored
-    params = jax.tree.map(lambda x: x[MEMBER.value][None], state["acting"])
+    params = member(state["acting"], slice(MEMBER.value, MEMBER.value + 1))
 
     player = make_player(agent.actor, EPISODES.value, explore=False)
     name = f"evaluate_{episode:06d}"

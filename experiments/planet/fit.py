@@ -59,8 +59,8 @@ def main(argv):
     train_phase = parts.make_train_phase(agent.learner, train, EVERY.value, mesh)
     measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.seed), 3)
-    memory, learner = jax.tree.map(lambda x: x[None], (memory, agent.learner.init(init_key)))  # a population of one
-    learner = jax.device_put(learner, devices.replicated(mesh))
+    memory, init_keys = jax.tree.map(lambda x: x[None], (memory, init_key))  # a population of one
+    learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_keys)
     acting = jax.tree.map(jnp.copy, learner.params)
     done = 0
     while done < UPDATES.value:

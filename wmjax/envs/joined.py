@@ -35,6 +35,7 @@ class JoinedVecEnv:
 
     def close(self) -> None:
         """Closes each."""
+        self._threads.shutdown()
         for env in self._envs:
             env.close()
 

@@ -14,10 +14,7 @@ from wmjax.types import Learner, LearnerState
 def make(config, env_spec):
     """(WorldModel, Learner) of an RSSMConfig; raises UsageError if the network cannot take the images of env_spec."""
     model = make_model(config, env_spec)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adam(config.learning_rate, eps=config.adam_epsilon),
-    )
+    optimizer = make_optimizer(config)
 
     def init(key):
         params = init_params(key, config, env_spec)
@@ -36,6 +33,14 @@ def make(config, env_spec):
         return LearnerState(params, opt_state, state.updates + 1), metrics
 
     return model, Learner(init, update)
+
+
+def make_optimizer(config):
+    """Adam on gradients of clipped global norm."""
+    return optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
 
 
 def model_loss(model, config, action_spec, params, key, batch):
