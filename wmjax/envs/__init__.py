@@ -3,6 +3,7 @@
 A name is "family:task". What a family accepts as options is written in its module:
 
     dmc    every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
+    atari  every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
     fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
 
 `adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`).
@@ -77,7 +78,7 @@ def make(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
         UsageError: unknown family, task or option, or a value of the wrong type or range; one line, with the nearest
             names.
     """
-    families = {"dmc": _make_dmc, "fake": _make_fake}
+    families = {"dmc": _make_dmc, "atari": _make_atari, "fake": _make_fake}
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not colon or family not in families:
         close = difflib.get_close_matches(family, families, n=1)
@@ -92,6 +93,12 @@ def _make_dmc(task, num_envs, seed, options):
     from wmjax.envs import dmc  # here, so that importing this package costs nothing
 
     return dmc.make(task, num_envs, seed, options)
+
+
+def _make_atari(game, num_envs, seed, options):
+    from wmjax.envs import atari
+
+    return atari.make(game, num_envs, seed, options)
 
 
 def _make_fake(task, num_envs, seed, options):
