@@ -1,7 +1,7 @@
 """The same work by other libraries, where they are installed (`pip install wmjax[bench]`), as they come.
 
-torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself. Sizes,
-candidates and numbers of parameters are those of our own work they stand beside.
+torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself; ale-py and
+gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work they stand beside.
 """
 
 import contextlib
@@ -172,7 +172,13 @@ def flashbax_sample(beside, rows, capacity, batch, time):
 
 
 def dm_control_decision(beside, rows, repeat, size):
-    """A decision of dm_control's own cheetah_run in `rows` environments, one after the other."""
+    """Decisions of dm_control's own cheetah_run in `rows` environments, one after the other."""
+    call = apart(dm_control_decide, rows, repeat, size)  # beside envpool's rendering it would draw into that's context
+    return Work(f"dm_control, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, beside=beside)
+
+
+def dm_control_decide(rows, repeat, size):
+    """A function that takes one decision in every environment and draws it."""
     gl.load_libraries()
     logging.set_verbosity(logging.ERROR)  # of the suite's models, at every load
     from dm_control import suite
@@ -188,5 +194,37 @@ def dm_control_decision(beside, rows, repeat, size):
                 env.step(action)
             env.physics.render(size, size, camera_id=0)
 
-    name = f"dm_control, {rows} env{'s' if rows > 1 else ''}"
-    return Work(name, decide, {"decisions": rows}, beside=beside)
+    return decide
+
+
+def ale_py_decision(beside, rows, game, size, actions):
+    """A decision of ale-py's own vector environment, single grey frames."""
+    import ale_py
+    from ale_py.vector_env import AtariVectorEnv
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)  # no banner for every game
+    env = AtariVectorEnv(game.lower(), rows, img_height=size, img_width=size, stack_num=1, reward_clipping=False)
+    env.reset(seed=0)
+    call = functools.partial(env.step, actions.astype(np.int64))
+    return Work(f"ale-py's vector env, {rows} envs", call, beside.amounts, beside=beside)
+
+
+def gymnasium_decision(beside, rows, game, size, actions):
+    """A decision of gymnasium's asynchronous vector environment: every game in a process of its own."""
+    from gymnasium.vector import AsyncVectorEnv
+
+    env = AsyncVectorEnv([functools.partial(gymnasium_game, game, size)] * rows, context="spawn")
+    env.reset(seed=0)
+    call = functools.partial(env.step, actions.astype(np.int64))
+    return Work(f"gymnasium async, {rows} envs", call, beside.amounts, beside=beside)
+
+
+def gymnasium_game(game, size):
+    """One game with gymnasium's preprocessing."""
+    import ale_py
+    import gymnasium
+
+    ale_py.ALEInterface.setLoggerMode(ale_py.LoggerMode.Error)
+    gymnasium.register_envs(ale_py)
+    env = gymnasium.make(f"{game}NoFrameskip-v4")
+    return gymnasium.wrappers.AtariPreprocessing(env, screen_size=size)
