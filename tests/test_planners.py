@@ -67,6 +67,24 @@ def test_the_other_rows_do_not_matter(cem):
         assert (a[2] != b[2]).any()
 
 
+def test_rows_side_by_side_and_in_turn_are_the_same(monkeypatch):
+    """Accelerators plan all rows at once, a single CPU device one row after the other."""
+    config = CEMConfig(horizon=2, iterations=4, candidates=20, elites=4)
+    plans = []
+    for backend in ("cpu", "gpu"):
+        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+        function = make_cem(MODEL, BOUNDS, config).plan
+        assert bool(scans_over_rows(function)) == (backend == "cpu")
+        plans.append(jax.jit(function)(PARAMS, KEY, at_origin(TARGETS)))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *plans)
+
+
+def scans_over_rows(plan):
+    """The scans over 3 rows among the outermost equations of a plan for them."""
+    jaxpr = jax.make_jaxpr(plan)(PARAMS, KEY, at_origin(TARGETS)).jaxpr
+    return [eqn for eqn in jaxpr.eqns if eqn.params.get("length") == 3 and eqn.primitive.name == "scan"]
+
+
 def test_planning_compiles_once_and_depends_on_the_key_alone():
     plan = jit(make_cem(MODEL, BOUNDS, CEMConfig(horizon=2, iterations=2, candidates=8, elites=2)).plan)
     one = plan(PARAMS, KEY, at_origin(TARGETS))
@@ -78,10 +96,10 @@ def test_planning_compiles_once_and_depends_on_the_key_alone():
     assert (one.mean != other.mean).all()
 
 
-def values_by_loop(candidates, targets):
-    """Candidates [H, B, N, A] -> the sum of -|position - target|^2, [B, N]."""
+def values_by_loop(candidates, target):
+    """Candidates [H, N, A] -> the sum of -|position - target|^2, [N]."""
     positions = np.cumsum(candidates, axis=0)
-    return -np.square(positions - targets[None, :, None]).sum((0, 3))
+    return -np.square(positions - target).sum((0, 2))
 
 
 @pytest.mark.parametrize(
@@ -96,21 +114,20 @@ def values_by_loop(candidates, targets):
 def test_cem_equals_numpy(config):
     """The whole of Algorithm 2 on the planner's own noise, with the biased standard deviation."""
     plan = jit(make_cem(MODEL, HALF, config).plan)(PARAMS, KEY, at_origin(TARGETS))
-    mean, std = np.zeros((config.horizon, 3, 2)), np.ones((config.horizon, 3, 2))
-    for key in jax.random.split(KEY, config.iterations):
-        noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (config.horizon, 3, config.candidates, 2)))
-        candidates = np.clip(mean[:, :, None] + std[:, :, None] * noise, -0.5, 0.5)
-        values = values_by_loop(candidates, TARGETS)
-        elites = np.argsort(-values, axis=1)[:, : config.elites]  # [B, K]
-        for b in range(3):
-            chosen = candidates[:, b, elites[b]]  # [H, K, A]
-            mean[:, b] = chosen.sum(1) / config.elites
-            std[:, b] = np.sqrt(np.square(chosen - mean[:, b, None]).sum(1) / config.elites)
-    np.testing.assert_allclose(plan.mean, mean.swapaxes(0, 1), atol=1e-5)
-    np.testing.assert_allclose(plan.std, std.swapaxes(0, 1), atol=1e-5)
-    np.testing.assert_allclose(plan.action, mean[0], atol=1e-5)
-    expected = np.take_along_axis(values, elites, axis=1).mean(1)
-    np.testing.assert_allclose(plan.value, expected, rtol=1e-4, atol=1e-5)
+    for b, row_key in enumerate(jax.random.split(KEY, 3)):
+        mean, std = np.zeros((config.horizon, 2)), np.ones((config.horizon, 2))
+        for key in jax.random.split(row_key, config.iterations):
+            noise = np.asarray(jax.random.normal(jax.random.split(key)[0], (config.horizon, config.candidates, 2)))
+            candidates = np.clip(mean[:, None] + std[:, None] * noise, -0.5, 0.5)
+            values = values_by_loop(candidates, TARGETS[b])
+            elites = np.argsort(-values)[: config.elites]  # [K]
+            chosen = candidates[:, elites]  # [H, K, A]
+            mean = chosen.sum(1) / config.elites
+            std = np.sqrt(np.square(chosen - mean[:, None]).sum(1) / config.elites)
+        np.testing.assert_allclose(plan.mean[b], mean, atol=1e-5)
+        np.testing.assert_allclose(plan.std[b], std, atol=1e-5)
+        np.testing.assert_allclose(plan.action[b], mean[0], atol=1e-5)
+        np.testing.assert_allclose(plan.value[b], values[elites].mean(), rtol=1e-4, atol=1e-5)
 
 
 def test_deviations_shrink_with_the_iterations():
@@ -124,13 +141,13 @@ def test_deviations_shrink_with_the_iterations():
 def test_random_shooting_takes_the_best_candidate():
     planner = make_random_shooting(MODEL, HALF, ShootingConfig(horizon=3, candidates=50))
     plan = jit(planner.plan)(PARAMS, KEY, at_origin(TARGETS))
-    noise = np.asarray(jax.random.normal(jax.random.split(KEY)[0], (3, 3, 50, 2)))
-    candidates = np.clip(noise, -0.5, 0.5)
-    values = values_by_loop(candidates, TARGETS)
-    for b, best in enumerate(values.argmax(1)):
-        np.testing.assert_array_equal(plan.mean[b], candidates[:, b, best])
-        np.testing.assert_array_equal(plan.action[b], candidates[0, b, best])
-        np.testing.assert_allclose(plan.value[b], values[b, best], rtol=1e-5)
+    for b, key in enumerate(jax.random.split(KEY, 3)):
+        candidates = np.clip(np.asarray(jax.random.normal(jax.random.split(key)[0], (3, 50, 2))), -0.5, 0.5)
+        values = values_by_loop(candidates, TARGETS[b])
+        best = values.argmax()
+        np.testing.assert_array_equal(plan.mean[b], candidates[:, best])
+        np.testing.assert_array_equal(plan.action[b], candidates[0, best])
+        np.testing.assert_allclose(plan.value[b], values[best], rtol=1e-5)
     assert plan.std.shape == (3, 3, 2)
 
 
@@ -138,14 +155,14 @@ def test_rewards_after_a_predicted_end_do_not_count():
     """The arrival that ends the episode still counts, by whatever probability the episode got there."""
     model = make_point_model(1, edge=1.5)
     fading = model._replace(discount=lambda params, state: jnp.full(state.position.shape[0], 0.5))
-    actions = np.float32([[[[1], [0]]], [[[1], [0]]], [[[1], [0]]]])  # [H = 3, B = 1, N = 2, A = 1]
-    state = Point(np.zeros((1, 1), np.float32), np.full((1, 1), 4, np.float32))
+    actions = np.float32([[[1], [0]], [[1], [0]], [[1], [0]]])  # [H = 3, N = 2, A = 1]
+    state = Point(np.zeros(1, np.float32), np.full(1, 4, np.float32))
     value = score(model, PARAMS, KEY, state, actions)
-    np.testing.assert_allclose(value, [[-9 - 4, -16 * 3]])  # ends on arriving at 2; the other candidate stays at 0
+    np.testing.assert_allclose(value, [-9 - 4, -16 * 3])  # ends on arriving at 2; the other candidate stays at 0
     value = score(fading, PARAMS, KEY, state, actions)
-    np.testing.assert_allclose(value, [[-9 - 4 / 2 - 1 / 4, -16 * 1.75]])
+    np.testing.assert_allclose(value, [-9 - 4 / 2 - 1 / 4, -16 * 1.75])
     value = score(model, PARAMS, KEY, state, actions[:1])
-    np.testing.assert_allclose(value, [[-9, -16]])
+    np.testing.assert_allclose(value, [-9, -16])
 
 
 def test_planning_avoids_a_predicted_end():

@@ -13,11 +13,12 @@ from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.joined import JoinedVecEnv
 from wmjax.models import rssm
 from wmjax.ops import image_bits
+from wmjax.ops.mapped import mapped
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, workdir
 from wmjax.run.collect import play_episodes
 from wmjax.run.main import build
-from wmjax.run.members import by_member, member, over_members
+from wmjax.run.members import by_member, member
 from wmjax.run.predict import open_loop_images
 from wmjax.run.report import write_population_report, write_report
 from wmjax.run.timers import Timers
@@ -135,7 +136,7 @@ def make_train_phase(learner, train, updates, mesh):
             sample_keys, update_keys = jax.vmap(jax.random.split)(keys).T
             batch = jax.vmap(lambda memory, key: draw(memory, key, train.batch, train.chunk))(memory, sample_keys)
             batch = jax.lax.with_sharding_constraint(batch, over_devices)  # [S, B, T, ...]
-            state, metrics = over_members(learner.update)(state, update_keys, batch)
+            state, metrics = mapped(learner.update)(state, update_keys, batch)
             acting = jax.vmap(average, (0, 0, None))(acting, state, train.average_decay)
             return (state, acting), metrics
 

@@ -1,6 +1,6 @@
 """The cross-entropy method over action sequences (Rubinstein 1997; PlaNet, Algorithm 2), compiled and batched.
 
-One scan over iterations; inside it one scan over the horizon advances all B * N candidates at once.
+One scan over iterations; inside it one scan over the horizon advances all N candidates at once.
 """
 
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from wmjax.planners.shooting import check_continuous, check_search, score
+from wmjax.planners.shooting import check_continuous, check_search, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 
@@ -39,20 +39,18 @@ def make_cem(model, action_spec, config):
     check_continuous(action_spec)
 
     def plan(params, key, state):
-        rows = jax.tree.leaves(state)[0].shape[0]
-        shape = (config.horizon, rows, action_spec.size)
-
         def refit(belief, key):
             mean, std, _ = belief
             draw_key, model_key = jax.random.split(key)
-            noise = jax.random.normal(draw_key, (config.horizon, rows, config.candidates, action_spec.size))
-            candidates = jnp.clip(mean[:, :, None] + std[:, :, None] * noise, action_spec.low, action_spec.high)
+            noise = jax.random.normal(draw_key, (config.horizon, config.candidates, action_spec.size))
+            candidates = jnp.clip(mean[:, None] + std[:, None] * noise, action_spec.low, action_spec.high)
             values, best = jax.lax.top_k(score(model, params, model_key, state, candidates), config.elites)
-            elites = jnp.take_along_axis(candidates, best[None, :, :, None], axis=2)  # [H, B, K, A]
-            return (elites.mean(axis=2), elites.std(axis=2), values.mean(axis=1)), None
+            elites = candidates[:, best]  # [H, K, A]
+            return (elites.mean(axis=1), elites.std(axis=1), values.mean()), None
 
-        belief = (jnp.zeros(shape), jnp.ones(shape), jnp.zeros(rows))
+        shape = (config.horizon, action_spec.size)
+        belief = (jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
         (mean, std, value), _ = jax.lax.scan(refit, belief, jax.random.split(key, config.iterations))
-        return Plan(mean[0], jnp.swapaxes(mean, 0, 1), jnp.swapaxes(std, 0, 1), value)
+        return Plan(mean[0], mean, std, value)
 
-    return Planner(plan)
+    return Planner(over_rows(plan))

@@ -1,11 +1,13 @@
 """Random shooting: the best of many random action sequences (PlaNet, Fig. 5), and the scoring that planners share."""
 
+import functools
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
 from wmjax import imagine
+from wmjax.ops.mapped import mapped
 from wmjax.types import Plan, Planner, UsageError
 
 
@@ -26,32 +28,38 @@ def make_random_shooting(model, action_spec, config):
 
     def plan(params, key, state):
         draw_key, model_key = jax.random.split(key)
-        rows = jax.tree.leaves(state)[0].shape[0]
-        shape = (config.horizon, rows, config.candidates, action_spec.size)
+        shape = (config.horizon, config.candidates, action_spec.size)
         candidates = jnp.clip(jax.random.normal(draw_key, shape), action_spec.low, action_spec.high)
         values = score(model, params, model_key, state, candidates)
-        best = jnp.argmax(values, axis=1)
-        sequence = jnp.take_along_axis(candidates, best[None, :, None, None], axis=2)[:, :, 0]  # [H, B, A]
-        sequence = jnp.swapaxes(sequence, 0, 1)
-        return Plan(sequence[:, 0], sequence, jnp.ones_like(sequence), values.max(axis=1))
+        best = jnp.argmax(values)
+        sequence = candidates[:, best]
+        return Plan(sequence[0], sequence, jnp.ones_like(sequence), values[best])
 
-    return Planner(plan)
+    return Planner(over_rows(plan))
+
+
+def over_rows(plan):
+    """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B]."""
+
+    def plan_all(params, key, state):
+        keys = jax.random.split(key, jax.tree.leaves(state)[0].shape[0])
+        return mapped(functools.partial(plan, params))(keys, state)
+
+    return plan_all
 
 
 def score(model, params, key, state, candidates):
     """Predicted sum of rewards of action sequences; one sampled trajectory each (PlaNet, Algorithm 2, lines 5 and 6).
 
-    Args: state of B rows; candidates float32 [H, B, N, A].
-    Returns: float32 [B, N]. Rewards after a predicted end of the episode count as little as it is likely to go on.
+    Args: state of one environment, without the axis of rows; candidates float32 [H, N, A].
+    Returns: float32 [N]. Rewards after a predicted end of the episode count as little as it is likely to go on.
     """
-    horizon, rows, count, size = candidates.shape
-    many = jax.tree.map(lambda x: jnp.repeat(x, count, axis=0), state)  # row b stands at b * N ... b * N + N - 1
-    states = imagine.open_loop(model, params, key, many, candidates.reshape(horizon, rows * count, size))
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (candidates.shape[1], *x.shape)), state)
+    states = imagine.open_loop(model, params, key, many, candidates)
     reward = imagine.rewards(model, params, states)
     discount = imagine.discounts(model, params, states)[:-1]
     goes_on = jax.lax.associative_scan(jnp.multiply, discount)  # cumprod: XLA folds that of constants for seconds
-    value = reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
-    return value.reshape(rows, count)
+    return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
 
 
 def check_search(horizon, candidates):

@@ -15,13 +15,3 @@ def by_member(tree, members, axis=0):
         return x.reshape(*x.shape[:axis], members, -1, *x.shape[axis + 1 :])
 
     return jax.tree.map(split, tree)
-
-
-def over_members(function):
-    """`function` of pytrees with leading axes [S], one member each: by vmap, on CPU one member after the other.
-
-    For work that fills a device: a CPU gains nothing from doing several at once, and loses its cache.
-    """
-    if jax.default_backend() == "cpu":
-        return lambda *args: jax.lax.map(lambda each: function(*each), args)
-    return jax.vmap(function)
