@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from experiments.benchmark import planner, rivals, timing, train
+from experiments.benchmark import chart, planner, rivals, timing, train
 from experiments.benchmark.data import SPEC
-from tests import planet_runs
+from tests import mains
 from wmjax.models import rssm
+from wmjax.planners import CEMConfig
 
 
 def test_products_are_counted_inside_scans_and_convolutions():
@@ -67,7 +68,7 @@ def test_times_are_of_one_call_and_rates_of_its_amounts():
 
 def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     places = (f"--json={tmp_path}/speed.json", f"--chart={tmp_path}/speed.svg")
-    ended = planet_runs.command("benchmark", "--only=replay", "--repeats=1", *places)
+    ended = mains.command("benchmark", "--only=replay", "--repeats=1", *places)
     assert ended.returncode == 0, ended.stderr
     written = json.loads((tmp_path / "speed.json").read_text())
     assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
@@ -75,6 +76,21 @@ def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     ours = [row["name"] for row in written["rows"] if "beside" not in row]
     assert len(ours) == 5 == len(set(ours)) and all(name in ended.stdout for name in names)
     assert (tmp_path / "speed.svg").stat().st_size > 0
+
+
+def test_the_picture_shows_other_libraries_beside_us():
+    planners = [
+        dict(part="planner", kind=kind, envs=n) | {"decisions/s": n} for kind in ("rssm", "torchrl") for n in (1, 8)
+    ]
+    rows = [*planners, dict(part="train", name="torchrl, 16 x 20", ms=3.0), dict(part="train", piece="scan", ms=2.0)]
+    picture = chart.draw(rows, "title", "svg").decode()
+    assert all(word in picture for word in ("torchrl", "rssm", "scan", "decisions/s"))
+
+
+def test_other_libraries_tags_are_those_of_the_picture():
+    ours = timing.Work("rssm, 8 envs", lambda: None, {"decisions": 8})
+    theirs = rivals.torchrl_planner(ours, 8, CEMConfig(), 6)
+    assert theirs.tags == dict(kind="torchrl", envs=8) and theirs.beside is ours
 
 
 @pytest.mark.parametrize(
@@ -88,7 +104,7 @@ def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     ],
 )
 def test_bad_input_is_one_line(flags, named):
-    ended = planet_runs.command("benchmark", *flags)
+    ended = mains.command("benchmark", *flags)
     assert ended.returncode == 2
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("error: ") and named in ended.stderr

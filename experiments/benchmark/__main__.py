@@ -41,9 +41,10 @@ def main(argv):
             row = dict(part=part, name=work.name) | work.tags | timing.measure(work, REPEATS.value)
             rows.append(row)
             print(line(row), flush=True)
-    if JSON.value:
-        settings = dict(preset=PRESET.value, repeats=REPEATS.value)
-        atomic_write(JSON.value, json.dumps(dict(machine=machine, settings=settings, rows=rows), indent=1) + "\n")
+            if JSON.value:  # after every row, so that stopping early loses none
+                settings = dict(preset=PRESET.value, repeats=REPEATS.value)
+                content = dict(machine=machine, settings=settings, rows=rows)
+                atomic_write(JSON.value, json.dumps(content, indent=1) + "\n")
     if CHART.value:
         title = (
             f"wmjax on {machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date'][:10]}"

@@ -13,6 +13,7 @@ def draw(rows, title, file_format):
     axes = figure.subplots(1, 3)
     figure.suptitle(title, fontsize=9)
     lines(axes[0], [row for row in rows if row["part"] == "planner"], "envs", "kind", "decisions/s")
+    axes[0].set(yscale="linear", ylim=(0, None))
     lines(
         axes[1], [row for row in rows if row["part"] == "rollout" and row["horizon"] == 15], "batch", "made", "states/s"
     )

@@ -68,7 +68,8 @@ def torchrl_networks(action_size):
 def torchrl_planner(beside, rows, config, action_size):
     """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
     call = apart(torchrl_decide, rows, config, action_size)
-    return Work(f"torchrl, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, beside=beside)
+    name, tags = f"torchrl, {rows} env{'s' if rows > 1 else ''}", dict(kind="torchrl", envs=rows)
+    return Work(name, call, {"decisions": rows}, tags=tags, beside=beside)
 
 
 def torchrl_decide(rows, config, action_size):
