@@ -78,6 +78,17 @@ def test_rollout_values(halving):
     assert steps.reward.dtype == steps.discount.dtype == steps.prev_action.dtype == np.float32
 
 
+def test_closed_loop_keeps_its_start_and_every_action():
+    start = point()
+    policy = lambda key, features: -features / 2
+    states, actions = jit(lambda start: imagine.closed_loop(make_point_model(2), PARAMS, KEY, start, policy, H))(start)
+    halvings = 0.5 ** np.arange(H + 1)
+    positions = start.position[None] * halvings[:, None, None]  # [H + 1, B, A], the given ones first
+    np.testing.assert_array_equal(states.position, positions)
+    np.testing.assert_array_equal(states.target, np.repeat(start.target[None], H + 1, axis=0))
+    np.testing.assert_array_equal(actions, -positions[1:])
+
+
 def test_rollout_rows_are_independent(halving):
     changed = Point(*(x.at[2].set(7.0) for x in jax.tree.leaves(jax.tree.map(jnp.asarray, point()))))
     (_, one), (_, other) = halving(point()), halving(changed)

@@ -2,7 +2,8 @@
 
     filter      posterior states along real sequences           s1 - s2 - s3 - ...      (observe)
     open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
-    rollout     prior states under a policy, with rewards       s  - policy > s1 > ...
+    closed_loop prior states under a policy                     s  - policy > s1 > ...
+    rollout     the same, as records with rewards
     overshoot   priors of every distance from every state       the triangle of PlaNet's Fig. 3c
 
 Every function is pure. Heads (features, reward, discount) run after the scan, folded over [H*B], so that a scan
@@ -55,14 +56,14 @@ def open_loop(model, params, key, state, actions):
     return jax.lax.scan(step, state, (keys, actions))[1]
 
 
-def rollout(model, params, key, state, policy, horizon):
-    """Imagine `horizon` steps under a policy.
+def closed_loop(model, params, key, state, policy, horizon):
+    """Prior states under a policy.
 
     Args:
       state: model state of B rows; policy(key, features [B, F]) -> action float32 [B, A]; horizon: H >= 1.
     Returns:
-      (last state, Step [B, H, ...]): arrival records with obs None and is_first, is_last False; discount is the
-      predicted probability that the episode goes on.
+      (states, actions): states with leading axes [H + 1, B], the given one first; actions [H, B, A], time first;
+      states[h + 1] is the arrival after actions[h].
     """
     keys = jax.random.split(key, (horizon, 2))
 
@@ -71,11 +72,24 @@ def rollout(model, params, key, state, policy, horizon):
         state = model.imagine(params, keys[1], state, action)
         return state, (state, action)
 
-    last, (states, actions) = jax.lax.scan(step, state, keys)
-    rows = jax.tree.leaves(actions)[0].shape[1]
-    reward, discount = (time_first(head(model, params, states)) for head in (rewards, discounts))  # [B, H]
-    never = jnp.zeros((rows, horizon), bool)
+    _, (states, actions) = jax.lax.scan(step, state, keys)
+    return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states), actions
+
+
+def rollout(model, params, key, state, policy, horizon):
+    """Imagine `horizon` steps under a policy, as arrival records.
+
+    Args: as `closed_loop`.
+    Returns:
+      (last state, Step [B, H, ...]): arrival records with obs None and is_first, is_last False; discount is the
+      predicted probability that the episode goes on.
+    """
+    states, actions = closed_loop(model, params, key, state, policy, horizon)
+    arrivals = jax.tree.map(lambda x: x[1:], states)
+    reward, discount = (time_first(head(model, params, arrivals)) for head in (rewards, discounts))  # [B, H]
+    last = jax.tree.map(lambda x: x[-1], states)
     actions = time_first(actions)
+    never = jnp.zeros(actions.shape[:2], bool)
     return last, Step(prev_action=actions, obs=None, reward=reward, discount=discount, is_first=never, is_last=never)
 
 

@@ -34,6 +34,9 @@ _PIECE_BYTES = 8 * 2**20
 # Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
 _FEW_CHANNELS = 16
 
+# Uniform in +-1 / sqrt(inputs): what the layers of some papers' frameworks start from.
+fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
 
 def _identity(x):
     return x

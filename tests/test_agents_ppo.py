@@ -1,0 +1,180 @@
+"""The learner of PPO: one round against plain numpy, shuffling, padding, clipping."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests import ppo_by_hand
+from tests.fakes import jit
+from wmjax.agents import ppo
+from wmjax.agents.ppo.learner import Decisions, minibatches, ppo_loss
+from wmjax.nets.policy import VectorPolicy
+from wmjax.types import UsageError
+
+KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
+B, H, F, M = 3, 5, 4, 3
+LINEAR = VectorPolicy(M, ())
+# Steps large enough that the ratio, the change in value and the gradient's norm are clipped somewhere, not everywhere.
+CONFIG = ppo.PPOConfig(learning_rate=0.05, epochs=3, minibatch=6, entropy=0.1, clip_norm=0.7)
+
+
+def random_rollout(seed=0):
+    """Rollout [B, H] of noise; row 0 is cut, row 1 ends in the middle, row 2 may end anywhere."""
+    rng = np.random.default_rng(seed)
+    discount = np.ones((B, H))
+    discount[1, 2] = 0
+    discount[2] = rng.uniform(size=H)
+    action = np.eye(M)[rng.integers(0, M, (B, H))]
+    arrays = rng.normal(size=(B, H + 1, F)), action, rng.normal(size=(B, H)), discount
+    return ppo.Rollout(*(x.astype(np.float32) for x in arrays))
+
+
+@pytest.fixture(scope="module")
+def learner():
+    learner = ppo.make(CONFIG, LINEAR, F)
+    return learner._replace(update=jit(learner.update))
+
+
+def test_a_round_equals_plain_numpy(learner):
+    """15 decisions in minibatches of 6, 6 and 3, three times over."""
+    state, rollout = learner.init(KEY), random_rollout()
+    new, metrics = learner.update(state, OTHER_KEY, rollout)
+    index, weight = minibatches(OTHER_KEY, B * H, CONFIG.epochs, CONFIG.minibatch)
+    batches = [np.asarray(i)[np.asarray(w) > 0] for i, w in zip(index, weight, strict=True)]
+    assert [len(batch) for batch in batches] == [6, 6, 3] * 3
+    params, expected = ppo_by_hand.update(state.params["params"], CONFIG, rollout, batches)
+    assert metrics.pop("grad_finite").tolist() == [True] * 4
+    assert metrics.keys() == expected.keys()
+    for name, value in metrics.items():
+        assert value.shape == () and value.dtype == np.float32
+        np.testing.assert_allclose(value, expected[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), new.params["params"], params)
+    assert 0.1 < metrics["clip_fraction"] < 0.9 and int(new.updates) == 1
+
+
+def test_rounds_compile_once_and_the_key_is_the_order(learner):
+    state, rollout = learner.init(KEY), random_rollout()
+    one, _ = learner.update(state, KEY, rollout)
+    again, _ = learner.update(state, KEY, rollout)
+    other, _ = learner.update(state, OTHER_KEY, rollout)
+    two, _ = learner.update(one, KEY, random_rollout(1))
+    assert learner.update._cache_size() == 1 and int(two.updates) == 2
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_members_are_a_leading_axis(learner):
+    keys = jax.random.split(KEY, 2)
+    states = jax.vmap(learner.init)(keys)
+    after, _ = jax.vmap(learner.update, in_axes=(0, 0, None))(states, keys, random_rollout())
+    alone, _ = learner.update(learner.init(keys[1]), keys[1], random_rollout())
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a[1], b, rtol=1e-4, atol=1e-5), after.params, alone.params)
+
+
+def test_a_gradient_that_is_not_finite_is_reported(learner):
+    rollout = random_rollout()
+    rollout.reward[0, 0] = np.nan
+    _, metrics = learner.update(learner.init(KEY), KEY, rollout)
+    assert not metrics["grad_finite"].any() and np.isnan(metrics["policy_loss"])
+
+
+def test_a_cut_is_bootstrapped_and_an_end_is_not(learner):
+    """What lies behind the last decision matters where the episode goes on there, and nowhere else."""
+    for last, differ in [(0.0, False), (1.0, True)]:
+        rollout = random_rollout()
+        rollout.discount[:, -1] = last
+        _, one = learner.update(learner.init(KEY), KEY, rollout)
+        rollout.features[:, -1] += 5
+        _, two = learner.update(learner.init(KEY), KEY, rollout)
+        assert (one["value_loss"] != two["value_loss"]) == differ
+
+
+@pytest.mark.parametrize(("size", "minibatch", "steps"), [(800, 256, 4), (15, 6, 3), (12, 6, 2), (5, 8, 1)])
+def test_every_epoch_is_a_permutation(size, minibatch, steps):
+    index, weight = (np.asarray(x) for x in minibatches(KEY, size, 3, minibatch))
+    assert index.shape == weight.shape == (3 * steps, minibatch)
+    orders = [index[i : i + steps][weight[i : i + steps] > 0] for i in range(0, 3 * steps, steps)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+    assert len({tuple(order) for order in orders}) == 3
+    assert set(weight.ravel().tolist()) <= {0.0, 1.0} and index.max() < size
+    filled = weight.reshape(3, -1)
+    np.testing.assert_array_equal(filled[:, :size], np.ones((3, size)))  # the padding comes last
+
+
+def random_decisions(rows):
+    rng = np.random.default_rng(3)
+    action = np.eye(M)[rng.integers(0, M, rows)]
+    columns = rng.normal(size=(rows, F)), action, np.log(rng.uniform(0.2, 0.6, rows)), *rng.normal(size=(2, rows))
+    return Decisions(*(x.astype(np.float32) for x in columns))
+
+
+def loss_and_gradient(batch, weight, config=CONFIG):
+    params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
+    function = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
+    return jit(lambda batch, weight: function(LINEAR, config, params, batch, weight=weight))(batch, weight)
+
+
+def test_padding_does_not_count():
+    batch = random_decisions(5)
+    real = jax.tree.map(lambda x: x[:3], batch)
+    padded = loss_and_gradient(batch, np.float32([1, 1, 1, 0, 0]))
+    alone = loss_and_gradient(real, np.ones(3, np.float32))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded, alone)
+    everything = loss_and_gradient(batch, np.ones(5, np.float32))
+    assert abs(everything[0][0] - alone[0][0]) > 1e-3
+
+
+def two_decisions(ratios, advantages=(1, -1)):
+    """Two decisions whose ratio of probabilities, now over then, is given."""
+    batch = random_decisions(2)
+    params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
+    now = (batch.action * jax.nn.log_softmax(LINEAR.apply(params, batch.features)[0])).sum(-1)
+    return batch.replace(log_prob=now - np.log(np.float32(ratios)), advantage=np.float32(advantages))
+
+
+@pytest.mark.parametrize(
+    ("ratios", "moved"),
+    [
+        ((1.5, 0.5), False),  # a good action already likelier by more than the clip, a bad one already less likely
+        ((0.5, 0.5), True),  # a good action has become less likely: pulled back
+        ((1.5, 1.5), True),
+        ((1.05, 0.95), True),  # inside
+    ],
+)
+def test_clipping_stops_the_policy_gradient(ratios, moved):
+    config = ppo.PPOConfig(entropy=0.0, value_scale=0.0)
+    (_, metrics), grads = loss_and_gradient(two_decisions(ratios), np.ones(2, np.float32), config)
+    kernel = np.asarray(grads["params"]["logits"]["kernel"])
+    assert (np.abs(kernel).max() > 1e-3) == moved and (kernel != 0).any() == moved
+    assert metrics["clip_fraction"] == np.mean([abs(ratio - 1) > 0.1 for ratio in ratios])
+
+
+@pytest.mark.parametrize(("change", "target", "moved"), [(0.5, 1, False), (0.5, -1, True), (0.05, 1, True)])
+def test_clipping_stops_the_value_gradient(change, target, moved):
+    """change: of the value since then; target: relative to the value then. Flat where it has gone far enough."""
+    batch = two_decisions((1.0, 1.0), (target, target))
+    params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
+    batch = batch.replace(value=LINEAR.apply(params, batch.features)[1] - change)
+    (_, metrics), grads = loss_and_gradient(batch, np.ones(2, np.float32), ppo.PPOConfig(entropy=0.0))
+    assert (np.abs(grads["params"]["value"]["kernel"]).max() > 1e-3) == moved
+    assert (np.asarray(grads["params"]["value"]["kernel"]) != 0).any() == moved
+    error = target - (0.1 if (change, target) == (0.5, 1) else change)
+    np.testing.assert_allclose(metrics["value_loss"], 0.5 * error**2, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *[("learning_rate", 0.0), ("adam_epsilon", 0.0), ("clip_norm", 0.0), ("clip", 0.0), ("temperature", 0.0)],
+        *[("discount", 1.1), ("discount", -0.1), ("gae_lambda", 1.1), ("gae_lambda", -0.1), ("learning_rate", np.nan)],
+        *[("entropy", -0.1), ("value_scale", -0.1), ("epochs", 0), ("minibatch", 0)],
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(UsageError, match=f"agent {name} {value}: must be"):
+        ppo.PPOConfig(**{name: value})
+
+
+def test_settings_at_the_edge_are_taken():
+    ppo.PPOConfig(discount=1.0, gae_lambda=0.0, entropy=0.0, value_scale=0.0, epochs=1, minibatch=1)

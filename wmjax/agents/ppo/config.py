@@ -1,0 +1,36 @@
+"""Settings of proximal policy optimisation inside a world model (Robine et al. 2023, "Smaller World Models")."""
+
+from dataclasses import dataclass
+
+from wmjax.types import UsageError
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """Defaults are the paper's Table 5, or the authors' code where the paper is silent (said so on the line)."""
+
+    learning_rate: float = 2.5e-4
+    adam_epsilon: float = 1e-8  # not in the paper: Adam's own default, as are the betas that Table 5 does give
+    clip_norm: float = 0.5  # of the gradient; not in the paper: authors' code
+    discount: float = 0.99  # gamma
+    gae_lambda: float = 0.95
+    clip: float = 0.1  # of the probability ratio; of the change in value too, which is not in the paper: authors' code
+    entropy: float = 0.01  # c_1 of Equation 8
+    value_scale: float = 0.5  # c_2, of half the squared error (the half: authors' code)
+    epochs: int = 4  # "number of PPO optimization steps": passes over a rollout
+    minibatch: int = 256  # decisions; the last minibatch of an epoch is smaller where they do not divide
+    temperature: float = 1.5  # tau of Equation 19, when collecting real experience
+
+    def __post_init__(self):
+        for name in ("learning_rate", "adam_epsilon", "clip_norm", "clip", "temperature"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"agent {name} {getattr(self, name)}: must be above 0")
+        for name in ("discount", "gae_lambda"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"agent {name} {getattr(self, name)}: must be between 0 and 1")
+        for name in ("entropy", "value_scale"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"agent {name} {getattr(self, name)}: must be 0 or more")
+        for name in ("epochs", "minibatch"):
+            if getattr(self, name) < 1:
+                raise UsageError(f"agent {name} {getattr(self, name)}: must be at least 1")

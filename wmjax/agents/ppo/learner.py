@@ -1,0 +1,137 @@
+"""Proximal policy optimisation on imagined rollouts (Schulman et al. 2017; Robine et al. 2023, Equations 7 and 8)."""
+
+import functools
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from wmjax import imagine
+from wmjax.ops.returns import generalized_advantage
+from wmjax.types import Array, Learner, LearnerState
+
+
+@struct.dataclass
+class Rollout:
+    """What a policy did in imagination: H decisions of B rows.
+
+    Its end is a cut and not an end of the episode: what would follow counts by the value of the last features.
+    Every decision is learnt from, those after an imagined end of the episode too, as decisions of another episode.
+    """
+
+    features: Array  # float32 [B, H + 1, F], before each decision and at the end
+    action: Array  # float32 [B, H, M], one-hot
+    reward: Array  # float32 [B, H], on arriving after the decision
+    discount: Array  # float32 [B, H], predicted probability that the episode goes on there, without gamma
+
+
+@struct.dataclass
+class Decisions:
+    """A rollout as a set of decisions with what was known when they were taken; N is B * H or a minibatch."""
+
+    features: Array  # float32 [N, F]
+    action: Array  # float32 [N, M]
+    log_prob: Array  # float32 [N], under the policy that acted
+    value: Array  # float32 [N]
+    advantage: Array  # float32 [N]
+
+
+def make(config, network, features):
+    """A Learner of a PPOConfig whose batch is a Rollout of the policy with the very parameters of its state.
+
+    Args: network: a flax module, features [B, F] -> (logits [B, M], value [B]); features: F.
+    """
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(config.clip_norm),
+        optax.adam(config.learning_rate, eps=config.adam_epsilon),
+    )
+
+    def init(key):
+        params = network.init(key, jnp.zeros((1, features)))
+        return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    def update(state, key, rollout):
+        """One round: all epochs on one Rollout; metrics hold scalars and `grad_finite`, bool [leaves]."""
+        decisions = judge(network, config, state.params, rollout)
+        index, weight = minibatches(key, decisions.value.size, config.epochs, config.minibatch)
+
+        def step(carry, inputs):
+            params, opt_state = carry
+            index, weight = inputs
+            batch = jax.tree.map(lambda x: jnp.asarray(x)[index], decisions)
+            gradient = jax.grad(ppo_loss, argnums=2, has_aux=True)
+            grads, metrics = gradient(network, config, params, batch, weight=weight)
+            updates, opt_state = optimizer.update(grads, opt_state, params)
+            metrics["grad_norm"] = optax.global_norm(grads)
+            finite = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
+            return (optax.apply_updates(params, updates), opt_state), (metrics, finite)
+
+        (params, opt_state), (metrics, finite) = jax.lax.scan(step, (state.params, state.opt_state), (index, weight))
+        metrics = jax.tree.map(jnp.mean, metrics)  # [minibatches] -> []
+        metrics["return_mean"] = rollout.reward.sum(axis=1).mean()
+        metrics["value_mean"] = decisions.value.mean()
+        metrics["grad_finite"] = finite.all(axis=0)
+        return LearnerState(params, opt_state, state.updates + 1), metrics
+
+    return Learner(init, update)
+
+
+def judge(network, config, params, rollout):
+    """The Decisions of a Rollout, N = B * H, with values and advantages by these parameters."""
+    rows, horizon = rollout.reward.shape
+    chex.assert_shape(rollout.features, (rows, horizon + 1, None))
+    chex.assert_shape(rollout.action, (rows, horizon, None))
+    chex.assert_shape(rollout.discount, (rows, horizon))
+    logits, value = network.apply(params, imagine.fold(rollout.features))
+    logits = logits.reshape(rows, horizon + 1, -1)[:, :-1]
+    value = value.reshape(rows, horizon + 1)
+    estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
+    advantage = jax.vmap(estimate)(rollout.reward, value, config.discount * rollout.discount)  # over B
+    log_prob = jnp.sum(rollout.action * jax.nn.log_softmax(logits), axis=-1)
+    return imagine.fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
+
+
+def minibatches(key, size, epochs, minibatch):
+    """Shuffled passes over `size` decisions, in minibatches of equal shape.
+
+    Returns: (index int32 [S, minibatch], weight float32 [S, minibatch]), S minibatches in all: where the last one of
+      an epoch is not full, decision 0 fills it up with weight 0.
+    """
+    steps = -(-size // minibatch)
+    empty = steps * minibatch - size
+    order = jax.vmap(lambda key: jax.random.permutation(key, size))(jax.random.split(key, epochs))  # [epochs, size]
+    index = jnp.pad(order, ((0, 0), (0, empty))).reshape(epochs * steps, minibatch)
+    weight = jnp.pad(jnp.ones((epochs, size)), ((0, 0), (0, empty))).reshape(epochs * steps, minibatch)
+    return index, weight
+
+
+def ppo_loss(network, config, params, batch, *, weight):
+    """The clipped objective, the value's error and the entropy bonus of a minibatch, as one loss.
+
+    Args: batch: Decisions [N]; weight: float32 [N], 0 for decisions that are not there; all means are weighted.
+    Returns: (loss, metrics): metrics hold the unscaled parts.
+    """
+    mean = functools.partial(jnp.average, weights=weight)
+    logits, value = network.apply(params, batch.features)
+    log_probs = jax.nn.log_softmax(logits)
+    log_ratio = jnp.sum(batch.action * log_probs, axis=-1) - batch.log_prob
+    ratio = jnp.exp(log_ratio)
+    centred = batch.advantage - mean(batch.advantage)
+    advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)  # so in each minibatch: authors' code
+    clipped_ratio = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
+    policy_loss = -mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
+
+    target = batch.advantage + batch.value
+    near_value = batch.value + jnp.clip(value - batch.value, -config.clip, config.clip)
+    value_loss = 0.5 * mean(jnp.maximum(jnp.square(value - target), jnp.square(near_value - target)))
+    entropy = -mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+    metrics = dict(
+        policy_loss=policy_loss,
+        value_loss=value_loss,
+        entropy=entropy,
+        kl=mean(ratio - 1 - log_ratio),  # its mean over actions is the divergence, and it is never below 0
+        clip_fraction=mean((jnp.abs(ratio - 1) > config.clip).astype(jnp.float32)),
+    )
+    return policy_loss + config.value_scale * value_loss - config.entropy * entropy, metrics
