@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC, SPEC, jit, random_steps
 from wmjax import imagine
-from wmjax.models import rssm
+from wmjax.models import rssm, vq_convlstm
 from wmjax.ops.actions import model_action
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.run import checkpoint
@@ -28,14 +28,23 @@ def tiny_rssm(spec, **settings):
     return spec, *rssm.make(rssm.RSSMConfig(**sizes, **widths, free_nats=0.0, **settings), spec)
 
 
+def tiny_vq(spec):
+    sizes = dict(codes=6, code_size=3, cells=(4, 5), kernel=3, reward_channels=4, reward_hidden=16, context=2)
+    config = vq_convlstm.VQConvLSTMConfig(encoder_widths=(4, 8), decoder_widths=(8, 4), **sizes)
+    return spec, *vq_convlstm.make(config, spec)
+
+
 MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "rssm": lambda: tiny_rssm(SPEC),
     "rssm_elu_overshooting": lambda: tiny_rssm(SPEC, activation="elu", overshooting_distance=3),
     "ssm_overshooting": lambda: tiny_rssm(SPEC, kind="ssm", overshooting_distance=3),
     "ssm_elu_discrete": lambda: tiny_rssm(DISCRETE_SPEC, kind="ssm", activation="elu"),
     "rnn": lambda: tiny_rssm(SPEC, kind="rnn"),
+    "vq_convlstm": lambda: tiny_vq(SPEC),
+    "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),
 }
 WITHOUT_NOISE = ("rnn",)
+NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_discrete")  # the posterior is certain, and draws hit few codes
 
 
 class Case(NamedTuple):
@@ -165,6 +174,9 @@ def test_the_same_key_gives_the_same_states_and_another_does_not(case):
     equal(one, again)
     if case.name in WITHOUT_NOISE:
         equal(one, other)
+    elif case.name in NOISE_IN_PRIORS_ALONE:
+        equal(one["seen"], other["seen"])
+        assert (one["imagined"] != other["imagined"]).any(axis=(1, 2)).all()
     else:
         assert (one["seen"][2][0] != other["seen"][2][0]).any(axis=-1).all()  # features at every row and time
         assert (one["imagined"] != other["imagined"]).any(axis=-1).all()

@@ -1,0 +1,7 @@
+"""VQ-VAE and ConvLSTM of Smaller World Models (Robine et al. 2023)."""
+
+from wmjax.models.vq_convlstm.config import VQConvLSTMConfig
+from wmjax.models.vq_convlstm.learner import make, make_updates
+from wmjax.models.vq_convlstm.model import codes_of
+
+__all__ = ["VQConvLSTMConfig", "codes_of", "make", "make_updates"]

@@ -1,0 +1,57 @@
+"""The dynamics network of Smaller World Models (Robine et al. 2023, Fig. 5), for ONE step.
+
+    [z, a] -> ConvLSTM -> [h1, a] -> ConvLSTM -> [h2, a] = y      latent head: y -> logits of the next codes
+                                                                  reward head: y -> logits of -1, 0, 1
+The action stands as one plane for each of its numbers beside the grid's channels.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from wmjax.nets.conv import Conv, fan_in_uniform
+from wmjax.nets.conv_lstm import ConvLSTM
+from wmjax.nets.norm import GridNorm
+
+
+def with_action(grid, action):
+    """[B, X, Y, C] and [B, A] -> [B, X, Y, C + A]."""
+    planes = jnp.broadcast_to(action[:, None, None], (*grid.shape[:3], action.shape[1]))
+    return jnp.concatenate([grid, planes], axis=-1)
+
+
+class GridDynamics(nn.Module):
+    """(cells, latent [B, X, Y, D], action [B, A]) -> (cells, logits [B, X, Y, codes]); cells: (h, c) of each cell."""
+
+    cells: tuple[int, ...]
+    kernel: int
+    codes: int
+
+    @nn.compact
+    def __call__(self, cells, latent, action):
+        x, after = latent, []
+        for i, (width, state) in enumerate(zip(self.cells, cells, strict=True)):
+            after.append(ConvLSTM(width, self.kernel, name=f"cell_{i}")(state, with_action(x, action)))
+            x = after[-1][0]
+        head = Conv(self.codes, 1, kernel_init=fan_in_uniform, name="latent_head")
+        return tuple(after), head(with_action(x, action))
+
+
+class GridReward(nn.Module):
+    """(hidden [B, X, Y, C], action [B, A]) -> logits [B, 3] of the rewards -1, 0 and 1."""
+
+    channels: int
+    hidden: int
+
+    @nn.compact
+    def __call__(self, hidden, action):
+        x = Conv(self.channels, 1, kernel_init=fan_in_uniform)(with_action(hidden, action))
+        x = nn.leaky_relu(GridNorm()(x))
+        x = x.reshape(x.shape[0], -1)
+        x = nn.leaky_relu(nn.Dense(self.hidden, kernel_init=fan_in_uniform)(x))
+        return nn.Dense(3, kernel_init=fan_in_uniform)(x)
+
+
+def scale_gradient(x, factor):
+    """x, whose gradient is multiplied by `factor`."""
+    return jax.tree.map(lambda x: factor * x + jax.lax.stop_gradient((1 - factor) * x), x)

@@ -1,0 +1,69 @@
+"""The autoencoder of Smaller World Models (Robine et al. 2023, Fig. 4), for ONE batch of images.
+
+    encoder   image -> conv 4x4 / 2 for every width, two residual blocks, conv 1x1 -> grid
+    decoder   grid -> conv 3x3, two residual blocks, transposed conv 4x4 / 2 for every width -> logits of pixels
+
+The encoder has batch norm after each convolution, see `wmjax.nets.norm`. Activations (leaky ReLU) stand before the
+next convolution.
+"""
+
+import functools
+
+import flax.linen as nn
+
+from wmjax.nets.conv import Conv, ConvTranspose, fan_in_uniform
+from wmjax.nets.norm import BatchNorm
+
+BLOCKS = 2  # residual blocks, of encoder and decoder each
+
+
+class GridEncoder(nn.Module):
+    """[B, X, Y, C] in [0, 1] -> ([B, X / 2^n, Y / 2^n, size], statistics), n = len(widths).
+
+    running: the statistics to normalise with, a tuple as it is returned; None: the batch's own.
+    """
+
+    widths: tuple[int, ...]
+    size: int
+
+    @nn.compact
+    def __call__(self, x, running=None):
+        given = iter(running or ())
+        statistics = []
+
+        def norm(x, name):
+            y, used = BatchNorm(name=f"norm_{name}")(x, next(given, None))
+            statistics.append(used)
+            return y
+
+        def conv(x, name, features, kernel, stride=1, activation=nn.leaky_relu):
+            layer = functools.partial(Conv, padding="SAME", use_bias=False, kernel_init=fan_in_uniform)
+            return norm(layer(features, kernel, stride, activation=activation, name=f"conv_{name}")(x), name)
+
+        for i, width in enumerate(self.widths):
+            x = conv(x, f"down_{i}", width, 4, 2, activation=nn.leaky_relu if i else lambda x: x)
+        for i in range(BLOCKS):
+            x = nn.leaky_relu(x)
+            inner = conv(x, f"block_{i}_a", x.shape[-1], 3, activation=lambda x: x)
+            x = x + conv(inner, f"block_{i}_b", x.shape[-1], 1, activation=nn.relu)
+        return conv(x, "out", self.size, 1), tuple(statistics)
+
+
+class GridDecoder(nn.Module):
+    """[B, G, G, D] -> logits [B, G * 2^n, G * 2^n, channels], n = len(widths); widths from the grid outwards."""
+
+    widths: tuple[int, ...]
+    channels: int
+
+    @nn.compact
+    def __call__(self, x):
+        conv = functools.partial(Conv, padding="SAME", kernel_init=fan_in_uniform)
+        up = functools.partial(ConvTranspose, kernel=4, stride=2, activation=nn.leaky_relu, kernel_init=fan_in_uniform)
+        x = conv(self.widths[0], 3, name="conv_in")(x)
+        for i in range(BLOCKS):
+            x = nn.leaky_relu(x)
+            inner = conv(self.widths[0], 3, name=f"conv_block_{i}_a")(x)
+            x = x + conv(self.widths[0], 1, activation=nn.relu, name=f"conv_block_{i}_b")(inner)
+        for i, width in enumerate((*self.widths[1:], self.channels)):
+            x = up(width, name=f"conv_up_{i}")(x)[:, 1:-1, 1:-1]  # twice the size: a border of one pixel is cut off
+        return x

@@ -1,0 +1,71 @@
+"""Vector quantisation with moving averages for the codebook (van den Oord et al. 2017, appendix A.1).
+
+encoder output e [.., D] -> code k = argmin |e - v_k|  ->  v_k, whose gradient goes straight through to e
+v_k = average of the outputs assigned to k: moving sum of them / moving count
+"""
+
+import chex
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wmjax.types import Array
+
+
+@struct.dataclass
+class Codebook:
+    """K codes of D numbers and the averages they are made of; all float32."""
+
+    vectors: Array  # [K, D]
+    sums: Array  # [K, D], moving average over updates of the outputs assigned to each code
+    counts: Array  # [K], moving average of their number
+    weight: Array  # [], what the moving averages of ones would be: 1 - decay ** updates
+
+
+def init(key, codes, size):
+    """A codebook of `codes` vectors of `size`, uniform in +-sqrt(3 / codes) (authors' code), no averages yet."""
+    limit = (3 / codes) ** 0.5
+    vectors = jax.random.uniform(key, (codes, size), minval=-limit, maxval=limit)
+    return Codebook(vectors, jnp.zeros((codes, size)), jnp.zeros(codes), jnp.zeros(()))
+
+
+def nearest(vectors, x):
+    """Indices of the nearest of `vectors` [K, D] to each of x [..., D]: int32 [...]."""
+    chex.assert_axis_dimension(x, -1, vectors.shape[1])
+    flat = x.reshape(-1, vectors.shape[1])
+    distances = jnp.square(vectors).sum(-1)[None] - 2 * flat @ vectors.T  # without |x|^2, the same for all
+    return jnp.argmin(distances, axis=-1).reshape(x.shape[:-1])
+
+
+def straight_through(x, quantised):
+    """`quantised` in value, with the gradient of x."""
+    return x + jax.lax.stop_gradient(quantised - x)
+
+
+def update(codebook, x, codes, *, decay, epsilon):
+    """The codebook after one more batch of encoder outputs.
+
+    Args:
+      x: float32 [N, D]; codes: int32 [N], their nearest ones.
+      decay: of the moving averages; epsilon: what every code's share of the counts is smoothed by.
+    """
+    chex.assert_rank([x, codes], [2, 1])
+    x = jax.lax.stop_gradient(x)
+    assigned = jax.nn.one_hot(codes, len(codebook.vectors))  # [N, K]
+
+    def moved(old, new):
+        return decay * old + (1 - decay) * new
+
+    sums = moved(codebook.sums, assigned.T @ x)
+    counts = moved(codebook.counts, assigned.sum(0))
+    weight = moved(codebook.weight, 1.0)
+    unbiased = counts / weight
+    total = unbiased.sum()
+    smooth = (unbiased + epsilon) / (total + len(unbiased) * epsilon) * total
+    return Codebook(sums / weight / smooth[:, None], sums, counts, weight)
+
+
+def perplexity(codes, size):
+    """exp of the entropy of the codes' frequencies: between 1 and `size`, how many are used as it were."""
+    share = jax.nn.one_hot(codes.reshape(-1), size).mean(0)
+    return jnp.exp(jax.scipy.special.entr(share).sum())
