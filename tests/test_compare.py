@@ -2,12 +2,12 @@
 
 import pytest
 
-from tests import planet_runs
+from tests import mains
 from wmjax.run.metrics import MetricsWriter
 
 
 def compare(*flags):
-    return planet_runs.command("compare", *flags)
+    return mains.command("compare", *flags)
 
 
 @pytest.fixture

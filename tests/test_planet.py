@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.planet import fit
-from tests import planet_runs
-from tests.planet_runs import metrics
-from wmjax.run import checkpoint
+from tests import mains
+from tests.mains import assert_same, metrics, state
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 
@@ -20,30 +19,9 @@ from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 def whole(tmp_path_factory):
     """An uninterrupted run: (folder, number of files it moved into place)."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = planet_runs.start(folder)
+    ended = mains.start(folder)
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2])
-
-
-def state(folder):
-    """The newest checkpoint without its clock, as a flat list of leaves; and the replay's files as arrays."""
-    _, saved = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
-    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in ("minutes", "metrics_bytes")}
-    rows = [{k: v.copy() for k, v in np.load(path).items()} for path in sorted((folder / "replay").glob("*.npz"))]
-    return saved, rows
-
-
-def assert_same(a, b):
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        assert len(a) == len(b)
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    else:
-        np.testing.assert_array_equal(a, b)
 
 
 def test_run_leaves_what_a_user_expects(whole):
@@ -69,9 +47,9 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
     # From the first file of the run to its last; the neighbours hit a manifest, a replay file and a video.
     for kill_at in (2, 13, 14, 15, moves - 3):
         killed_at = tmp_path / str(kill_at)
-        killed = planet_runs.start(killed_at, kill_at=kill_at)
+        killed = mains.start(killed_at, kill_at=kill_at)
         assert killed.code == -signal.SIGKILL
-        resumed = planet_runs.start(killed_at)
+        resumed = mains.start(killed_at)
         assert resumed.code == 0, resumed.stderr
         assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
         assert_same(state(killed_at), state(folder))
@@ -79,7 +57,7 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
 
 def test_overlap_is_one_phase_late(whole, tmp_path):
     """Sequential or overlapped, the first phase has seen the same episodes; the next one those of other parameters."""
-    ended = planet_runs.start(tmp_path / "run", "--config.train.overlap=False")
+    ended = mains.start(tmp_path / "run", "--config.train.overlap=False")
     assert ended.code == 0, ended.stderr
     sequential, overlapped = metrics(tmp_path / "run"), metrics(whole[0])
     assert sequential[2]["train/loss"] == overlapped[2]["train/loss"]
@@ -88,13 +66,13 @@ def test_overlap_is_one_phase_late(whole, tmp_path):
 
 def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
     folder = tmp_path / "run"
-    assert planet_runs.start(folder, "--minutes=0").code == 0  # nothing yet: no episode fits
-    killed = planet_runs.start(folder, kill_at=20)
+    assert mains.start(folder, "--minutes=0").code == 0  # nothing yet: no episode fits
+    killed = mains.start(folder, kill_at=20)
     assert killed.code == -signal.SIGKILL
     newest = sorted((folder / "checkpoints").iterdir())[-1]
     victim = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
     victim.write_bytes(victim.read_bytes()[:-1])
-    resumed = planet_runs.start(folder)
+    resumed = mains.start(folder)
     assert resumed.code == 0, resumed.stderr
     assert newest.name in resumed.stderr
     assert metrics(folder) == metrics(whole[0])
@@ -120,7 +98,7 @@ def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
 )
 def test_bad_input_is_one_line(flags, named, tmp_path):
     folder = tmp_path / "run"
-    ended = planet_runs.start(folder, *flags)
+    ended = mains.start(folder, *flags)
     assert ended.code == 2
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert "Traceback" not in ended.stderr
@@ -131,14 +109,14 @@ def test_bad_input_is_one_line(flags, named, tmp_path):
 def test_other_config_in_the_same_folder_is_refused(whole):
     folder: pathlib.Path = whole[0]
     before = metrics(folder)
-    ended = planet_runs.start(folder, "--config.train.batch=5")
+    ended = mains.start(folder, "--config.train.batch=5")
     assert ended.code == 2
     assert "train.batch 4 -> 5" in ended.stderr
     assert metrics(folder) == before
 
 
 def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
-    ended = planet_runs.start(tmp_path / "run", "--config.model.learning_rate=1e30")
+    ended = mains.start(tmp_path / "run", "--config.model.learning_rate=1e30")
     assert ended.code == 3
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "update 2" in ended.stderr and "is not finite" in ended.stderr
@@ -146,7 +124,7 @@ def test_nan_stops_and_keeps_the_last_checkpoint(tmp_path):
 
 
 def evaluate(folder, *flags):
-    return planet_runs.command("planet.evaluate", f"--workdir={folder}", *flags)
+    return mains.command("planet.evaluate", f"--workdir={folder}", *flags)
 
 
 def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
@@ -168,7 +146,7 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
 
 def test_fit_learns_recorded_episodes(whole):
     folders = (f"--train={whole[0]}", f"--test={whole[0]}")
-    ended = planet_runs.command("planet.fit", *planet_runs.FLAGS, *folders, "--updates=60", "--every=50")
+    ended = mains.command("planet.fit", *mains.PLANET, *folders, "--updates=60", "--every=50")
     assert ended.returncode == 0, ended.stderr
     rows = [json.loads(line) for line in ended.stdout.splitlines()]
     assert [row["updates"] for row in rows] == [50, 100]
@@ -180,7 +158,7 @@ def test_fit_refuses_other_images_and_empty_folders(whole, tmp_path):
     spec = EnvSpec((32, 32, 3), np.uint8, ActionSpec(1, False, -1.0, 1.0), 1, 12)
     with pytest.raises(UsageError, match=r"\(16, 16, 3\), the config \(32, 32, 3\)"):
         fit.read_episodes([whole[0]], spec)
-    ended = planet_runs.command("planet.fit", *planet_runs.FLAGS, f"--train={whole[0]}", f"--test={tmp_path}")
+    ended = mains.command("planet.fit", *mains.PLANET, f"--train={whole[0]}", f"--test={tmp_path}")
     assert ended.returncode == 2 and ended.stderr.strip().endswith("has no episodes")
     assert len(ended.stderr.strip().splitlines()) == 1
 

@@ -6,8 +6,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests import planet_runs
-from tests.planet_runs import metrics
+from tests import mains
+from tests.mains import metrics
 from wmjax.run import devices
 from wmjax.types import UsageError
 
@@ -34,13 +34,13 @@ def assert_close(rows, others):
 @pytest.fixture(scope="module")
 def population(tmp_path_factory):
     folder = tmp_path_factory.mktemp("population") / "run"
-    ended = planet_runs.start(folder, "--config.population=2", "--config.seed=3")
+    ended = mains.start(folder, "--config.population=2", "--config.seed=3")
     assert ended.code == 0, ended.stderr
     return folder
 
 
 def test_a_member_is_the_run_of_its_seed(population, tmp_path):
-    ended = planet_runs.start(tmp_path / "run", "--config.seed=4")
+    ended = mains.start(tmp_path / "run", "--config.seed=4")
     assert ended.code == 0, ended.stderr
     assert_close(metrics(population / "seed_4"), metrics(tmp_path / "run"))
 
@@ -57,15 +57,15 @@ def test_members_differ_and_each_has_a_report(population):
 
 def test_a_killed_population_ends_as_if_never_killed(population, tmp_path):
     flags = ("--config.population=2", "--config.seed=3")
-    killed = planet_runs.start(tmp_path / "run", *flags, kill_at=25)
+    killed = mains.start(tmp_path / "run", *flags, kill_at=25)
     assert killed.code == -signal.SIGKILL
-    assert planet_runs.start(tmp_path / "run", *flags).code == 0
+    assert mains.start(tmp_path / "run", *flags).code == 0
     for seed in (3, 4):
         assert metrics(tmp_path / "run" / f"seed_{seed}") == metrics(population / f"seed_{seed}")
 
 
 def test_a_nan_names_the_member(tmp_path):
-    ended = planet_runs.start(tmp_path / "run", "--config.population=2", "--config.model.learning_rate=1e30")
+    ended = mains.start(tmp_path / "run", "--config.population=2", "--config.model.learning_rate=1e30")
     assert ended.code == 3
     assert len(ended.stderr.strip().splitlines()) == 1
     assert "seed_0, update 2" in ended.stderr and "is not finite" in ended.stderr
@@ -74,32 +74,32 @@ def test_a_nan_names_the_member(tmp_path):
 def test_evaluate_plays_one_member(population):
     returns = []
     for member in (0, 1):
-        ended = planet_runs.command("planet.evaluate", f"--workdir={population}", "--episodes=1", f"--member={member}")
+        ended = mains.command("planet.evaluate", f"--workdir={population}", "--episodes=1", f"--member={member}")
         assert ended.returncode == 0, ended.stderr
         returns.append(ended.stdout.splitlines()[0])
     assert returns[0] != returns[1]
-    ended = planet_runs.command("planet.evaluate", f"--workdir={population}", "--member=2")
+    ended = mains.command("planet.evaluate", f"--workdir={population}", "--member=2")
     assert ended.returncode == 2 and "--member=2: the run has 2" in ended.stderr
 
 
 @pytest.fixture(scope="module")
 def on_one(tmp_path_factory):
     folder = tmp_path_factory.mktemp("devices") / "run"
-    ended = planet_runs.start(folder, *MANY_ROWS)
+    ended = mains.start(folder, *MANY_ROWS)
     assert ended.code == 0, ended.stderr
     return metrics(folder)
 
 
 def test_eight_devices_compute_what_one_does_and_their_checkpoint_serves_others(on_one, tmp_path):
     """Killed on 8 devices and again on 2, ended on 1; and never killed."""
-    ended = planet_runs.start(tmp_path / "whole", *MANY_ROWS, "--config.devices=all", devices=8)
+    ended = mains.start(tmp_path / "whole", *MANY_ROWS, "--config.devices=all", devices=8)
     assert ended.code == 0, ended.stderr
     assert_close(metrics(tmp_path / "whole"), on_one)
     folder = tmp_path / "moved"
     for count, kill_at in ((8, 20), (2, 8)):
-        killed = planet_runs.start(folder, *MANY_ROWS, f"--config.devices={count}", kill_at=kill_at, devices=8)
+        killed = mains.start(folder, *MANY_ROWS, f"--config.devices={count}", kill_at=kill_at, devices=8)
         assert killed.code == -signal.SIGKILL
-    ended = planet_runs.start(folder, *MANY_ROWS)
+    ended = mains.start(folder, *MANY_ROWS)
     assert ended.code == 0 and "resumed" in ended.stdout, ended.stderr
     assert_close(metrics(folder), on_one)
 
@@ -116,7 +116,7 @@ def test_eight_devices_compute_what_one_does_and_their_checkpoint_serves_others(
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_written(flags, named, tmp_path):
-    ended = planet_runs.start(tmp_path / "run", *flags, devices=2)
+    ended = mains.start(tmp_path / "run", *flags, devices=2)
     assert ended.code == 2 and not (tmp_path / "run").exists()
     assert len(ended.stderr.strip().splitlines()) == 1 and named in ended.stderr, ended.stderr
 

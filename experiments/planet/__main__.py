@@ -21,7 +21,7 @@ from ml_collections import config_flags
 from experiments.planet import parts
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, workdir
+from wmjax.run import checkpoint, devices, population, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
@@ -49,7 +49,7 @@ def main(argv):
     # Everything that can be refused is made before the folder is touched.
     mesh = devices.make_mesh(chosen.devices)
     env = parts.make_envs(chosen, train.num_envs, chosen.seed)
-    eval_env = parts.make_envs(chosen, evaluation.episodes, chosen.seed + parts.EVALUATION_SEED)
+    eval_env = parts.make_envs(chosen, evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
     agent = parts.make_agent(chosen, env.spec)
     example, _ = env.reset(), eval_env.reset()
     example = jax.tree.map(lambda x: x[: train.num_envs], example)
@@ -58,8 +58,8 @@ def main(argv):
     parts.check_devices(chosen, mesh)
     gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
     print(f"replay: {capacity} rows for {chosen.population * train.num_envs} environments, {gigabytes:.2f} GB")
-    memory = parts.make_memory(capacity, train.num_envs, example, chosen.population, mesh)
-    members = parts.open_folders(folder, CONFIG.value)
+    memory = population.make_memory(capacity, train.num_envs, example, chosen.population, mesh)
+    members = population.open_folders(folder, CONFIG.value)
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
@@ -82,7 +82,9 @@ def main(argv):
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
     randomly = make_player(make_random_actor(env.spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
-    init_keys, collect_keys, train_keys, eval_keys = parts.member_keys(chosen)  # [S] each
+    init_keys, collect_keys, train_keys, eval_keys = population.member_keys(
+        chosen.seed, chosen.population, 4
+    )  # [S] each
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
@@ -107,7 +109,7 @@ def main(argv):
     progress = Progress(train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes)
     timers = Timers()
     if not restored:
-        parts.write_reports(folder, members)
+        population.write_reports(folder, members)
 
     trainer = futures.ThreadPoolExecutor(1)
     row_begun = time.monotonic()
@@ -158,7 +160,7 @@ def main(argv):
         row_begun = now
         for writer, row in zip(metrics, rows, strict=True):
             writer.write(shared | row)
-        progress.show(shared | parts.mean_of(rows))
+        progress.show(shared | population.mean_of(rows))
         if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
             counters |= dict(metrics_bytes=[writer.offset for writer in metrics], minutes=progress.elapsed_minutes())
             state = dict(
@@ -166,7 +168,7 @@ def main(argv):
             )
             checkpoint.save(folder, counters["episodes"], state, keep=train.keep_checkpoints)
         if evaluating:
-            parts.write_reports(folder, members)
+            population.write_reports(folder, members)
 
     progress.close()
     finished = counters["episodes"] >= train.episodes
@@ -178,7 +180,7 @@ def main(argv):
         shown = ("episodes", "eval/return_mean", "eval/return_std")
         summary["evaluations"] = [{name: row[name] for name in shown} for row in evaluations]
         workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
-    print(f"report: {parts.write_reports(folder, members)}")
+    print(f"report: {population.write_reports(folder, members)}")
 
 
 def counted(counters, learner):

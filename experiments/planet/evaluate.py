@@ -12,7 +12,7 @@ from absl import flags
 
 from experiments.planet import parts
 from wmjax import envs
-from wmjax.run import checkpoint, workdir
+from wmjax.run import checkpoint, population, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player
 from wmjax.run.members import member
@@ -38,7 +38,9 @@ def main(argv):
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    every = jax.eval_shape(jax.vmap(agent.learner.init), parts.member_keys(chosen)[0]).params
+    every = jax.eval_shape(
+        jax.vmap(agent.learner.init), population.member_keys(chosen.seed, chosen.population, 4)[0]
+    ).params
     rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
     restored = checkpoint.restore_latest(folder, dict(acting=every, **rest))
     if restored is None:

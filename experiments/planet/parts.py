@@ -1,34 +1,30 @@
 """The parts of a PlaNet run, made from its config: shared by training (`__main__`) and `evaluate`."""
 
-import json
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.planet.config import EvalConfig, PlannerConfig, TrainConfig
-from wmjax import envs, replay
+from wmjax import replay
 from wmjax.agents.mpc import MPCConfig, make_actor
-from wmjax.envs.joined import JoinedVecEnv
 from wmjax.models import rssm
 from wmjax.ops import image_bits
 from wmjax.ops.mapped import mapped
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
-from wmjax.run import devices, workdir
+from wmjax.run import devices
 from wmjax.run.collect import play_episodes
 from wmjax.run.main import build
 from wmjax.run.members import by_member, member
+from wmjax.run.population import check_members, join_envs
 from wmjax.run.predict import open_loop_images
-from wmjax.run.report import write_population_report, write_report
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, tile, write_png, write_video
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
-MOST_MEMBERS = 1024
-EVALUATION_SEED = 1_000_000  # added to the run's seed: the evaluation pool never sees a training episode
 
 
 class Settings(NamedTuple):
@@ -54,11 +50,8 @@ class Agent(NamedTuple):
 
 def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
-    blocks = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
-    if type(blocks["seed"]) is not int or not 0 <= blocks["seed"] < EVALUATION_SEED:
-        raise UsageError(f"config.seed={blocks['seed']!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
-    if type(blocks["population"]) is not int or not 1 <= blocks["population"] <= MOST_MEMBERS:
-        raise UsageError(f"config.population={blocks['population']!r}: must be an integer from 1 to {MOST_MEMBERS}")
+    blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
+    check_members(blocks["seed"], blocks["population"])
     classes = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig)
     classes["evaluation"] = EvalConfig
     built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
@@ -146,26 +139,9 @@ def make_train_phase(learner, train, updates, mesh):
     return jax.jit(phase, donate_argnums=0, out_shardings=devices.replicated(mesh))
 
 
-def make_memory(capacity, num_envs, example, members, mesh):
-    """An empty replay for every member [S]; raises UsageError if they do not fit.
-
-    Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh.
-    """
-    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
-    replay.check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
-    whole, rows = devices.replicated(mesh), devices.split(mesh, 1)
-    places = replay.Replay(rows=rows, cursor=whole, filled=whole)
-
-    def one(_):
-        return replay.init(capacity, num_envs, example)
-
-    return jax.jit(jax.vmap(one), out_shardings=places)(np.arange(members))
-
-
 def make_envs(chosen, rows, first_seed):
     """One pool for every member, `rows` environments each, as one VecEnv."""
-    seeds = range(first_seed, first_seed + chosen.population)
-    return JoinedVecEnv([envs.make(chosen.task, rows, seed, **chosen.env) for seed in seeds])
+    return join_envs(chosen.task, rows, range(first_seed, first_seed + chosen.population), chosen.env)
 
 
 def make_predict(agent, env_spec):
@@ -202,38 +178,3 @@ def evaluate(members, name, env, player, predict, params, keys):
         each = {f"eval/return_{j}": value for j, value in enumerate(own)}
         rows.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
     return rows
-
-
-def member_keys(chosen):
-    """Keys for parameters, collection, training, evaluation, [S] each; a member's depend on its seed alone."""
-    seeds = np.arange(chosen.seed, chosen.seed + chosen.population, dtype=np.uint32)
-    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 4))(seeds).T
-
-
-def mean_of(rows):
-    """The mean over members of every metric. rows: one dict for each member, with the same names."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-
-
-def open_folders(folder, config):
-    """Opens the working folder; returns the folder of every member: itself in a single run, else seed_<n> in it.
-
-    A member's folder is that of a single run without checkpoint and replay, which all members share. The number of
-    devices is not kept: a run may go on with another.
-    """
-    kept = {name: value for name, value in config.to_dict().items() if name != "devices"}
-    workdir.open_workdir(folder, kept)
-    if config.population == 1:
-        return [folder]
-    members = [folder / f"seed_{config.seed + i}" for i in range(config.population)]
-    for i, place in enumerate(members):
-        place.mkdir(exist_ok=True)
-        own = kept | dict(seed=config.seed + i, population=1)
-        workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
-    return members
-
-
-def write_reports(folder, members):
-    """The report of every member, and of a population all of them together. Returns: the file to look at first."""
-    pages = [write_report(place) for place in members]
-    return pages[0] if len(members) == 1 else write_population_report(folder, members)

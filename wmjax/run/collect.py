@@ -4,6 +4,7 @@ Parameters, keys and carries have a leading axis of members [S]: independent age
 a single run). The rows of an environment pool are theirs in turn: E rows of member 0, E rows of member 1, ...
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -38,33 +39,79 @@ def make_player(actor, rows, *, explore, place=None):
     return Player(begin, act, place)
 
 
+def arrivals(env, player, params, keys, timers, step):
+    """Plays on for ever from `step`, the env's current Step [S * E]; yields every Step that follows.
+
+    Args: as in `play_episodes`. Counts "env", "copy" and "act".
+    """
+    carry = player.begin(params)
+    for t in itertools.count():
+        with timers("copy"):
+            on_device = jax.device_put(by_member(step, len(keys)), player.place)
+        with timers("act"):
+            carry, action = player.act(params, keys, np.int32(t), carry, on_device)
+            action = np.asarray(action)
+        with timers("env"):
+            step = env.step(action.reshape(-1, *action.shape[2:]))
+        yield step
+
+
 def play_episodes(env, player, params, keys, timers):
     """One new episode in every environment row.
 
     Args:
-      env: VecEnv of S * E rows; player: Player; params: with a leading axis [S]; keys: [S]; timers: run.timers.Timers,
-      counts "env", "copy" and "act".
+      env: VecEnv of S * E rows; player: Player; params: with a leading axis [S]; keys: [S]; timers: run.timers.Timers.
     Returns:
       (steps, returns): Step [T, S * E, ...] of numpy arrays, from the first row to the last; returns float64 [S * E],
       the sum of each row's rewards. A row that ends before the others begins another episode, which does not count.
     """
     with timers("env"):
-        step = env.reset()
-    carry = player.begin(params)
-    steps, over = [step], np.zeros(step.reward.shape[0], bool)
-    returns = np.zeros(step.reward.shape[0])
-    while not over.all():
-        with timers("copy"):
-            on_device = jax.device_put(by_member(step, len(keys)), player.place)
-        with timers("act"):
-            carry, action = player.act(params, keys, np.int32(len(steps) - 1), carry, on_device)
-            action = np.asarray(action)
-        with timers("env"):
-            step = env.step(action.reshape(-1, *action.shape[2:]))
+        first = env.reset()
+    steps, tally = [first], Tally.of(first)
+    for step in arrivals(env, player, params, keys, timers, first):
         steps.append(step)
-        returns += np.where(over, 0.0, step.reward)
-        over |= step.is_last
-    return stack(steps), returns
+        tally = tally.after(step)
+        if tally.over.all():
+            return stack(steps), tally.returns
+
+
+class Tally(NamedTuple):
+    """Returns of each row's present episode, until it is over."""
+
+    returns: np.ndarray  # float64 [rows]
+    over: np.ndarray  # bool [rows]
+
+    @classmethod
+    def of(cls, step):
+        """Of an episode's first Step."""
+        return cls(np.zeros(len(step.reward)), np.zeros(len(step.reward), bool))
+
+    def after(self, step):
+        """With one more Step; what comes after the end does not count."""
+        return Tally(self.returns + np.where(self.over, 0.0, step.reward), self.over | step.is_last)
+
+
+def play_returns(env, player, params, keys, timers, film):
+    """As `play_episodes`, for long episodes: keeps the images of the first `film` steps alone.
+
+    Returns: (returns float64 [S * E], images uint8 [up to film, S * E, X, Y, C]).
+    """
+    with timers("env"):
+        first = env.reset()
+    images, tally = [first.obs], Tally.of(first)
+    for step in arrivals(env, player, params, keys, timers, first):
+        images += [step.obs] if len(images) < film else []
+        tally = tally.after(step)
+        if tally.over.all():
+            return tally.returns, np.stack(images)
+
+
+def play_steps(env, player, params, keys, timers, *, step, count):
+    """`count` more Steps from the env's current one: episodes go on where they are and follow each other.
+
+    Returns: Step [count, S * E, ...] of numpy arrays.
+    """
+    return stack(list(itertools.islice(arrivals(env, player, params, keys, timers, step), count)))
 
 
 def stack(steps):

@@ -6,12 +6,13 @@ import numpy as np
 from wmjax.types import NonFiniteError
 
 
-def check_finite(metrics, params, first_update, of=""):
+def check_finite(metrics, params, first_update, of="", each=1):
     """Looks through the metrics of a phase.
 
     Args:
       metrics: as Learner.update returns them, each with a leading axis [C] of updates; `grad_finite` is bool
-        [C, leaves] in the order of `params`; first_update: number of the phase's first update; of: whose they are.
+        [C, leaves] in the order of `params`; first_update: number of the phase's first update; of: whose they are;
+        each: updates from one entry to the next, where metrics are means over as many.
     Raises:
       NonFiniteError: names the first bad update and tensor: a loss, else the first parameter with a bad gradient.
     """
@@ -27,6 +28,6 @@ def check_finite(metrics, params, first_update, of=""):
     bad += [f"gradient of {path}" for path, ok in zip(paths, grad_finite[update], strict=True) if not ok]
     where = f"{of}, " if of else ""
     raise NonFiniteError(
-        f"{where}update {first_update + update}: {bad[0] if bad else 'grad_norm'} is not finite; training stopped, "
-        "the last good checkpoint is kept"
+        f"{where}update {first_update + each * update}: {bad[0] if bad else 'grad_norm'} is not finite; training "
+        "stopped, the last good checkpoint is kept"
     )

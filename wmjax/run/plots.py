@@ -59,13 +59,13 @@ def returns(rows: Rows, xs: Sequence[float], x_label: str) -> str:
 
 
 def curve(rows: Rows, name: str) -> str:
-    """SVG: one metric against environment steps."""
+    """SVG: one metric of training against updates."""
     figure, axes = _figure(SMALL)
-    x, y = series(rows, name, env_steps(rows))
+    x, y = series(rows, name, [row.get("updates", index) for index, row in enumerate(rows)])
     axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
     if len(y) and y.min() > 0 and y.max() > LOG_RANGE * y.min():
         axes.set_yscale("log")
-    axes.set(xlabel="environment steps", title=name)
+    axes.set(xlabel="updates", title=name)
     return _svg(figure)
 
 

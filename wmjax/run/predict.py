@@ -17,7 +17,7 @@ def open_loop_images(model, params, key, steps, *, action_spec, context):
     action = model_action(steps.prev_action, action_spec)  # [T, E, A]
     filter_key, imagine_key = jax.random.split(key)
     seen = jax.tree.map(lambda x: imagine.time_first(x[:context]), steps)  # [E, context, ...]
-    embed = model.encode(params, imagine.fold(seen.obs)).reshape(rows, context, -1)
+    embed = imagine.unfold_like(model.encode(params, imagine.fold(seen.obs)), seen)
     state, states, _ = imagine.filter(
         model,
         params,

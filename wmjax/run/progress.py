@@ -10,9 +10,10 @@ class Progress:
     """Shows how far a run is. A run ends at a number of episodes, after a number of minutes, or whichever comes first.
 
     Args:
-        episodes: planned number of episodes, or None.
+        episodes: planned number of episodes (or of what `unit` says), or None.
         minutes: limit on the run's minutes, or None.
         done_episodes, done_minutes: where a resumed run starts, so that the time left is that of this machine now.
+        unit: what is counted, by the metric of that name and an s.
         stream: where to write; standard output if None.
     """
 
@@ -23,11 +24,12 @@ class Progress:
         *,
         done_episodes: int = 0,
         done_minutes: float = 0.0,
+        unit: str = "episode",
         stream: TextIO | None = None,
     ) -> None:
         self._stream = sys.stdout if stream is None else stream
         self._live = self._stream.isatty()
-        self._episodes, self._minutes = episodes, minutes
+        self._episodes, self._minutes, self._unit = episodes, minutes, unit
         self._first_episode, self._minutes_before = done_episodes, done_minutes
         self._start = time.monotonic()
         self._last: tuple[float, dict] = (self._start, {})
@@ -48,7 +50,8 @@ class Progress:
         before, previous = self._last
         self._last = (now, dict(metrics))
         self._eval = metrics.get("eval/return_mean", self._eval)
-        parts = [f"episode {metrics.get('episodes', 0)}" + (f"/{self._episodes}" if self._episodes else "")]
+        done = int(metrics.get(f"{self._unit}s", 0))
+        parts = [f"{self._unit} {done}" + (f"/{self._episodes}" if self._episodes else "")]
         for label, value in (("return", metrics.get("collect/return")), ("eval", self._eval)):
             parts += [f"{label} {value:.1f}"] if value is not None else []
         parts += [f"loss {metrics['train/loss']:.4g}"] if metrics.get("train/loss") is not None else []
@@ -56,7 +59,7 @@ class Progress:
             if name in metrics and name in previous and now > before:
                 parts.append(f"{(metrics[name] - previous[name]) / (now - before):.3g} {label}")
         parts.append(f"{duration(self.elapsed_minutes() * 60)} gone")
-        left = self._seconds_left(int(metrics.get("episodes", 0)))
+        left = self._seconds_left(done)
         parts += [f"{duration(left)} left"] if left is not None else []
         self._print("  ".join(parts))
 

@@ -59,6 +59,7 @@ def write_report(workdir: str | Path) -> Path:
         _returns(rows),
         _videos(folder),
         _strips(folder),
+        _codes(folder),
         _losses(rows),
         _times(rows),
         _table("Config", folders.flatten(config)),
@@ -271,6 +272,17 @@ def _strips(folder: Path) -> str:
         '<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
         "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
         "difference (black where they agree). Every fifth frame is shown.</p>" + "".join(figures)
+    )
+
+
+def _codes(folder: Path) -> str:
+    files = _newest_first(folder, "codes_*.png")
+    if not files:
+        return ""
+    image = f'<div class="scroll"><img alt="codes" src="{_embedded(files[0], "image/png")}"></div>'
+    return (
+        '<h2>Codes</h2><p class="small">Frames, the codes they become, each in a colour of its own, and what the '
+        "decoder makes of them.</p>" + _figure(image, _text(files[0].stem.replace("_", " ")), "wide")
     )
 
 

@@ -1,5 +1,6 @@
-"""Tiny PlaNet runs for tests, each in a process of its own, forked from one that has imported everything."""
+"""Tiny runs of the mains for tests, each in a process of its own, forked from one that has imported everything."""
 
+import importlib
 import json
 import multiprocessing
 import os
@@ -10,8 +11,12 @@ import sys
 import tempfile
 from typing import NamedTuple
 
+import numpy as np
+
+from wmjax.run import checkpoint
+
 ROOT = pathlib.Path(__file__).parent.parent
-FLAGS = (
+PLANET = (
     "--config=experiments/planet/config.py:fake:counter,cpu",
     "--config.env.size=16",
     "--config.model.encoder_widths=(4,8)",
@@ -34,6 +39,39 @@ FLAGS = (
     "--config.evaluation.every=2",
     "--config.evaluation.episodes=2",
 )
+SMALLER_WORLD_MODELS = (
+    "--config=experiments/smaller_world_models/config.py:Pong,cpu",
+    "--config.env.size=8",
+    "--config.env.episode_steps=25",
+    "--config.model.encoder_widths=(4,)",
+    "--config.model.decoder_widths=(4,)",
+    "--config.model.codes=6",
+    "--config.model.code_size=3",
+    "--config.model.cells=(4,)",
+    "--config.model.reward_channels=2",
+    "--config.model.reward_hidden=8",
+    "--config.train.iterations=3",
+    "--config.train.interactions=(60,30)",
+    "--config.train.warmup_epochs=1",
+    "--config.train.epochs=(1,1)",
+    "--config.train.rounds=(1,1)",
+    "--config.train.frames=2",
+    "--config.train.autoencoder_batch=4",
+    "--config.train.dynamics_batch=2",
+    "--config.train.dynamics_chunk=5",
+    "--config.train.imagined_batch=2",
+    "--config.train.imagined_steps=4",
+    "--config.agent.minibatch=4",
+    "--config.evaluation.episodes=2",
+)
+PRELOAD = [  # not the mains themselves, whose flags have the same names
+    "experiments.planet.parts",
+    "experiments.smaller_world_models.parts",
+    "wmjax.run.checkpoint",
+    "wmjax.run.metrics",
+    "ml_collections.config_flags",
+]
+FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS)
 
 
 class Ended(NamedTuple):
@@ -42,18 +80,19 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def start(workdir, *flags, kill_at=0, devices=1):
-    """Runs the main to its end.
+def start(workdir, *flags, kill_at=0, devices=1, experiment="planet"):
+    """Runs the main of an experiment to its end.
 
     devices: simulated CPU devices of its machine.
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place. Config, replay, videos,
     report and the manifests of checkpoints are written so; before a manifest's move a checkpoint is whole but for it.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["experiments.planet.__main__"])
-    config = [flag for flag in flags if flag.startswith("--config=")] or [FLAGS[0]]  # before its overrides
+    processes.set_forkserver_preload(PRELOAD)
+    tiny = FLAGS[experiment]
+    config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
-    argv = ["planet", *config, *FLAGS[1:], f"--workdir={workdir}", *others]
+    argv = [experiment, *config, *tiny[1:], f"--workdir={workdir}", *others]
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         process = processes.Process(target=_child, args=(argv, kill_at, devices, str(out), str(err)))
@@ -75,6 +114,27 @@ def metrics(folder):
     return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in rows]
 
 
+def state(folder):
+    """The newest checkpoint without its clock, as a flat list of leaves; and the replay's files as arrays."""
+    _, saved = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
+    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in ("minutes", "metrics_bytes")}
+    rows = [{k: v.copy() for k, v in np.load(path).items()} for path in sorted((folder / "replay").glob("*.npz"))]
+    return saved, rows
+
+
+def assert_same(a, b):
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b)
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    else:
+        np.testing.assert_array_equal(a, b)
+
+
 def _child(argv, kill_at, devices, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
@@ -92,7 +152,7 @@ def _child(argv, kill_at, devices, out, err):
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
-    from experiments.planet.__main__ import main
+    main = importlib.import_module(f"experiments.{argv[0]}.__main__").main
     from wmjax.run.main import run
 
     sys.argv = argv  # config files read their overrides here

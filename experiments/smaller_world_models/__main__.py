@@ -1,0 +1,234 @@
+"""Trains an Atari agent inside its own world model (Robine et al. 2023, section 3.3): collect, fit, dream, again.
+
+    python -m experiments.smaller_world_models --config=experiments/smaller_world_models/config.py:Pong,cpu --workdir=runs/a
+
+The same command in the same folder resumes after the last whole iteration. Settings: --config.key=value; see config.py.
+"""  # noqa: E501
+
+import json
+import pathlib
+import sys
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.smaller_world_models import parts
+from experiments.smaller_world_models.parts import BINS, at, dispatches
+from wmjax import replay
+from wmjax.agents.mpc import make_random_actor
+from wmjax.run import checkpoint, devices, population, workdir
+from wmjax.run import main as mains
+from wmjax.run.collect import make_player, play_returns, play_steps
+from wmjax.run.finite import check_finite
+from wmjax.run.members import by_member, member
+from wmjax.run.metrics import MetricsWriter, read_metrics
+from wmjax.run.progress import Progress
+from wmjax.run.timers import Timers
+from wmjax.run.video import strip, write_png, write_video
+from wmjax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+MINUTES = flags.DEFINE_float("minutes", None, "stop in order after the iteration in which so many minutes are over")
+
+
+def main(argv):
+    """Runs all iterations, or until --minutes. argv: the command line."""
+    mains.parse_flags(argv)
+    if CONFIG.value is None or WORKDIR.value is None:
+        raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset> and --workdir=DIR")
+    mains.use_compilation_cache()
+    chosen = parts.settings(CONFIG.value)
+    train = chosen.train
+    folder = pathlib.Path(WORKDIR.value)
+
+    # Everything that can be refused is made before the folder is touched.
+    env = parts.make_envs(chosen, 1, chosen.seed)
+    eval_env = parts.make_envs(chosen, chosen.evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
+    agent = parts.make_agent(chosen, env.spec)
+    step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
+    example = parts.newest(jax.tree.map(lambda x: x[:1], step), train.frames)
+    capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
+    limit = env.spec.time_limit or capacity
+    parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
+    gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
+    print(f"replay: {capacity} rows for {chosen.population} environments, {gigabytes:.2f} GB")
+    mesh = devices.make_mesh("1")
+    memory = population.make_memory(capacity, 1, example, chosen.population, mesh)
+    members = population.open_folders(folder, CONFIG.value)
+
+    whole = devices.replicated(mesh)
+    makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
+    warm_up, fit, dream = (make(agent, train, place=whole) for make in makers)
+    explorer = make_player(agent.actor, 1, explore=True)
+    randomly = make_player(make_random_actor(env.spec.action), 1, explore=True)
+    player = make_player(agent.actor, chosen.evaluation.episodes, explore=False)
+    predict = parts.make_predict(agent, env.spec, train.frames)
+    reconstruct = parts.make_reconstruct(agent, env.spec, train.frames)
+    extend = jax.jit(
+        lambda memory, steps: jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1)),
+        donate_argnums=0,
+        out_shardings=jax.tree.map(lambda x: x.sharding, memory),
+    )
+    fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
+    world_keys, policy_keys, *phase_keys = population.member_keys(chosen.seed, chosen.population, 7)
+
+    # A run is the state below.
+    world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
+    policy = jax.jit(jax.vmap(agent.policy.init), out_shardings=whole)(policy_keys)
+    unfinished = np.zeros(len(members))  # returns so far of the episodes under way
+    counters: dict[str, Any] = dict(iterations=0, episodes=0, env_steps=0, updates=0, minutes=0.0)
+    counters |= dict(metrics_bytes=[0] * len(members))
+    state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
+    template = state | dict(env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(folder, template)
+    if restored:
+        world, policy, unfinished, counters = (restored[1][name] for name in state)
+        step = env.restore(restored[1]["env"])
+        eval_env.restore(restored[1]["eval_env"])
+        for steps in checkpoint.load_rows(folder, counters["iterations"]):
+            memory = extend(memory, steps)
+        print(f"resumed after iteration {counters['iterations']}")
+    checkpoint.drop_rows_from(folder, counters["iterations"])
+    writers = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
+    start_minutes = counters["minutes"]
+    progress = Progress(
+        train.iterations,
+        MINUTES.value,
+        done_episodes=counters["iterations"],
+        done_minutes=start_minutes,
+        unit="iteration",
+    )
+    timers = Timers()
+    if not restored:
+        population.write_reports(folder, members)
+    begun = time.monotonic()
+
+    def out_of_time():
+        return MINUTES.value is not None and progress.elapsed_minutes() - start_minutes >= MINUTES.value
+
+    def measured(trained, metrics, count):
+        """Writes a phase's curve, BINS rows a member; returns each member's last row. trained: what got gradients."""
+        metrics = jax.device_get(metrics)
+        last = []
+        for i, writer in enumerate(writers):
+            own = member(metrics, i)
+            finite = own.pop("grad_finite") == 1
+            of = members[i].name if len(members) > 1 else ""
+            check_finite(own | dict(grad_finite=finite), member(trained, 0), counters["updates"] + 1, of, each=count)
+            rows = [{f"train/{key}": value[b] for key, value in own.items()} for b in range(BINS)]
+            for b, row in enumerate(rows):
+                writer.write(dict(env_steps=counters["env_steps"], updates=counters["updates"] + (b + 1) * count) | row)
+            last.append(rows[-1])
+        counters["updates"] += BINS * int(count)
+        return last
+
+    while counters["iterations"] < train.iterations and not out_of_time():
+        iteration = counters["iterations"]
+        collect_keys, warm_keys, fit_keys, dream_keys, eval_keys = (fold_in(keys, iteration) for keys in phase_keys)
+
+        params = dict(model=world.params, policy=policy.params)
+        actor = explorer if iteration else randomly
+        count = at(train.interactions, iteration)
+        steps = play_steps(env, actor, params, collect_keys, timers, step=step, count=count)
+        with timers("replay"):
+            new = steps if iteration else jax.tree.map(lambda a, b: np.concatenate([a[None], b]), step, steps)
+            new = parts.newest(new, train.frames)
+            if iteration == 0:
+                parts.check_chunk(train, parts.longest(new.is_first))
+            memory = extend(memory, new)
+            checkpoint.append_rows(folder, iteration, new)
+        step = jax.tree.map(lambda x: x[-1], steps)
+        ended, unfinished = finished_returns(steps, unfinished)
+        counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * env.spec.action_repeat
+        counters["episodes"] += sum(map(len, ended)) // len(members)
+
+        rows = int(memory.filled[0])
+        if iteration == 0:
+            with timers("warm_up"):
+                count = dispatches(train.warmup_epochs * rows / train.autoencoder_batch)
+                world, metrics = warm_up(world, memory, warm_keys, count, train.warmup_rate)
+                measured({name: world.params[name] for name in ("decoder", "encoder")}, metrics, count)
+        with timers("fit"):
+            interval = np.int32(at(train.intervals, iteration))
+            updates = at(train.epochs, iteration) * rows / (train.dynamics_batch * train.dynamics_chunk)
+            count = dispatches(updates / interval)
+            world, metrics = fit(world, memory, fit_keys, count, interval)
+            trained = [{name: world.params[name] for name in names} for names in parts.TRAINED]
+            fitted = measured(trained, metrics, count * interval)
+        with timers("dream"):
+            count = dispatches(at(train.rounds, iteration))
+            (world, policy), metrics = dream((world, policy), memory, dream_keys, count)
+            dreamt = measured(policy.params, metrics, count)
+
+        with timers("evaluate"):
+            params = dict(model=world.params, policy=policy.params)
+            returns, film = play_returns(eval_env, player, params, eval_keys, timers, parts.FILM)
+        counters["iterations"] += 1
+        name = f"iteration_{counters['iterations']:03d}"
+        shown = []
+        for i, own in enumerate(np.split(returns, len(members))):
+            window = parts.last_window(jax.tree.map(lambda x, i=i: x[:, i : i + 1], steps), parts.PREDICTED)
+            draw(members[i] / "videos", name, film[:, i * len(own)], window, member(world.params, i),
+                 predict=predict, reconstruct=reconstruct, key=eval_keys[i], frames=train.frames)  # fmt: skip
+            each = {f"eval/return_{j}": value for j, value in enumerate(own)}
+            shown.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
+        shown = [row | ({"collect/return": np.mean(own)} if own else {}) for row, own in zip(shown, ended, strict=True)]
+
+        now = time.monotonic()
+        shared = {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
+        shared |= timers.flush() | {"time/total": now - begun}
+        begun = now
+        rows = [a | b | c for a, b, c in zip(fitted, dreamt, shown, strict=True)]
+        for writer, row in zip(writers, rows, strict=True):
+            writer.write(shared | row)
+        progress.show(shared | {"eval/return_mean": float(np.mean([row["eval/return_mean"] for row in rows]))})
+        counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
+        state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
+        state |= dict(env=env.snapshot(), eval_env=eval_env.snapshot())
+        checkpoint.save(folder, counters["iterations"], state, keep=train.keep_checkpoints)
+        population.write_reports(folder, members)
+
+    progress.close()
+    for writer in writers:
+        writer.close()
+    for place in dict.fromkeys([*members, folder]):  # in a population the folder itself has no evaluations
+        evaluations = [row for row in read_metrics(place) if "eval/return_mean" in row]
+        summary = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
+        summary |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
+        wanted = ("iterations", "env_steps", "eval/return_mean", "eval/return_std")
+        summary["evaluations"] = [{key: row[key] for key in wanted} for row in evaluations]
+        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
+    print(f"report: {population.write_reports(folder, members)}")
+
+
+def finished_returns(steps, unfinished):
+    """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
+    ended, left = [], []
+    for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
+        cuts = np.flatnonzero(is_last) + 1
+        sums = [float(part.sum()) for part in np.split(reward.astype(np.float64), cuts)]
+        sums[0] += total
+        ended.append(sums[:-1])
+        left.append(sums[-1])
+    return ended, np.array(left)
+
+
+def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):
+    """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected."""
+    videos.mkdir(exist_ok=True)
+    channels = film.shape[-1] // frames
+    write_video(videos / f"{name}.mp4", film[..., -channels:], fps=parts.FRAMES_A_SECOND)
+    truth = parts.newest(window, frames).obs[:, 0]
+    write_png(videos / f"open_loop_{name}.png", strip(truth, np.asarray(predict(params, key, window)), parts.CONTEXT))
+    some = slice(0, None, max(1, len(truth) // 8))
+    codes, drawn = jax.device_get(reconstruct(params, window.obs[some, 0]))
+    write_png(videos / f"codes_{name}.png", parts.code_picture(truth[some], codes, drawn))
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

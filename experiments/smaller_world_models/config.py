@@ -1,0 +1,122 @@
+"""Smaller World Models for Reinforcement Learning (Robine et al. 2023): an Atari agent trained inside its world model.
+
+    python -m experiments.smaller_world_models --config=experiments/smaller_world_models/config.py:Pong,cpu --workdir=runs/p
+
+Presets: `paper` is Table 5, 102,400 interactions; `cpu` is a schedule for two cores. The game is a gym name such as
+Pong or MsPacman, or a full environment name such as fake:counter.
+"""  # noqa: E501
+
+import dataclasses
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict, config_dict
+from wmjax.agents.ppo import PPOConfig
+
+from wmjax.models.vq_convlstm import VQConvLSTMConfig
+from wmjax.types import UsageError
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Table 5. Of a tuple each iteration takes its own value, and those after the last take the last one."""
+
+    iterations: int = 15
+    interactions: tuple[int, ...] = (12_800, 6_400)  # collected in each iteration, under random actions in the first
+    warmup_epochs: int = 50  # of the autoencoder alone, in the first iteration
+    warmup_rate: float = 10.0  # times the autoencoder's learning rate meanwhile: 1e-3
+    epochs: tuple[int, ...] = (140, 32, 24, 20, 16, 14, 12, 11, 10, 9, 8, 8, 7, 7, 6)  # of the dynamics
+    intervals: tuple[int, ...] = (2, 2, 3)  # updates of the dynamics for one of the autoencoder; authors' code
+    frames: int = 1  # newest frames in an image, 1 or 4 (question 1 of section 4.3)
+    autoencoder_batch: int = 40
+    dynamics_batch: int = 4
+    dynamics_chunk: int = 11
+    imagined_batch: int = 16
+    imagined_steps: int = 50
+    rounds: tuple[int, ...] = (1000,) * 7 + (2000,) + (1000,) * 3 + (2000,) + (1000,) * 2 + (3000,)  # authors' code
+    keep_checkpoints: int = 2
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            for each in value if isinstance(value, tuple) else (value,):
+                if type(each) is int and each < 1:
+                    raise UsageError(f"config.train.{field.name}={value}: must be at least 1")
+            if value == ():
+                raise UsageError(f"config.train.{field.name}=(): give at least one value")
+        if not self.warmup_rate > 0:
+            raise UsageError(f"config.train.warmup_rate={self.warmup_rate}: must be above 0")
+        if self.frames > 16:
+            raise UsageError(f"config.train.frames={self.frames}: must be at most 16")
+        if self.dynamics_chunk < 2:
+            raise UsageError(f"config.train.dynamics_chunk={self.dynamics_chunk}: must be at least 2")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """episodes: played at once after every iteration, actions drawn at temperature 1 (section 4.1)."""
+
+    episodes: int = 32
+
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise UsageError(f"config.evaluation.episodes={self.episodes}: must be at least 1")
+
+
+def block(instance):
+    """A dataclass as a ConfigDict."""
+    return ConfigDict(dataclasses.asdict(instance))
+
+
+def paper():
+    """Table 5."""
+    return ConfigDict(
+        dict(
+            seed=0,
+            population=1,  # seeds trained in one program: seed, seed + 1, ...; each as a run of its own would
+            env=dict(
+                size=96,
+                episode_steps=config_dict.placeholder(int),  # time limit in decisions; none: 108,000 frames
+            ),
+            model=block(VQConvLSTMConfig()),
+            agent=block(PPOConfig()),
+            train=block(TrainConfig()),
+            evaluation=block(EvalConfig()),
+        )
+    )
+
+
+def cpu():
+    """Two CPU cores. Not in the paper: a smaller network and schedule, see BUILD_NOTES.md."""
+    config = paper()
+    config.env.size = 48
+    config.model.update(
+        encoder_widths=(32, 64, 128),
+        decoder_widths=(128, 64, 32),
+        cells=(64, 64),
+        kernel=3,
+        learning_rate=3e-4,
+        dynamics_learning_rate=1e-3,
+    )
+    config.train.update(
+        iterations=5,
+        interactions=(4_000, 2_000),
+        warmup_epochs=10,
+        warmup_rate=3.0,
+        epochs=(12, 6, 4, 3, 3),
+        rounds=(150,),
+    )
+    config.evaluation.update(episodes=16)
+    return config
+
+
+PRESETS = dict(paper=paper, cpu=cpu)
+
+
+def get_config(argument=""):
+    """The config of "game,preset"."""
+    game, comma, preset = argument.partition(",")
+    if not game or not comma or preset not in PRESETS:
+        raise UsageError(f"config {argument!r}: give <game>,<preset> with preset one of {', '.join(PRESETS)}")
+    config = PRESETS[preset]()
+    config.task = game if ":" in game else f"atari:{game}"
+    return config

@@ -1,0 +1,265 @@
+"""The parts of a run of Smaller World Models, made from its config.
+
+Everything here has a leading axis of members [S] where it says so; see `wmjax.run.population`.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.smaller_world_models.config import EvalConfig, TrainConfig
+from wmjax import imagine, replay
+from wmjax.agents import ppo
+from wmjax.models import vq_convlstm
+from wmjax.nets.policy import GridPolicy
+from wmjax.ops import continuous_bernoulli, frames
+from wmjax.ops.mapped import mapped
+from wmjax.run.main import build
+from wmjax.run.population import check_members, join_envs
+from wmjax.run.predict import open_loop_images
+from wmjax.run.video import tile
+from wmjax.types import Actor, Learner, UsageError, WorldModel
+
+TRAINED = (("decoder", "encoder"), ("dynamics", "reward"))  # parameters, in the order of fit's grad_finite
+BINS = 20  # points on the curves of one training phase
+CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
+FILM = 500  # frames of an evaluation's video
+FRAMES_A_SECOND = 15  # of videos: the game's own time at four frames a decision
+
+
+class Settings(NamedTuple):
+    """Every block of the config as its dataclass."""
+
+    seed: int
+    population: int
+    task: str
+    env: dict
+    model: vq_convlstm.VQConvLSTMConfig
+    agent: ppo.PPOConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class Agent(NamedTuple):
+    model: WorldModel
+    learner: Learner
+    updates: Any  # vq_convlstm.Updates
+    network: GridPolicy
+    policy: Learner
+    actor: Actor
+
+
+def settings(config):
+    """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
+    blocks = dict(config)
+    check_members(blocks["seed"], blocks["population"])
+    classes = dict(model=vq_convlstm.VQConvLSTMConfig, agent=ppo.PPOConfig, train=TrainConfig, evaluation=EvalConfig)
+    built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
+    env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
+    env["stack"] = built["train"].frames
+    return Settings(blocks["seed"], blocks["population"], blocks["task"], env=env, **built)
+
+
+def at(values, iteration):
+    """What a tuple says of an iteration: its own value, or the last one."""
+    return values[min(iteration, len(values) - 1)]
+
+
+def check_chunk(train, rows):
+    """Raises UsageError unless a sequence for the dynamics fits into an episode of `rows` rows."""
+    if train.dynamics_chunk + train.frames - 1 > rows:
+        raise UsageError(
+            f"config.train.dynamics_chunk={train.dynamics_chunk}: with {train.frames} frames an episode needs "
+            f"{train.dynamics_chunk + train.frames - 1} rows, the longest has {rows}"
+        )
+
+
+def longest(is_first):
+    """Rows of the longest piece of one episode in every column of is_first [T, S]: the least over columns."""
+    cuts = [np.diff([0, *np.flatnonzero(column), len(column)]) for column in np.asarray(is_first).T]
+    return int(min(each.max() for each in cuts))
+
+
+def make_envs(chosen, rows, first_seed):
+    """One pool for every member, `rows` games each, as one VecEnv."""
+    return join_envs(chosen.task, rows, range(first_seed, first_seed + chosen.population), chosen.env)
+
+
+def make_agent(chosen, env_spec):
+    """World model, policy and actor. chosen: Settings; raises UsageError for images that the encoder cannot take."""
+    if not env_spec.action.discrete:
+        raise UsageError(f"config.task={chosen.task!r}: this agent needs discrete actions")
+    model, learner = vq_convlstm.make(chosen.model, env_spec)
+    state = jax.eval_shape(lambda: model.initial(None, 1))
+    network = GridPolicy(grid=state.latent.shape[1:], actions=env_spec.action.size)
+    policy = ppo.make(chosen.agent, network, int(np.prod(network.grid)))
+    actor = ppo.make_actor(model, network, chosen.agent)
+    return Agent(model, learner, vq_convlstm.make_updates(chosen.model, env_spec), network, policy, actor)
+
+
+def newest(steps, count):
+    """The newest `count` frames' own channels of stacked images: what a replay of single frames holds."""
+    return steps.replace(obs=steps.obs[..., -(steps.obs.shape[-1] // count) :])
+
+
+def stacked(steps, count):
+    """Step [B, T, ...] of single frames -> Step [B, T - count + 1, ...] whose images are stacks of `count`."""
+    stacks = frames.stack(steps.obs, steps.is_first, count)
+    return jax.tree.map(lambda x: x[:, count - 1 :], steps.replace(obs=stacks))
+
+
+def repeated(update, count, state, key):
+    """`count` >= 1 times (state, key) -> (state, metrics). Returns: (state, means of the metrics, as float32)."""
+    shapes = jax.eval_shape(update, state, key)[1]
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+
+    def step(i, carry):
+        state, total = carry
+        state, metrics = update(state, jax.random.fold_in(key, i))
+        return state, jax.tree.map(jnp.add, total, metrics)
+
+    state, total = jax.lax.fori_loop(0, count, step, (state, nothing))
+    return state, jax.tree.map(lambda x: x / count, total)
+
+
+def phase(update, place):
+    """One dispatch of BINS * count updates of all members.
+
+    Args: update: (state, memory, key, *numbers) -> (state, metrics) of one member; place: sharding of the results.
+    Returns: a jitted (states [S], memories [S], keys [S], count, *numbers) -> (states [S], metrics [S, BINS]): means
+      over `count` updates each. Numbers may change from call to call without compiling again.
+    """
+
+    def run(states, memories, keys, count, *numbers):
+        def one(state, memory, key):
+            step = lambda state, key: update(state, memory, key, *numbers)
+            return jax.lax.scan(
+                lambda state, key: repeated(step, count, state, key), state, jax.random.split(key, BINS)
+            )
+
+        return mapped(one)(states, memories, keys)
+
+    return jax.jit(run, donate_argnums=0, out_shardings=place)
+
+
+def make_warm_up(agent, train, place):
+    """A phase of updates of the autoencoder alone; its number is the rate."""
+
+    def update(state, memory, key, rate):
+        sample_key, key = jax.random.split(key)
+        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
+        return agent.updates.autoencoder(state, key, batch.obs[:, 0], rate)
+
+    return phase(update, place)
+
+
+def make_fit(agent, train, place):
+    """A phase of cycles: one update of the autoencoder, then as many of the dynamics as its number says."""
+    length = train.dynamics_chunk + train.frames - 1
+
+    def dynamics(memory, state, key):
+        sample_key, key = jax.random.split(key)
+        batch = replay.sample_within_episodes(memory, sample_key, train.dynamics_batch, length)
+        return agent.updates.dynamics(state, key, stacked(batch, train.frames))
+
+    def update(state, memory, key, interval):
+        sample_key, autoencoder_key, dynamics_key = jax.random.split(key, 3)
+        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
+        state, metrics = agent.updates.autoencoder(state, autoencoder_key, batch.obs[:, 0])
+        state, more = repeated(functools.partial(dynamics, memory), interval, state, dynamics_key)
+        finite = jnp.concatenate([metrics.pop("grad_finite"), more.pop("grad_finite")])
+        return state, metrics | more | dict(grad_finite=finite)
+
+    return phase(update, place)
+
+
+def make_dream(agent, train, place):
+    """A phase of PPO rounds on imagined episodes from random frames of the replay; its state: (model's, policy's)."""
+
+    def update(state, memory, key):
+        world, policy = state
+        sample_key, start_key, imagine_key, update_key = jax.random.split(key, 4)
+        batch = stacked(replay.sample(memory, sample_key, train.imagined_batch, train.frames), train.frames)
+        start = begin(agent, world.params, start_key, batch.obs[:, 0])
+        rollout = dream(agent, world.params, policy.params, imagine_key, start, train.imagined_steps)
+        policy, metrics = agent.policy.update(policy, update_key, rollout)
+        return (world, policy), metrics
+
+    return phase(update, place)
+
+
+def begin(agent, params, key, obs):
+    """The model's state at the first image of an episode, obs uint8 [B, X, Y, C]."""
+    rows = obs.shape[0]
+    no_action = jnp.zeros((rows, agent.network.actions))
+    embed = agent.model.encode(params, obs)
+    return agent.model.observe(params, key, agent.model.initial(params, rows), no_action, embed, jnp.ones(rows, bool))[
+        0
+    ]
+
+
+def dream(agent, params, policy_params, key, start, steps):
+    """A ppo.Rollout of B imagined episodes of so many steps."""
+    policy = ppo.make_policy(agent.network, policy_params)
+    states, actions = imagine.closed_loop(agent.model, params, key, start, policy, steps)
+    arrived = jax.tree.map(lambda x: x[1:], states)
+    features = imagine.unfold_like(agent.model.features(params, imagine.fold(states)), states)
+    heads = (imagine.rewards(agent.model, params, arrived), imagine.discounts(agent.model, params, arrived))
+    return ppo.Rollout(*map(imagine.time_first, (features, actions, *heads)))
+
+
+def dispatches(updates):
+    """The number of updates for each point of a phase's curve, so that about `updates` are made in all."""
+    return np.int32(max(1, round(updates / BINS)))
+
+
+def make_predict(agent, env_spec, count):
+    """A jitted function (params, key, Step [T, 1]) -> uint8 [T, X, Y, 1 or 3]: open-loop images, the newest frame."""
+    channels = env_spec.obs_shape[-1] // count
+
+    def predict(params, key, steps):
+        logits = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
+        means = continuous_bernoulli.mean(logits[:, 0, ..., -channels:])
+        return jnp.round(255 * means).astype(jnp.uint8)
+
+    return jax.jit(predict)
+
+
+def make_reconstruct(agent, env_spec, count):
+    """A jitted function (params, obs uint8 [B, X, Y, C]) -> (codes int32 [B, G, G], uint8 [B, X, Y, 1 or 3])."""
+    channels = env_spec.obs_shape[-1] // count
+
+    def reconstruct(params, obs):
+        embed = agent.model.encode(params, obs)
+        logits = agent.model.decode(params, begin(agent, params, jax.random.key(0), obs))
+        means = continuous_bernoulli.mean(logits[..., -channels:])
+        return vq_convlstm.codes_of(params, embed), jnp.round(255 * means).astype(jnp.uint8)
+
+    return jax.jit(reconstruct)
+
+
+def code_picture(obs, codes, reconstructions):
+    """Frames above their codes, each code in a random colour of its own, above reconstructions (as in Fig. 10).
+
+    Args: obs, reconstructions: uint8 [B, X, Y, 1 or 3]; codes: int32 [B, G, G].
+    Returns: uint8 [3 * X + gaps, B * Y + gaps, 3].
+    """
+    colours = np.random.default_rng(0).integers(0, 256, (1 + int(codes.max()), 3)).astype(np.uint8)
+    height, width = (side // cells for side, cells in zip(obs.shape[1:3], codes.shape[1:], strict=True))
+    maps = colours[codes].repeat(height, axis=1).repeat(width, axis=2)
+    return np.concatenate([tile(images[:, None])[0] for images in (obs, maps, reconstructions)])
+
+
+def last_window(steps, length):
+    """The newest `length` rows inside one episode of Step [T, E] in row 0, or the last ones if there are none."""
+    begun = np.flatnonzero(steps.is_first[:, 0])
+    ends = [*begun[::-1], 0] if not len(begun) or begun[0] else begun[::-1]
+    stop = len(steps.reward)
+    for start in ends:
+        if stop - start >= length:
+            return jax.tree.map(lambda x, stop=stop: x[stop - length : stop, :1], steps)
+        stop = start
+    return jax.tree.map(lambda x: x[-length:, :1], steps)

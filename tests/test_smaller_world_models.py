@@ -1,0 +1,159 @@
+"""The main of Smaller World Models on a tiny schedule: it trains, resumes bit for bit, and refuses in one line."""
+
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.smaller_world_models import config, parts
+from experiments.smaller_world_models.__main__ import finished_returns
+from tests import mains
+from tests.mains import assert_same, metrics, state
+from wmjax import replay
+from wmjax.ops import frames
+from wmjax.types import Step
+
+MAIN = "smaller_world_models"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: (folder, number of files it moved into place)."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = mains.start(folder, experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
+def test_run_leaves_what_a_user_expects(whole):
+    folder, _ = whole
+    rows = metrics(folder)
+    evaluated = [row for row in rows if "eval/return_mean" in row]
+    assert [row["iterations"] for row in evaluated] == [1, 2, 3]
+    assert len(rows) == 3 + parts.BINS * (1 + 3 * 2)  # the warm-up once, fit and dream in each iteration
+    curves = [row for row in rows if "iterations" not in row]
+    assert (np.diff([row["updates"] for row in curves]) > 0).all()
+    steps = evaluated[-1]["env_steps"]  # 120 decisions of four frames, but for the rows that begin an episode
+    assert steps == 4 * (120 - 4) and evaluated[-1]["episodes"] == 4
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    wanted = "elbo commitment perplexity latent_loss latent_accuracy reward_loss there_zero right_zero"
+    for name in (*wanted.split(), "policy_loss", "value_loss", "entropy", "return_mean"):
+        assert f"train/{name}" in evaluated[-1], name
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finished"] and len(summary["evaluations"]) == 3
+    for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
+        assert (folder / "videos" / name).stat().st_size > 0
+    page = (folder / "report.html").read_text()
+    assert "Codes" in page and "latent_accuracy" in page
+    with np.load(folder / "replay" / "000000.npz") as first:
+        assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
+
+
+def test_killed_run_ends_bit_identical(whole, tmp_path):
+    folder, moves = whole
+    for kill_at in (moves // 2, moves - 2):
+        killed_at = tmp_path / str(kill_at)
+        killed = mains.start(killed_at, kill_at=kill_at, experiment=MAIN)
+        assert killed.code == -signal.SIGKILL
+        resumed = mains.start(killed_at, experiment=MAIN)
+        assert resumed.code == 0, resumed.stderr
+        assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
+        assert_same(state(killed_at), state(folder))
+
+
+def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
+    folder = tmp_path / "run"
+    ended = mains.start(folder, "--config.population=2", experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    alone, both = metrics(whole[0]), [metrics(folder / f"seed_{seed}") for seed in (0, 1)]
+    for row, own in zip(alone, both[0], strict=True):
+        for name in row:
+            if not name.startswith("eval/") and "right" not in name:  # a draw may fall out otherwise after rounding
+                np.testing.assert_allclose(own[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
+    assert both[0][-1]["train/elbo"] != both[1][-1]["train/elbo"]
+    assert "seed_1/report.html" in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config=experiments/smaller_world_models/config.py:Pongg,cpu", "Did you mean Pong"),
+        ("--config=experiments/smaller_world_models/config.py:fake:counter,cpu", "needs discrete actions"),
+        ("--config=experiments/smaller_world_models/config.py:Pong,gpu", "preset one of paper, cpu"),
+        ("--config.env.size=9", "multiples of 2"),
+        ("--config.train.rounds=()", "config.train.rounds=()"),
+        ("--config.train.interactions=(5,0)", "must be at least 1"),
+        ("--config.train.dynamics_chunk=500", "dynamics_chunk"),
+        ("--config.model.codess=4", "did you mean codes"),
+        ("--config.population=100000", "config.population=100000"),
+        ("--config.population=1000", "GB are free"),
+    ],
+)
+def test_bad_input_ends_in_one_line(flag, message, tmp_path):
+    flags = ["--config.train.interactions=(60000000,1)"] if "GB" in message else []
+    ended = mains.start(tmp_path / "run", flag, *flags, experiment=MAIN)
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_presets_are_whole():
+    paper = parts.settings(config.get_config("Pong,paper"))
+    assert paper.task == "atari:Pong"
+    assert sum(parts.at(paper.train.interactions, i) for i in range(paper.train.iterations)) == 102_400
+    assert len(paper.train.epochs) == len(paper.train.rounds) == paper.train.iterations == 15
+    parts.settings(config.get_config("Breakout,cpu"))
+
+
+def test_returns_go_on_over_iterations():
+    reward = np.float32([[1, 10], [2, 20], [0, 30], [4, 40]])
+    is_last = np.array([[False, False], [True, False], [False, False], [True, False]])
+    steps = Step(None, None, reward, None, None, is_last)
+    ended, left = finished_returns(steps, np.array([100.0, 1000.0]))
+    assert ended == [[103.0, 4.0], []]
+    np.testing.assert_array_equal(left, [0, 1100])
+
+
+def test_replay_of_single_frames_gives_the_stacks_that_the_actor_saw():
+    rng = np.random.default_rng(0)
+    obs = rng.integers(0, 256, (40, 1, 4, 4, 1)).astype(np.uint8)
+    is_first = np.zeros((40, 1), bool)
+    is_first[[0, 7, 20, 23], 0] = True
+    zeros = np.zeros((40, 1), np.float32)
+    steps = Step(zeros, obs, np.arange(40, dtype=np.float32)[:, None], zeros, is_first, ~is_first & is_first)
+    wide = np.asarray(frames.stack(obs.swapaxes(0, 1), is_first.swapaxes(0, 1), 4))[0]  # [T, X, Y, 4]
+    single = parts.newest(steps.replace(obs=wide[:, None]), 4)
+    np.testing.assert_array_equal(single.obs, obs)
+    memory = replay.extend(replay.init(40, 1, jax.tree.map(lambda x: x[0], single)), single)
+    for length in (4, 9):
+        batch = parts.stacked(replay.sample(memory, jax.random.key(1), 64, length), 4)
+        assert batch.obs.shape == (64, length - 3, 4, 4, 4)
+        times = batch.reward.astype(int)  # a chunk's first steps may lack what was before an episode's frames
+        whole = np.stack([is_first[: t + 1, 0].nonzero()[0][-1] for t in range(40)])
+        for row, t in np.ndindex(*times.shape):
+            time = int(times[row, t])
+            assert whole[time] <= time
+            np.testing.assert_array_equal(batch.obs[row, t], wide[time])
+
+
+def test_repeated_means_and_order():
+    def update(state, key):
+        return state + 1, dict(before=state, finite=jnp.array([state < 3, True]))
+
+    state, metrics = jax.jit(lambda n: parts.repeated(update, n, jnp.float32(0), jax.random.key(0)))(4)
+    assert state == 4 and metrics["before"] == 1.5
+    np.testing.assert_allclose(metrics["finite"], [0.75, 1])
+
+
+def test_last_window_stays_inside_an_episode():
+    def steps(*firsts):
+        is_first = np.zeros((30, 1), bool)
+        is_first[list(firsts), 0] = True
+        time = np.arange(30)[:, None]
+        return Step(time, time, time, time, is_first, is_first)
+
+    expected = {(): 20, (0, 25): 15, (5, 25): 15, (12, 20): 20, (0, 9, 18, 27): 20}
+    for firsts, first in expected.items():
+        assert parts.last_window(steps(*firsts), 10).reward[0, 0] == first

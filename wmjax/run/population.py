@@ -1,0 +1,82 @@
+"""Runs of one or many agents in one program: their seeds, keys, environments, replay, folders and reports.
+
+A member is the run of its seed: its keys depend on that alone, its environments are a pool of their own.
+"""
+
+import json
+
+import jax
+import numpy as np
+
+from wmjax import envs, replay
+from wmjax.envs.joined import JoinedVecEnv
+from wmjax.run import devices, workdir
+from wmjax.run.report import write_population_report, write_report
+from wmjax.types import UsageError
+
+MOST_MEMBERS = 1024
+EVALUATION_SEED = 1_000_000  # added to the run's seed: the evaluation pool never sees a training episode
+
+
+def check_members(seed, population):
+    """Raises UsageError unless both are whole numbers in range; the members' seeds are seed, seed + 1, ..."""
+    if type(seed) is not int or not 0 <= seed < EVALUATION_SEED:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
+    if type(population) is not int or not 1 <= population <= MOST_MEMBERS:
+        raise UsageError(f"config.population={population!r}: must be an integer from 1 to {MOST_MEMBERS}")
+
+
+def member_keys(seed, population, count):
+    """`count` arrays of keys, [S] each; a member's depend on its seed alone."""
+    seeds = np.arange(seed, seed + population, dtype=np.uint32)
+    return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), count))(seeds).T
+
+
+def join_envs(task, rows, seeds, options):
+    """One pool for every seed, `rows` environments each, as one VecEnv."""
+    return JoinedVecEnv([envs.make(task, rows, seed, **options) for seed in seeds])
+
+
+def make_memory(capacity, num_envs, example, members, mesh):
+    """An empty replay for every member [S]; raises UsageError if they do not fit.
+
+    Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh.
+    """
+    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
+    replay.check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
+    whole, rows = devices.replicated(mesh), devices.split(mesh, 1)
+    places = replay.Replay(rows=rows, cursor=whole, filled=whole)
+
+    def one(_):
+        return replay.init(capacity, num_envs, example)
+
+    return jax.jit(jax.vmap(one), out_shardings=places)(np.arange(members))
+
+
+def mean_of(rows):
+    """The mean over members of every metric. rows: one dict for each member, with the same names."""
+    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+
+
+def open_folders(folder, config):
+    """Opens the working folder; returns the folder of every member: itself in a single run, else seed_<n> in it.
+
+    A member's folder is that of a single run without checkpoint and replay, which all members share. The number of
+    devices is not kept: a run may go on with another.
+    """
+    kept = {name: value for name, value in config.to_dict().items() if name != "devices"}
+    workdir.open_workdir(folder, kept)
+    if config.population == 1:
+        return [folder]
+    members = [folder / f"seed_{config.seed + i}" for i in range(config.population)]
+    for i, place in enumerate(members):
+        place.mkdir(exist_ok=True)
+        own = kept | dict(seed=config.seed + i, population=1)
+        workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
+    return members
+
+
+def write_reports(folder, members):
+    """The report of every member, and of a population all of them together. Returns: the file to look at first."""
+    pages = [write_report(place) for place in members]
+    return pages[0] if len(members) == 1 else write_population_report(folder, members)
