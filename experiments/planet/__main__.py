@@ -48,14 +48,15 @@ def main(argv):
 
     # Everything that can be refused is made before the folder is touched.
     mesh = devices.make_mesh(chosen.devices)
+    spec, example = population.first_step(chosen.task, train.num_envs, chosen.seed, chosen.env)
+    agent = parts.make_agent(chosen, spec)
+    capacity = train.replay_rows // train.num_envs
+    parts.check_lengths(train, spec, capacity)
+    parts.check_devices(chosen, mesh)
+    population.check_memory(capacity, train.num_envs, example, chosen.population, mesh)
     env = parts.make_envs(chosen, train.num_envs, chosen.seed)
     eval_env = parts.make_envs(chosen, evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
-    agent = parts.make_agent(chosen, env.spec)
-    example, _ = env.reset(), eval_env.reset()
-    example = jax.tree.map(lambda x: x[: train.num_envs], example)
-    capacity = train.replay_rows // train.num_envs
-    parts.check_lengths(train, env.spec, capacity)
-    parts.check_devices(chosen, mesh)
+    env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
     gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
     print(f"replay: {capacity} rows for {chosen.population * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = population.make_memory(capacity, train.num_envs, example, chosen.population, mesh)
@@ -80,7 +81,7 @@ def main(argv):
 
     extend = jax.jit(extend_all, donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, memory))
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
-    randomly = make_player(make_random_actor(env.spec.action), train.num_envs, explore=True, place=over_rows)
+    randomly = make_player(make_random_actor(spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
     init_keys, collect_keys, train_keys, eval_keys = population.member_keys(
         chosen.seed, chosen.population, 4
@@ -91,7 +92,7 @@ def main(argv):
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
     acting = jax.tree.map(jnp.copy, learner.params)
     counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=[0] * len(members), minutes=0.0)
-    predict = parts.make_predict(agent, env.spec)
+    predict = parts.make_predict(agent, spec)
     template = dict(
         learner=learner, acting=acting, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED
     )
@@ -142,7 +143,7 @@ def main(argv):
         before = counters["episodes"]
         counters["plays"] += 1
         counters["episodes"] += train.num_envs
-        counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * env.spec.action_repeat
+        counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * spec.action_repeat
         collected = np.split(returns, len(members))
         rows = [row | {"collect/return": own.mean()} for row, own in zip(rows, collected, strict=True)]
 

@@ -47,17 +47,19 @@ def main(argv):
     folder = pathlib.Path(WORKDIR.value)
 
     # Everything that can be refused is made before the folder is touched.
-    env = parts.make_envs(chosen, 1, chosen.seed)
-    eval_env = parts.make_envs(chosen, chosen.evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
-    agent = parts.make_agent(chosen, env.spec)
-    step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
-    example = parts.newest(jax.tree.map(lambda x: x[:1], step), train.frames)
+    spec, example = population.first_step(chosen.task, 1, chosen.seed, chosen.env)
+    agent = parts.make_agent(chosen, spec)
+    example = parts.newest(example, train.frames)
     capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
-    limit = env.spec.time_limit or capacity
+    limit = spec.time_limit or capacity
     parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
     gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
     print(f"replay: {capacity} rows for {chosen.population} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")
+    population.check_memory(capacity, 1, example, chosen.population, mesh)
+    env = parts.make_envs(chosen, 1, chosen.seed)
+    eval_env = parts.make_envs(chosen, chosen.evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
+    step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = population.make_memory(capacity, 1, example, chosen.population, mesh)
     members = population.open_folders(folder, CONFIG.value)
 
@@ -65,10 +67,10 @@ def main(argv):
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
     warm_up, fit, dream = (make(agent, train, place=whole) for make in makers)
     explorer = make_player(agent.actor, 1, explore=True)
-    randomly = make_player(make_random_actor(env.spec.action), 1, explore=True)
+    randomly = make_player(make_random_actor(spec.action), 1, explore=True)
     player = make_player(agent.actor, chosen.evaluation.episodes, explore=False)
-    predict = parts.make_predict(agent, env.spec, train.frames)
-    reconstruct = parts.make_reconstruct(agent, env.spec, train.frames)
+    predict = parts.make_predict(agent, spec, train.frames)
+    reconstruct = parts.make_reconstruct(agent, spec, train.frames)
     extend = jax.jit(
         lambda memory, steps: jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1)),
         donate_argnums=0,
@@ -144,7 +146,7 @@ def main(argv):
             checkpoint.append_rows(folder, iteration, new)
         step = jax.tree.map(lambda x: x[-1], steps)
         ended, unfinished = finished_returns(steps, unfinished)
-        counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * env.spec.action_repeat
+        counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
         counters["episodes"] += sum(map(len, ended)) // len(members)
 
         rows = int(memory.filled[0])

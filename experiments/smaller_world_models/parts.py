@@ -59,7 +59,8 @@ def settings(config):
     classes = dict(model=vq_convlstm.VQConvLSTMConfig, agent=ppo.PPOConfig, train=TrainConfig, evaluation=EvalConfig)
     built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
-    env["stack"] = built["train"].frames
+    if built["train"].frames > 1:
+        env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest
     return Settings(blocks["seed"], blocks["population"], blocks["task"], env=env, **built)
 
 

@@ -32,9 +32,23 @@ def member_keys(seed, population, count):
     return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), count))(seeds).T
 
 
+def first_step(task, rows, seed, options):
+    """(EnvSpec, Step [E]) of environments made for this alone: what one member's will be like, before all are made."""
+    env = envs.make(task, rows, seed, **options)
+    step = env.reset()
+    env.close()
+    return env.spec, step
+
+
 def join_envs(task, rows, seeds, options):
     """One pool for every seed, `rows` environments each, as one VecEnv."""
     return JoinedVecEnv([envs.make(task, rows, seed, **options) for seed in seeds])
+
+
+def check_memory(capacity, num_envs, example, members, mesh):
+    """Raises UsageError unless the replays of all members fit; arguments as in `make_memory`."""
+    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
+    replay.check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
 
 
 def make_memory(capacity, num_envs, example, members, mesh):
@@ -42,8 +56,7 @@ def make_memory(capacity, num_envs, example, members, mesh):
 
     Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh.
     """
-    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
-    replay.check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
+    check_memory(capacity, num_envs, example, members, mesh)
     whole, rows = devices.replicated(mesh), devices.split(mesh, 1)
     places = replay.Replay(rows=rows, cursor=whole, filled=whole)
 
