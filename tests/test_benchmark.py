@@ -96,7 +96,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, phase"),
+        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase"),
         (["--preset=full"], "--preset=full: choose from quick, paper"),
         (["--chart=a.jpg"], "--chart=a.jpg: must end in .png or .svg"),
         (["--json=nowhere/a.json"], "--json=nowhere/a.json: there is no folder nowhere"),

@@ -3,7 +3,8 @@
     python -m experiments.benchmark --preset=paper --only=planner,train --json=speed.json --chart=speed.png
 
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
-writing, `actors` environments from pixels, `phase` whole cycles of collecting and training. Compilation is timed apart.
+writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
+collecting and training. Compilation is timed apart.
 Other libraries stand beside where they are installed (`pip install wmjax[bench]`), with the same sizes and network.
 Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run only.
 """
@@ -14,12 +15,12 @@ import sys
 
 from absl import flags
 
-from experiments.benchmark import actors, chart, phase, planner, replay, rollout, timing, train
+from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, timing, train
 from wmjax.run import main as mains
 from wmjax.run.workdir import atomic_write, versions
 from wmjax.types import UsageError
 
-PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, phase=phase)
+PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, dream=dream, phase=phase)
 PRESETS = ("quick", "paper")
 
 ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")

@@ -10,8 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict, config_dict
-from wmjax.agents.ppo import PPOConfig
 
+from wmjax.agents.ppo import PPOConfig
 from wmjax.models.vq_convlstm import VQConvLSTMConfig
 from wmjax.types import UsageError
 
