@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from tests.fakes import jit
-from wmjax import imagine
 from wmjax.agents import ppo
 from wmjax.nets.policy import VectorPolicy
 from wmjax.run.collect import make_player
@@ -140,15 +139,6 @@ def make_chain():
     )
 
 
-def imagined(model, network, params, key, state, horizon):
-    """Rollout [B, H] of the policy in the model."""
-    states, actions = imagine.closed_loop(model, None, key, state, ppo.make_policy(network, params), horizon)
-    arrived = jax.tree.map(lambda x: x[1:], states)
-    features = imagine.unfold_like(model.features(None, imagine.fold(states)), states)
-    heads = (head(model, None, arrived) for head in (imagine.rewards, imagine.discounts))
-    return ppo.Rollout(*map(imagine.time_first, (features, actions, *heads)))
-
-
 def test_ppo_solves_a_chain():
     """60 rounds of 16 rows x 5 steps from places at random, in one program.
 
@@ -161,12 +151,12 @@ def test_ppo_solves_a_chain():
     def one_round(state, key):
         start_key, imagine_key, update_key = jax.random.split(key, 3)
         start = jax.nn.one_hot(jax.random.randint(start_key, (16,), 0, PLACES), PLACES)
-        rollout = imagined(model, network, state.params, imagine_key, start, HORIZON)
+        rollout = ppo.dream(model, network, None, state.params, imagine_key, start, HORIZON)
         return learner.update(state, update_key, rollout)
 
     @jit
     def mean_return(params):
-        return imagined(model, network, params, OTHER_KEY, model.initial(None, 200), 21).reward.sum(1).mean()
+        return ppo.dream(model, network, None, params, OTHER_KEY, model.initial(None, 200), 21).reward.sum(1).mean()
 
     state = learner.init(KEY)
     assert mean_return(state.params) < 0.3

@@ -4,7 +4,6 @@ import jax
 import numpy as np
 
 from experiments.benchmark.timing import compiled
-from wmjax import imagine
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
@@ -42,12 +41,7 @@ def works(preset):
     policy = jax.jit(agent.init)(jax.random.key(2))
 
     def dream(params, policy_params, key, start):
-        acting = ppo.make_policy(network, policy_params)
-        states, actions = imagine.closed_loop(model, params, key, start, acting, HORIZON)
-        arrived = jax.tree.map(lambda x: x[1:], states)
-        features = imagine.unfold_like(model.features(params, imagine.fold(states)), states)
-        heads = (imagine.rewards(model, params, arrived), imagine.discounts(model, params, arrived))
-        return ppo.Rollout(*map(imagine.time_first, (features, actions, *heads)))
+        return ppo.dream(model, network, params, policy_params, key, start, HORIZON)
 
     amounts, name = {"states": EPISODES * HORIZON}, f"{EPISODES} x {HORIZON}"
     yield compiled(f"imagination, {name}", dream, (state.params, policy.params, key, start), amounts)

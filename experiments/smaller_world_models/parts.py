@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.smaller_world_models.config import EvalConfig, TrainConfig
-from wmjax import imagine, replay
+from wmjax import replay
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
@@ -185,7 +185,8 @@ def make_dream(agent, train, place):
         sample_key, start_key, imagine_key, update_key = jax.random.split(key, 4)
         batch = stacked(replay.sample(memory, sample_key, train.imagined_batch, train.frames), train.frames)
         start = begin(agent, world.params, start_key, batch.obs[:, 0])
-        rollout = dream(agent, world.params, policy.params, imagine_key, start, train.imagined_steps)
+        params = (world.params, policy.params)
+        rollout = ppo.dream(agent.model, agent.network, *params, imagine_key, start, train.imagined_steps)
         policy, metrics = agent.policy.update(policy, update_key, rollout)
         return (world, policy), metrics
 
@@ -196,20 +197,9 @@ def begin(agent, params, key, obs):
     """The model's state at the first image of an episode, obs uint8 [B, X, Y, C]."""
     rows = obs.shape[0]
     no_action = jnp.zeros((rows, agent.network.actions))
-    embed = agent.model.encode(params, obs)
-    return agent.model.observe(params, key, agent.model.initial(params, rows), no_action, embed, jnp.ones(rows, bool))[
-        0
-    ]
-
-
-def dream(agent, params, policy_params, key, start, steps):
-    """A ppo.Rollout of B imagined episodes of so many steps."""
-    policy = ppo.make_policy(agent.network, policy_params)
-    states, actions = imagine.closed_loop(agent.model, params, key, start, policy, steps)
-    arrived = jax.tree.map(lambda x: x[1:], states)
-    features = imagine.unfold_like(agent.model.features(params, imagine.fold(states)), states)
-    heads = (imagine.rewards(agent.model, params, arrived), imagine.discounts(agent.model, params, arrived))
-    return ppo.Rollout(*map(imagine.time_first, (features, actions, *heads)))
+    past, embed = agent.model.initial(params, rows), agent.model.encode(params, obs)
+    state, _ = agent.model.observe(params, key, past, no_action, embed, jnp.ones(rows, bool))
+    return state
 
 
 def dispatches(updates):

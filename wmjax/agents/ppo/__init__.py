@@ -2,6 +2,6 @@
 
 from wmjax.agents.ppo.actor import make_actor, make_policy
 from wmjax.agents.ppo.config import PPOConfig
-from wmjax.agents.ppo.learner import Rollout, make
+from wmjax.agents.ppo.learner import Rollout, dream, make
 
-__all__ = ["PPOConfig", "Rollout", "make", "make_actor", "make_policy"]
+__all__ = ["PPOConfig", "Rollout", "dream", "make", "make_actor", "make_policy"]

@@ -9,6 +9,7 @@ import optax
 from flax import struct
 
 from wmjax import imagine
+from wmjax.agents.ppo.actor import make_policy
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -25,6 +26,18 @@ class Rollout:
     action: Array  # float32 [B, H, M], one-hot
     reward: Array  # float32 [B, H], on arriving after the decision
     discount: Array  # float32 [B, H], predicted probability that the episode goes on there, without gamma
+
+
+def dream(model, network, params, policy_params, key, start, horizon):
+    """The Rollout of a policy in a model's imagination.
+
+    Args: params: of the model; policy_params: of the network; start: model state of B rows; horizon: H.
+    """
+    states, actions = imagine.closed_loop(model, params, key, start, make_policy(network, policy_params), horizon)
+    arrived = jax.tree.map(lambda x: x[1:], states)
+    features = imagine.unfold_like(model.features(params, imagine.fold(states)), states)
+    heads = (imagine.rewards(model, params, arrived), imagine.discounts(model, params, arrived))
+    return Rollout(*map(imagine.time_first, (features, actions, *heads)))
 
 
 @struct.dataclass
