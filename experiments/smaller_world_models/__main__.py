@@ -145,7 +145,7 @@ def main(argv):
             memory = extend(memory, new)
             checkpoint.append_rows(folder, iteration, new)
         step = jax.tree.map(lambda x: x[-1], steps)
-        ended, unfinished = finished_returns(steps, unfinished)
+        ended, unfinished = parts.finished_returns(steps, unfinished)
         counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
         counters["episodes"] += sum(map(len, ended)) // len(members)
 
@@ -206,18 +206,6 @@ def main(argv):
         summary["evaluations"] = [{key: row[key] for key in wanted} for row in evaluations]
         workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
     print(f"report: {population.write_reports(folder, members)}")
-
-
-def finished_returns(steps, unfinished):
-    """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
-    ended, left = [], []
-    for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
-        cuts = np.flatnonzero(is_last) + 1
-        sums = [float(part.sum()) for part in np.split(reward.astype(np.float64), cuts)]
-        sums[0] += total
-        ended.append(sums[:-1])
-        left.append(sums[-1])
-    return ended, np.array(left)
 
 
 def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):

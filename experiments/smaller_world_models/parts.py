@@ -244,6 +244,18 @@ def code_picture(obs, codes, reconstructions):
     return np.concatenate([tile(images[:, None])[0] for images in (obs, maps, reconstructions)])
 
 
+def finished_returns(steps, unfinished):
+    """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
+    ended, left = [], []
+    for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
+        cuts = np.flatnonzero(is_last) + 1
+        sums = [float(part.sum()) for part in np.split(reward.astype(np.float64), cuts)]
+        sums[0] += total
+        ended.append(sums[:-1])
+        left.append(sums[-1])
+    return ended, np.array(left)
+
+
 def last_window(steps, length):
     """The newest `length` rows inside one episode of Step [T, E] in row 0, or the last ones if there are none."""
     begun = np.flatnonzero(steps.is_first[:, 0])
