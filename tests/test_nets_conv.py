@@ -94,6 +94,31 @@ def test_public_functions_equal_lax(rows, cols, k, stride):
     np.testing.assert_allclose(conv.conv2d_transpose(x, kernel, stride), expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows, cols, k", [(6, 6, 5), (6, 4, 3), (2, 7, 3), (1, 1, 3), (3, 2, 5), (10, 10, 5)])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
+    x, kernel, bias = _inputs(rows, cols, k, dtype=dtype)
+    assert conv._is_small_grid(x.shape, k, 1)
+
+    def ours(x, kernel, bias, stride, activation):
+        return conv.conv2d(x, kernel, stride, padding="SAME", bias=bias, activation=activation)
+
+    def xla(x, kernel, bias, stride, activation):
+        pads = ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0))
+        return conv._xla_conv(jnp.pad(activation(x), pads), kernel, bias, stride, lambda x: x)
+
+    arguments = (x, kernel, bias, 1, jax.nn.elu)
+    _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), dtype)
+
+
+def test_what_counts_as_a_small_grid():
+    cases = {((16, 6, 6, 128), 5, 1): True, ((16, 6, 6, 128), 5, 2): False, ((16, 6, 6, 128), 4, 1): False}
+    cases |= {((16, 6, 6, 128), 1, 1): False, ((16, 11, 6, 128), 5, 1): False, ((40, 6, 6, 256), 3, 1): True}
+    cases |= {((10_000, 6, 6, 256), 3, 1): False}
+    for arguments, small in cases.items():
+        assert conv._is_small_grid(*arguments) == small, arguments
+
+
 def test_same_padding_pads_after_the_activation():
     x, kernel, _ = _inputs(5, 5, 3)
     expected = conv.conv2d(jax.nn.sigmoid(x), kernel, 2, padding="SAME")
