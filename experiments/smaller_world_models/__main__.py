@@ -113,6 +113,12 @@ def main(argv):
     def out_of_time():
         return MINUTES.value is not None and progress.elapsed_minutes() - start_minutes >= MINUTES.value
 
+    def dispatched(phase, state, keys, *numbers):
+        """One phase of training, during which nothing is copied."""
+        numbers = jax.device_put(numbers)
+        with jax.transfer_guard("disallow"):
+            return jax.block_until_ready(phase(state, memory, keys, *numbers))
+
     def measured(trained, metrics, count):
         """Writes a phase's curve, BINS rows a member; returns each member's last row. trained: what got gradients."""
         metrics = jax.device_get(metrics)
@@ -153,23 +159,26 @@ def main(argv):
         if iteration == 0:
             with timers("warm_up"):
                 count = dispatches(train.warmup_epochs * rows / train.autoencoder_batch)
-                world, metrics = warm_up(world, memory, warm_keys, count, train.warmup_rate)
+                progress.note(f"warming up the autoencoder: {BINS * count} updates")
+                world, metrics = dispatched(warm_up, world, warm_keys, count, np.float32(train.warmup_rate))
                 measured({name: world.params[name] for name in ("decoder", "encoder")}, metrics, count)
         with timers("fit"):
             interval = np.int32(at(train.intervals, iteration))
             updates = at(train.epochs, iteration) * rows / (train.dynamics_batch * train.dynamics_chunk)
             count = dispatches(updates / interval)
-            world, metrics = fit(world, memory, fit_keys, count, interval)
+            progress.note(f"fitting the model: {BINS * count * interval} updates")
+            world, metrics = dispatched(fit, world, fit_keys, count, interval)
             trained = [{name: world.params[name] for name in names} for names in parts.TRAINED]
             fitted = measured(trained, metrics, count * interval)
         with timers("dream"):
             count = dispatches(at(train.rounds, iteration))
-            (world, policy), metrics = dream((world, policy), memory, dream_keys, count)
+            progress.note(f"training the policy in dreams: {BINS * count} rounds")
+            (world, policy), metrics = dispatched(dream, (world, policy), dream_keys, count)
             dreamt = measured(policy.params, metrics, count)
 
         with timers("evaluate"):
             params = dict(model=world.params, policy=policy.params)
-            returns, film = play_returns(eval_env, player, params, eval_keys, timers, parts.FILM)
+            returns, film = play_returns(eval_env, player, params, eval_keys, Timers(), parts.FILM)
         counters["iterations"] += 1
         name = f"iteration_{counters['iterations']:03d}"
         shown = []
