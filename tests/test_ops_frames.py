@@ -31,13 +31,3 @@ def test_stack_equals_a_loop():
         np.testing.assert_array_equal(
             frames.stack(jnp.array(obs), jnp.array(is_first), size), looped(obs, is_first, size)
         )
-
-
-def test_push_step_by_step_equals_stack():
-    obs, is_first = sequences()
-    is_first[:, 0] = True
-    whole = frames.stack(jnp.array(obs), jnp.array(is_first), 4)
-    stacked = jnp.zeros((2, 2, 3, 8), jnp.uint8)
-    for t in range(obs.shape[1]):
-        stacked = frames.push(stacked, jnp.array(obs[:, t]), jnp.array(is_first[:, t]))
-        np.testing.assert_array_equal(stacked, whole[:, t])

@@ -22,12 +22,3 @@ def stack(obs, is_first, size):
         jnp.take_along_axis(obs, jnp.maximum(time - back, began)[..., None, None, None], axis=1) for back in backs
     ]
     return jnp.concatenate(frames, axis=-1)
-
-
-def push(stacked, obs, is_first):
-    """The stack one step later. stacked: [B, X, Y, C * size]; obs: [B, X, Y, C]; is_first: bool [B] -> as `stacked`."""
-    chex.assert_rank([stacked, obs, is_first], [4, 4, 1])
-    channels = obs.shape[-1]
-    moved = jnp.concatenate([stacked[..., channels:], obs], axis=-1)
-    again = jnp.tile(obs, (1, 1, 1, stacked.shape[-1] // channels))
-    return jnp.where(is_first[:, None, None, None], again, moved)
