@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "launch": CORE | {"models", "planners", "agents", "envs", "replay", "run", "experiments"},
 }
 FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
+SHARED = ("presets",)  # files beside the folders that all of them see
 SHELL_PACKAGES = ("experiments", "launch", "ml_collections", "absl", "tests")
 
 
@@ -65,7 +66,7 @@ def faults(path, room, family, source):
             continue
         if target != room and target not in MAY_IMPORT[room]:
             yield f"{where}: {room} must not see {target}"
-        if target == room and room in FAMILIES and rest and family and rest[0] != family:
+        if target == room and room in FAMILIES and rest and family and rest[0] not in (family, *SHARED):
             yield f"{where}: {room}/{family} must not see {room}/{rest[0]}"
 
 

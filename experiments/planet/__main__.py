@@ -5,7 +5,6 @@
 The same command in the same folder resumes. Settings: --config.key=value; see config.py.
 """
 
-import json
 import pathlib
 import sys
 import time
@@ -21,12 +20,12 @@ from ml_collections import config_flags
 from experiments.planet import parts
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population, workdir
+from wmjax.run import checkpoint, devices, population
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
 from wmjax.run.members import by_member, member
-from wmjax.run.metrics import MetricsWriter, read_metrics
+from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
 from wmjax.types import UsageError
@@ -172,15 +171,10 @@ def main(argv):
             population.write_reports(folder, members)
 
     progress.close()
-    finished = counters["episodes"] >= train.episodes
     for writer in metrics:
         writer.close()
-    for place in dict.fromkeys([*members, folder]):  # in a population the folder itself has no evaluations
-        evaluations = [row for row in read_metrics(place) if "eval/return_mean" in row]
-        summary = dict(finished=finished, minutes=progress.elapsed_minutes(), **counted(counters, learner))
-        shown = ("episodes", "eval/return_mean", "eval/return_std")
-        summary["evaluations"] = [{name: row[name] for name in shown} for row in evaluations]
-        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
+    ended = dict(finished=counters["episodes"] >= train.episodes, minutes=progress.elapsed_minutes())
+    population.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
     print(f"report: {population.write_reports(folder, members)}")
 
 

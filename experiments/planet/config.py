@@ -6,11 +6,11 @@ Presets: `paper` is appendix A; `cpu` learns cheetah_run in minutes on two cores
 or a full environment name such as fake:counter.
 """
 
-import dataclasses
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict, config_dict
 
+from experiments.presets import block, check_counts, split
 from wmjax.agents.mpc import MPCConfig
 from wmjax.models.rssm import RSSMConfig
 from wmjax.types import UsageError
@@ -42,10 +42,7 @@ class TrainConfig:
             raise UsageError(f"config.train.collect={self.collect!r}: choose one of {', '.join(COLLECTORS)}")
         if not 0 <= self.average_decay < 1:
             raise UsageError(f"config.train.average_decay={self.average_decay}: must be at least 0 and below 1")
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if type(value) is int and value < 1:
-                raise UsageError(f"config.train.{field.name}={value}: must be at least 1")
+        check_counts(self, "config.train")
 
 
 @dataclass(frozen=True)
@@ -56,9 +53,7 @@ class EvalConfig:
     episodes: int = 10  # appendix: 10 trajectories
 
     def __post_init__(self):
-        for name in ("every", "episodes"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"config.evaluation.{name}={getattr(self, name)}: must be at least 1")
+        check_counts(self, "config.evaluation")
 
 
 @dataclass(frozen=True)
@@ -74,11 +69,6 @@ class PlannerConfig:
     def __post_init__(self):
         if self.name not in PLANNERS:
             raise UsageError(f"config.planner.name={self.name!r}: choose one of {', '.join(PLANNERS)}")
-
-
-def block(instance):
-    """A dataclass as a ConfigDict."""
-    return ConfigDict(dataclasses.asdict(instance))
 
 
 def paper():
@@ -129,9 +119,7 @@ PRESETS = dict(paper=paper, cpu=cpu)
 
 def get_config(argument=""):
     """The config of "task,preset"."""
-    task, comma, preset = argument.partition(",")
-    if not task or not comma or preset not in PRESETS:
-        raise UsageError(f"config {argument!r}: give <task>,<preset> with preset one of {', '.join(PRESETS)}")
+    task, preset = split(argument, PRESETS, "task")
     config = PRESETS[preset]()
     config.task = task if ":" in task else f"dmc:{task}"
     if config.task.startswith("dmc:"):

@@ -17,7 +17,7 @@ from wmjax.run import devices
 from wmjax.run.collect import play_episodes
 from wmjax.run.main import build
 from wmjax.run.members import by_member, member
-from wmjax.run.population import check_members, join_envs
+from wmjax.run.population import check_members, evaluated, join_envs
 from wmjax.run.predict import open_loop_images
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, tile, write_png, write_video
@@ -175,6 +175,5 @@ def evaluate(members, name, env, player, predict, params, keys):
         videos.mkdir(exist_ok=True)
         write_video(videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), fps=FRAMES_A_SECOND)
         write_png(videos / f"open_loop_{name}.png", strip(first.obs[:, 0], imagined, context=CONTEXT))
-        each = {f"eval/return_{j}": value for j, value in enumerate(own)}
-        rows.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
+        rows.append(evaluated(own))
     return rows

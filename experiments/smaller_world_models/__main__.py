@@ -5,7 +5,6 @@
 The same command in the same folder resumes after the last whole iteration. Settings: --config.key=value; see config.py.
 """  # noqa: E501
 
-import json
 import pathlib
 import sys
 import time
@@ -20,12 +19,12 @@ from experiments.smaller_world_models import parts
 from experiments.smaller_world_models.parts import BINS, at, dispatches
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population, workdir
+from wmjax.run import checkpoint, devices, population
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_returns, play_steps
 from wmjax.run.finite import check_finite
 from wmjax.run.members import by_member, member
-from wmjax.run.metrics import MetricsWriter, read_metrics
+from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, write_png, write_video
@@ -155,16 +154,16 @@ def main(argv):
         counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
         counters["episodes"] += sum(map(len, ended)) // len(members)
 
-        rows = int(memory.filled[0])
+        kept = int(memory.filled[0])  # rows of the replay
         if iteration == 0:
             with timers("warm_up"):
-                count = dispatches(train.warmup_epochs * rows / train.autoencoder_batch)
+                count = dispatches(train.warmup_epochs * kept / train.autoencoder_batch)
                 progress.note(f"warming up the autoencoder: {BINS * count} updates")
                 world, metrics = dispatched(warm_up, world, warm_keys, count, np.float32(train.warmup_rate))
-                measured({name: world.params[name] for name in ("decoder", "encoder")}, metrics, count)
+                measured({name: world.params[name] for name in parts.TRAINED[0]}, metrics, count)
         with timers("fit"):
             interval = np.int32(at(train.intervals, iteration))
-            updates = at(train.epochs, iteration) * rows / (train.dynamics_batch * train.dynamics_chunk)
+            updates = at(train.epochs, iteration) * kept / (train.dynamics_batch * train.dynamics_chunk)
             count = dispatches(updates / interval)
             progress.note(f"fitting the model: {BINS * count * interval} updates")
             world, metrics = dispatched(fit, world, fit_keys, count, interval)
@@ -186,8 +185,7 @@ def main(argv):
             window = parts.last_window(jax.tree.map(lambda x, i=i: x[:, i : i + 1], steps), parts.PREDICTED)
             draw(members[i] / "videos", name, film[:, i * len(own)], window, member(world.params, i),
                  predict=predict, reconstruct=reconstruct, key=eval_keys[i], frames=train.frames)  # fmt: skip
-            each = {f"eval/return_{j}": value for j, value in enumerate(own)}
-            shown.append({"eval/return_mean": own.mean(), "eval/return_std": own.std()} | each)
+            shown.append(population.evaluated(own))
         shown = [row | ({"collect/return": np.mean(own)} if own else {}) for row, own in zip(shown, ended, strict=True)]
 
         now = time.monotonic()
@@ -207,13 +205,9 @@ def main(argv):
     progress.close()
     for writer in writers:
         writer.close()
-    for place in dict.fromkeys([*members, folder]):  # in a population the folder itself has no evaluations
-        evaluations = [row for row in read_metrics(place) if "eval/return_mean" in row]
-        summary = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
-        summary |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
-        wanted = ("iterations", "env_steps", "eval/return_mean", "eval/return_std")
-        summary["evaluations"] = [{key: row[key] for key in wanted} for row in evaluations]
-        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
+    ended = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
+    ended |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
+    population.write_summaries(folder, members, ended, axis="iterations")
     print(f"report: {population.write_reports(folder, members)}")
 
 

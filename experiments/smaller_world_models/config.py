@@ -6,11 +6,11 @@ Presets: `paper` is Table 5, 102,400 interactions; `cpu` is a schedule for two c
 Pong or MsPacman, or a full environment name such as fake:counter.
 """  # noqa: E501
 
-import dataclasses
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict, config_dict
 
+from experiments.presets import block, check_counts, split
 from wmjax.agents.ppo import PPOConfig
 from wmjax.models.vq_convlstm import VQConvLSTMConfig
 from wmjax.types import UsageError
@@ -36,13 +36,7 @@ class TrainConfig:
     keep_checkpoints: int = 2
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            for each in value if isinstance(value, tuple) else (value,):
-                if type(each) is int and each < 1:
-                    raise UsageError(f"config.train.{field.name}={value}: must be at least 1")
-            if value == ():
-                raise UsageError(f"config.train.{field.name}=(): give at least one value")
+        check_counts(self, "config.train")
         if not self.warmup_rate > 0:
             raise UsageError(f"config.train.warmup_rate={self.warmup_rate}: must be above 0")
         if self.frames > 16:
@@ -58,13 +52,7 @@ class EvalConfig:
     episodes: int = 32
 
     def __post_init__(self):
-        if self.episodes < 1:
-            raise UsageError(f"config.evaluation.episodes={self.episodes}: must be at least 1")
-
-
-def block(instance):
-    """A dataclass as a ConfigDict."""
-    return ConfigDict(dataclasses.asdict(instance))
+        check_counts(self, "config.evaluation")
 
 
 def paper():
@@ -114,9 +102,7 @@ PRESETS = dict(paper=paper, cpu=cpu)
 
 def get_config(argument=""):
     """The config of "game,preset"."""
-    game, comma, preset = argument.partition(",")
-    if not game or not comma or preset not in PRESETS:
-        raise UsageError(f"config {argument!r}: give <game>,<preset> with preset one of {', '.join(PRESETS)}")
+    game, preset = split(argument, PRESETS, "game")
     config = PRESETS[preset]()
     config.task = game if ":" in game else f"atari:{game}"
     return config

@@ -11,6 +11,7 @@ import numpy as np
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
 from wmjax.run import devices, workdir
+from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_population_report, write_report
 from wmjax.types import UsageError
 
@@ -87,6 +88,24 @@ def open_folders(folder, config):
         own = kept | dict(seed=config.seed + i, population=1)
         workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
     return members
+
+
+def evaluated(returns):
+    """The metrics of one member's evaluation. returns: [episodes]."""
+    each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
+    return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
+
+
+def write_summaries(folder, members, shared, axis):
+    """summary.json of every member, and of a population.
+
+    Args: shared: what the summaries hold beside the evaluations; axis: the metric that counts phases of training.
+    """
+    for place in dict.fromkeys([*members, folder]):  # in a population the folder itself has no evaluations
+        rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
+        wanted = (axis, "env_steps", "eval/return_mean", "eval/return_std")
+        summary = shared | dict(evaluations=[{name: row[name] for name in wanted} for row in rows])
+        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
 
 
 def write_reports(folder, members):

@@ -1,0 +1,37 @@
+"""What the config files of all experiments share: dataclasses as ConfigDicts, presets by name, checks of counts."""
+
+import dataclasses
+
+from ml_collections import ConfigDict
+
+from wmjax.types import UsageError
+
+
+def block(instance):
+    """A dataclass as a ConfigDict."""
+    return ConfigDict(dataclasses.asdict(instance))
+
+
+def split(argument, presets, subject):
+    """The two halves of "subject,preset"; UsageError where one is missing or there is no such preset.
+
+    Args: presets: all by name; subject: what stands before the comma, for the message.
+    """
+    name, comma, preset = argument.partition(",")
+    if not name or not comma or preset not in presets:
+        raise UsageError(f"config {argument!r}: give <{subject}>,<preset> with preset one of {', '.join(presets)}")
+    return name, preset
+
+
+def check_counts(instance, name):
+    """Raises UsageError unless every whole number of a dataclass, in tuples too, is at least 1, and no tuple is empty.
+
+    name: of the dataclass in the config, for the message.
+    """
+    for field in dataclasses.fields(instance):
+        value = getattr(instance, field.name)
+        if value == ():
+            raise UsageError(f"{name}.{field.name}=(): give at least one value")
+        for each in value if isinstance(value, tuple) else (value,):
+            if type(each) is int and each < 1:
+                raise UsageError(f"{name}.{field.name}={value}: must be at least 1")
