@@ -12,6 +12,7 @@ from wmjax import imagine
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
 from wmjax.models.vq_convlstm.model import make_modules
+from wmjax.ops import vector_quantisation as vq
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 TINY = VQConvLSTMConfig(
@@ -42,7 +43,7 @@ def parts():
     params = state.params
     vectors = jnp.array(np.random.default_rng(0).normal(size=params["codebook"].vectors.shape), jnp.float32)
     params["codebook"] = params["codebook"].replace(vectors=vectors)
-    head = params["dynamics"]["params"]["latent_head"]
+    head = params["latent_head"]["params"]["Conv_0"]
     head["kernel"] = 30_000 * head["kernel"]  # so sure of the next codes that draws are its first choice
     rewards = jnp.array(np.random.default_rng(1).choice([-3.0, -0.4, 0.0, 0.6, 1.0], (B, T)), jnp.float32)
     return make_modules(TINY, DISCRETE_SPEC.obs_shape), model, params, batch.replace(reward=rewards)
@@ -60,8 +61,9 @@ def softmax_nats(logits, index):
 
 def test_dynamics_loss_equals_a_loop(parts):
     """Row by row and step by step, as the paper tells it: zero memory, real latents for `context` steps, then drawn."""
-    modules, model, params, batch = parts
+    (modules, _), model, params, batch = parts
     dynamics, reward_head = jit(modules["dynamics"].apply), jit(modules["reward"].apply)
+    latent_head = jit(modules["latent_head"].apply)
     vectors = np.asarray(params["codebook"].vectors)
     latent_nats, reward_nats, right = [], [], []
     counts = {
@@ -75,8 +77,8 @@ def test_dynamics_loss_equals_a_loop(parts):
         for t in range(T - 1):
             seen = codes[t] if t < TINY.context else drawn
             action = np.eye(3, dtype=np.float32)[None, int(batch.prev_action[b, t + 1])]
-            cells, logits = dynamics(params["dynamics"], cells, vectors[seen][None], action)
-            logits = np.asarray(logits[0])
+            cells = dynamics(params["dynamics"], cells, vectors[seen][None], action)
+            logits = np.asarray(latent_head(params["latent_head"], cells[-1][0], action, None)[0])
             drawn = logits.argmax(-1)
             latent_nats.append(sum(softmax_nats(logits[ij], codes[t + 1][ij]) for ij in np.ndindex(4, 4)))
             right.append((drawn == codes[t + 1]).mean())
@@ -143,20 +145,18 @@ def test_the_reward_hardly_moves_the_dynamics(parts):
 
 
 def test_autoencoder_loss_by_its_parts(parts):
-    modules, _, params, batch = parts
+    (modules, latents), _, params, batch = parts
     images = imagine.fold(batch.obs)
-    trained = {name: params[name] for name in ("encoder", "decoder")}
     vectors = params["codebook"].vectors
-    loss, (metrics, outputs, codes, _) = jit(functools.partial(autoencoder_loss, TINY, modules))(
-        trained, vectors, images
-    )
+    loss, (metrics, outputs, _) = jit(functools.partial(autoencoder_loss, modules, latents))(params, KEY, images)
+    codes = vq.nearest(vectors, outputs)
     x = np.asarray(images, np.float64) / 255
     logits = np.asarray(jit(modules["decoder"].apply)(params["decoder"], vectors[codes]), np.float64)
     each = x * logits - np.log1p(np.exp(logits)) + np.log(logits / np.tanh(logits / 2))
     distance = np.square(np.asarray(outputs) - np.asarray(vectors)[codes]).mean()
     np.testing.assert_allclose(metrics["elbo"], each.sum((1, 2, 3)).mean() - 16 * np.log(6), rtol=1e-4)
     np.testing.assert_allclose(metrics["commitment"], distance, rtol=1e-4)
-    np.testing.assert_allclose(loss, -each.sum((1, 2, 3)).mean() + 0.25 * distance, rtol=1e-4)
+    np.testing.assert_allclose(loss, -metrics["elbo"] + 0.25 * distance, rtol=1e-4)
 
 
 def test_autoencoder_update_moves_statistics_and_takes_a_rate():
@@ -168,12 +168,12 @@ def test_autoencoder_update_moves_statistics_and_takes_a_rate():
     one, ten = update(state, KEY, images, 1.0)[0], update(state, KEY, images, 10.0)[0]
     kernel = lambda s: s.params["decoder"]["params"]["conv_in"]["kernel"]
     np.testing.assert_allclose(kernel(ten) - kernel(state), 10 * (kernel(one) - kernel(state)), rtol=1e-2, atol=1e-6)
-    modules = make_modules(TINY, DISCRETE_SPEC.obs_shape)
+    modules, _ = make_modules(TINY, DISCRETE_SPEC.obs_shape)
     _, statistics = jit(modules["encoder"].apply)(state.params["encoder"], images / 255.0)
     for (mean, variance), (used_mean, used_variance) in zip(one.params["running"], statistics, strict=True):
         np.testing.assert_allclose(mean, 0.1 * used_mean, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(variance, 0.9 + 0.1 * used_variance, rtol=1e-4)
-    for name in ("dynamics", "reward"):
+    for name in ("dynamics", "latent_head", "reward"):
         jax.tree.map(np.testing.assert_array_equal, one.params[name], state.params[name])
     assert int(one.updates) == 0
 

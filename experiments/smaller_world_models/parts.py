@@ -23,7 +23,10 @@ from wmjax.run.predict import open_loop_images
 from wmjax.run.video import tile
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
-TRAINED = (("decoder", "encoder"), ("dynamics", "reward"))  # parameters, in the order of fit's grad_finite
+TRAINED = (
+    ("decoder", "encoder"),
+    ("dynamics", "latent_head", "reward"),
+)  # parameters, in the order of fit's grad_finite
 BINS = 20  # points on the curves of one training phase
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 FILM = 500  # frames of an evaluation's video

@@ -1,6 +1,6 @@
 """The dynamics network of Smaller World Models (Robine et al. 2023, Fig. 5), for ONE step.
 
-    [z, a] -> ConvLSTM -> [h1, a] -> ConvLSTM -> [h2, a] = y      latent head: y -> logits of the next codes
+    [z, a] -> ConvLSTM -> [h1, a] -> ConvLSTM -> [h2, a] = y      latent head: y -> prior of the next latent
                                                                   reward head: y -> logits of -1, 0, 1
 The action stands as one plane for each of its numbers beside the grid's channels.
 """
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from wmjax.nets.conv import Conv, fan_in_uniform
 from wmjax.nets.conv_lstm import ConvLSTM
 from wmjax.nets.norm import GridNorm
+from wmjax.nets.pixel_cnn import GatedPixelCNN
 
 
 def with_action(grid, action):
@@ -21,11 +22,10 @@ def with_action(grid, action):
 
 
 class GridDynamics(nn.Module):
-    """(cells, latent [B, X, Y, D], action [B, A]) -> (cells, logits [B, X, Y, codes]); cells: (h, c) of each cell."""
+    """(cells, latent [B, X, Y, D], action [B, A]) -> cells; cells: (h, c) of each ConvLSTM."""
 
     cells: tuple[int, ...]
     kernel: int
-    codes: int
 
     @nn.compact
     def __call__(self, cells, latent, action):
@@ -33,8 +33,27 @@ class GridDynamics(nn.Module):
         for i, (width, state) in enumerate(zip(self.cells, cells, strict=True)):
             after.append(ConvLSTM(width, self.kernel, name=f"cell_{i}")(state, with_action(x, action)))
             x = after[-1][0]
-        head = Conv(self.codes, 1, kernel_init=fan_in_uniform, name="latent_head")
-        return tuple(after), head(with_action(x, action))
+        return tuple(after)
+
+
+class GridHead(nn.Module):
+    """(hidden [B, X, Y, C], action [B, A], latent) -> [B, X, Y, size]: every position's prior, whatever the others."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, hidden, action, latent):
+        return Conv(self.size, 1, kernel_init=fan_in_uniform)(with_action(hidden, action))
+
+
+class AutoregressiveHead(nn.Module):
+    """As GridHead, given the positions of latent [B, X, Y, D] that come before (section 4.3, Q4)."""
+
+    size: int
+
+    @nn.compact
+    def __call__(self, hidden, action, latent):
+        return GatedPixelCNN(self.size)(latent, with_action(hidden, action))
 
 
 class GridReward(nn.Module):

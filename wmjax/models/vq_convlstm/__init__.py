@@ -2,6 +2,6 @@
 
 from wmjax.models.vq_convlstm.config import VQConvLSTMConfig
 from wmjax.models.vq_convlstm.learner import make, make_updates
-from wmjax.models.vq_convlstm.model import codes_of
+from wmjax.models.vq_convlstm.model import codes_of, through_reconstructions
 
-__all__ = ["VQConvLSTMConfig", "codes_of", "make", "make_updates"]
+__all__ = ["VQConvLSTMConfig", "codes_of", "make", "make_updates", "through_reconstructions"]

@@ -13,6 +13,10 @@ class VQConvLSTMConfig:
 
     encoder_widths: tuple[int, ...] = (32, 64, 128, 256)  # each halves the image: 96 becomes 6
     decoder_widths: tuple[int, ...] = (256, 128, 64, 32)  # from the grid outwards, as many as the encoder's
+    latent: str = "discrete"  # or continuous: a number at each position (section 4.3, Q2)
+    dimensions: int = 2  # of the latent: 1 puts the grid's rows below each other, or makes it a vector (Q2)
+    predictor: str = "independent"  # or autoregressive: a PixelCNN over the next codes, one ConvLSTM (Q4)
+    encoder_kernel: int = 4  # of strided convolutions; 2: every cell sees a patch of its own (Q5)
     codes: int = 128
     code_size: int = 32
     cells: tuple[int, ...] = (128, 128)  # channels of each ConvLSTM
@@ -22,6 +26,7 @@ class VQConvLSTMConfig:
     commitment: float = 0.25  # authors' code: weight of the encoder's distance to its codes
     codebook_decay: float = 0.99  # authors' code
     codebook_epsilon: float = 1e-5  # authors' code
+    revive_below: float = 0.0  # outputs in a batch; codes used less begin again at one of them; not in the paper
     norm_decay: float = 0.9  # of the running statistics of batch norm; authors' code
     learning_rate: float = 1e-4  # of the autoencoder
     context: int = 4  # steps of a sequence that are fed real latents; sampled ones after them
@@ -35,6 +40,13 @@ class VQConvLSTMConfig:
                 f"model encoder_widths {self.encoder_widths} and decoder_widths {self.decoder_widths}: as many of one "
                 "as of the other"
             )
+        choices = dict(latent=("discrete", "continuous"), dimensions=(2, 1), encoder_kernel=(4, 2))
+        choices["predictor"] = ("independent", "autoregressive")
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(map(str, allowed))}")
+        if self.latent == "continuous" and self.predictor == "autoregressive":
+            raise UsageError("model predictor 'autoregressive': only for discrete latents")
         if self.kernel < 1 or self.kernel % 2 == 0:
             raise UsageError(f"model kernel {self.kernel}: must be odd")
         for name in ("codebook_decay", "norm_decay"):
@@ -42,6 +54,8 @@ class VQConvLSTMConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be at least 0 and below 1")
         if not self.cells:
             raise UsageError("model cells (): name the channels of at least one")
+        if not self.revive_below >= 0:
+            raise UsageError(f"model revive_below {self.revive_below}: must be 0 or more")
         positive = "codes code_size reward_channels reward_hidden commitment codebook_epsilon learning_rate context"
         for name in (*positive.split(), "dynamics_learning_rate", "reward_learning_rate"):
             if not getattr(self, name) > 0:

@@ -17,11 +17,10 @@ from wmjax.models.vq_convlstm.config import grid_of
 from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixels
 from wmjax.nets.grid_dynamics import scale_gradient
 from wmjax.ops import continuous_bernoulli
-from wmjax.ops import vector_quantisation as vq
 from wmjax.ops.actions import model_action
 from wmjax.types import Learner, LearnerState
 
-AUTOENCODER = ("encoder", "decoder")  # names of parameters
+PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
 
 
 class Updates(NamedTuple):
@@ -61,9 +60,7 @@ def make_init(config, env_spec):
 
     def init(key):
         params = init_params(key, config, env_spec)
-        parts = dict(autoencoder={name: params[name] for name in AUTOENCODER})
-        parts |= dict(dynamics=params["dynamics"], reward=params["reward"])
-        opt_state = {name: optimizer.init(parts[name]) for name, optimizer in optimizers.items()}
+        opt_state = {name: optimizer.init(pick(params, PARTS[name])) for name, optimizer in optimizers.items()}
         return LearnerState(params, opt_state, jnp.zeros((), jnp.int32))
 
     return init
@@ -71,46 +68,51 @@ def make_init(config, env_spec):
 
 def make_updates(config, env_spec):
     """The Updates of a VQConvLSTMConfig."""
-    modules = make_modules(config, env_spec.obs_shape)
+    modules, latents = make_modules(config, env_spec.obs_shape)
     model = make_model(config, env_spec)
     optimizers = make_optimizers(config)
 
-    def autoencoder(state, key, images, rate=1.0):
-        def loss(trained):
-            return autoencoder_loss(config, modules, trained, state.params["codebook"].vectors, images)
+    def step(name, state, grads, rate=1.0):
+        """(params of one optimiser after its step, the optimiser's state)."""
+        grads, params = pick(grads, PARTS[name]), pick(state.params, PARTS[name])
+        steps, opt_state = optimizers[name].update(grads, state.opt_state[name])
+        return optax.apply_updates(params, jax.tree.map(lambda x: rate * x, steps)), {name: opt_state}
 
-        trained = {name: state.params[name] for name in AUTOENCODER}
-        grads, (metrics, outputs, codes, statistics) = jax.grad(loss, has_aux=True)(trained)
-        steps, opt_state = optimizers["autoencoder"].update(grads, state.opt_state["autoencoder"])
-        trained = optax.apply_updates(trained, jax.tree.map(lambda x: rate * x, steps))
-        codebook = vq.update(
-            state.params["codebook"],
-            outputs.reshape(-1, outputs.shape[-1]),
-            codes.reshape(-1),
-            decay=config.codebook_decay,
-            epsilon=config.codebook_epsilon,
-        )
+    def autoencoder(state, key, images, rate=1.0):
+        loss_key, settle_key = jax.random.split(key)
+
+        def loss(trained):
+            return autoencoder_loss(modules, latents, state.params | trained, loss_key, images)
+
+        trained = pick(state.params, PARTS["autoencoder"])
+        grads, (metrics, embedding, statistics) = jax.grad(loss, has_aux=True)(trained)
+        changed, more = latents.settled(state.params, settle_key, embedding)
+        trained, opt_state = step("autoencoder", state, grads, rate)
         keep = config.norm_decay
         running = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.params["running"], statistics)
-        params = state.params | trained | dict(codebook=codebook, running=running)
-        state = state.replace(params=params, opt_state=state.opt_state | dict(autoencoder=opt_state))
-        return state, metrics | dict(perplexity=vq.perplexity(codes, config.codes), grad_finite=finite(grads))
+        params = state.params | trained | changed | dict(running=running)
+        state = state.replace(params=params, opt_state=state.opt_state | opt_state)
+        return state, metrics | more | dict(grad_finite=finite(grads))
 
     def dynamics(state, key, batch):
-        trained = dict(dynamics=state.params["dynamics"], reward=state.params["reward"])
-
         def loss(trained):
-            return dynamics_loss(config, modules, model, state.params | trained, key, batch, env_spec.action)
+            return dynamics_loss(config, (modules, latents), model, state.params | trained, key, batch, env_spec.action)
 
+        trained = pick(state.params, (*PARTS["dynamics"], *PARTS["reward"]))
         grads, metrics = jax.grad(loss, has_aux=True)(trained)
-        opt_state = dict(state.opt_state)
-        for name in trained:
-            steps, opt_state[name] = optimizers[name].update(grads[name], opt_state[name])
-            trained[name] = optax.apply_updates(trained[name], steps)
-        state = state.replace(params=state.params | trained, opt_state=opt_state, updates=state.updates + 1)
+        params, opt_state = state.params, state.opt_state
+        for name in ("dynamics", "reward"):
+            trained, moved = step(name, state, grads)
+            params, opt_state = params | trained, opt_state | moved
+        state = state.replace(params=params, opt_state=opt_state, updates=state.updates + 1)
         return state, metrics | dict(grad_finite=finite(grads))
 
     return Updates(autoencoder, dynamics)
+
+
+def pick(tree, names):
+    """Some of the entries of a dict."""
+    return {name: tree[name] for name in names}
 
 
 def finite(grads):
@@ -118,49 +120,47 @@ def finite(grads):
     return jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
 
 
-def autoencoder_loss(config, modules, params, vectors, images):
+def autoencoder_loss(modules, latents, params, key, images):
     """Negative ELBO in nats an image, plus commitment.
 
     The KL of codes that are certain from a uniform prior over them is constant: positions * log(codes).
-    Args: params: of encoder and decoder; vectors: the codebook's; images: uint8 [N, H, W, C].
-    Returns: (loss, (metrics, encoder outputs [N, X, Y, D], their codes [N, X, Y], batch statistics)).
+    Args: params: of encoder, decoder and codebook; images: uint8 [N, H, W, C].
+    Returns: (loss, (metrics, embedding [N, X, Y, E], batch statistics)).
     """
     target = pixels(images)
     outputs, statistics = modules["encoder"].apply(params["encoder"], target)
-    codes = vq.nearest(vectors, outputs)
-    quantised = vectors[codes]
-    logits = modules["decoder"].apply(params["decoder"], vq.straight_through(outputs, quantised))
-    log_likelihood = continuous_bernoulli.log_prob(target, logits, 3).mean()
-    commitment = jnp.square(outputs - quantised).mean()
-    constant = codes[0].size * jnp.log(config.codes)
-    metrics = dict(elbo=log_likelihood - constant, commitment=commitment)
-    loss = -log_likelihood + config.commitment * commitment
-    return loss, (metrics, outputs, codes, statistics)
+    embedding = latents.embed(outputs)
+    latent, kl, extra, metrics = latents.encoded(params, key, embedding)
+    logits = modules["decoder"].apply(params["decoder"], latents.grid(latent))
+    elbo = (continuous_bernoulli.log_prob(target, logits, 3) - kl).mean()
+    return extra - elbo, (metrics | dict(elbo=elbo), embedding, statistics)
 
 
-def dynamics_loss(config, modules, model, params, key, batch, action_spec):
-    """Negative log likelihood of the next codes, summed over the grid, and of the rewards, the mean over steps.
+def dynamics_loss(config, nets, model, params, key, batch, action_spec):
+    """Negative log likelihood of the next latents, summed over the grid, and of the rewards, the mean over steps.
 
     The first `context` inputs are real latents, the others are drawn from the model's own predictions. Steps into
     another episode, and those imagined after one, count for nothing.
+    Args: nets: (modules, latents) of `make_modules`.
     Returns: (loss, metrics): latent_loss, reward_loss; latent_accuracy, the share of drawn codes that are right; and
       of each class of reward how many steps there were (there_<class>) and were foretold (right_<class>).
     """
-    filter_key, imagine_key, draw_key = jax.random.split(key, 3)
+    modules, latents = nets
+    start_key, filter_key, imagine_key, draw_key = jax.random.split(key, 4)
     context = min(config.context, batch.reward.shape[1] - 1)
     embed = jax.lax.stop_gradient(model.encode(params, imagine.fold(batch.obs)))
-    vectors = params["codebook"].vectors
-    codes = imagine.unfold_like(vq.nearest(vectors, embed), batch)  # [B, T, X, Y]
+    truth = imagine.unfold_like(embed, batch)  # [B, T, X, Y, E]
+    given = latents.given(params, start_key, embed)
+    given = imagine.unfold_like(given, batch)  # [B, T, X, Y, D]
     action = model_action(batch.prev_action, action_spec)
-    start = model.initial(params, batch.reward.shape[0]).replace(latent=vectors[codes[:, 0]])
     known = slice(1, context)
     last, seen, _ = imagine.filter(
         model,
         params,
         filter_key,
-        start,
+        model.initial(params, batch.reward.shape[0]).replace(latent=given[:, 0]),
         prev_action=action[:, known],
-        embed=imagine.unfold_like(embed, batch)[:, known],
+        embed=truth[:, known],
         is_first=batch.is_first[:, known],
     )
     imagined = imagine.open_loop(model, params, imagine_key, last, imagine.time_first(action[:, context:]))
@@ -170,22 +170,21 @@ def dynamics_loss(config, modules, model, params, key, batch, action_spec):
     elsewhere = jnp.cumsum(batch.is_first[:, context:], axis=1) > 0
     counts = 1.0 - jnp.concatenate([batch.is_first[:, known], elsewhere], axis=1)
     total = jnp.maximum(counts.sum(), 1.0)
-    truth = codes[:, 1:]
-    latent_loss = (counts * nats(states.prior, truth).sum((2, 3))).sum() / total
-    drawn = jax.random.categorical(draw_key, states.prior)
-    accuracy = (counts * (drawn == truth).mean((2, 3))).sum() / total
+    hidden, action = states.cells[-1][0], states.action
+    inputs = jax.tree.map(imagine.fold, (hidden, action, jax.lax.stop_gradient(given[:, 1:])))
+    prior = imagine.unfold_like(modules["latent_head"].apply(params["latent_head"], *inputs), counts)
+    truth = truth[:, 1:]
+    latent_loss = (counts * latents.nats(params, prior, truth)).sum() / total
+    judged = latents.judged(params, draw_key, prior, truth)
+    judged = {name: (counts * x).sum() / total for name, x in judged.items()}
 
-    hidden = scale_gradient(states.cells[-1][0], config.reward_scale)
-    logits = modules["reward"].apply(params["reward"], imagine.fold(hidden), imagine.fold(states.action))
+    hidden = imagine.fold(scale_gradient(hidden, config.reward_scale))
+    logits = modules["reward"].apply(params["reward"], hidden, imagine.fold(action))
     logits, reward = imagine.unfold_like(logits, counts), reward_class(batch.reward[:, 1:])
-    reward_loss = (counts * nats(logits, reward)).sum() / total
-    metrics = dict(latent_loss=latent_loss, latent_accuracy=accuracy, reward_loss=reward_loss)
+    likely = jnp.take_along_axis(jax.nn.log_softmax(logits), reward[..., None], axis=-1)[..., 0]
+    reward_loss = -(counts * likely).sum() / total
+    metrics = dict(latent_loss=latent_loss, reward_loss=reward_loss) | judged
     return latent_loss + reward_loss, metrics | class_counts(logits.argmax(-1), reward, counts)
-
-
-def nats(logits, index):
-    """-log p of `index`, int32 [...], under `logits` [..., K]."""
-    return -jnp.take_along_axis(jax.nn.log_softmax(logits), index[..., None], axis=-1)[..., 0]
 
 
 def reward_class(reward):

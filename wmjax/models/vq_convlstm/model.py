@@ -5,7 +5,8 @@
     h' = ConvLSTM(h, z, a')     prior  z' ~ codes(h', a')     posterior  z' = codes nearest to encoder(o')    r'(h', a')
 
 The posterior needs no memory, and an episode begins with an empty one. Features are z alone: the paper's policy sees
-nothing else. Episodes do not end by the model (the paper ends all of them after 50 steps).
+nothing else. Episodes do not end by the model (the paper ends all of them after 50 steps). The latents may be of other
+kinds, see `latents.py`.
 """
 
 import jax
@@ -13,8 +14,10 @@ import jax.numpy as jnp
 from flax import struct
 
 from wmjax.models.vq_convlstm.config import grid_of
-from wmjax.nets.grid_dynamics import GridDynamics, GridReward
-from wmjax.nets.vqvae import GridDecoder, GridEncoder
+from wmjax.models.vq_convlstm.latents import make_latents
+from wmjax.nets.grid_dynamics import AutoregressiveHead, GridDynamics, GridHead, GridReward
+from wmjax.nets.vqvae import GridDecoder, GridEncoder, GridMoments
+from wmjax.ops import continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.types import Array, WorldModel
 
@@ -23,36 +26,48 @@ REWARDS = (-1.0, 0.0, 1.0)  # what the reward head chooses from
 
 @struct.dataclass
 class GridState:
-    """One row for each sequence; X, Y: the grid's sides."""
+    """One row for each sequence; X, Y, D: a latent's shape."""
 
-    latent: Array  # float32 [B, X, Y, D], codebook vectors
+    latent: Array  # float32 [B, X, Y, D]
     cells: tuple[tuple[Array, Array], ...]  # (h, c) of each ConvLSTM, float32 [B, X, Y, C]
     action: Array  # float32 [B, A], the one that led here
-    prior: Array  # float32 [B, X, Y, codes], logits of the codes as foretold; of no meaning where an episode begins
 
 
 def make_modules(config, obs_shape):
-    """The flax modules of one time step, by the name of their parameters."""
+    """(modules, latents): the flax modules of one time step by the name of their parameters, and the Latents."""
+    latents = make_latents(config, grid_of(config, obs_shape))
+    encoder = GridEncoder if config.latent == "discrete" else GridMoments
+    head = GridHead if config.predictor == "independent" else AutoregressiveHead
     return dict(
-        encoder=GridEncoder(config.encoder_widths, config.code_size),
-        decoder=GridDecoder(config.decoder_widths, obs_shape[-1]),
-        dynamics=GridDynamics(config.cells, config.kernel, config.codes),
+        encoder=encoder(config.encoder_widths, config.code_size, config.encoder_kernel),
+        decoder=GridDecoder(config.decoder_widths, obs_shape[-1], config.encoder_kernel),
+        dynamics=GridDynamics(widths_of(config), 1 if latents.shape[:2] == (1, 1) else config.kernel),
+        latent_head=head(latents.prior_size),
         reward=GridReward(config.reward_channels, config.reward_hidden),
-    )
+    ), latents
+
+
+def widths_of(config):
+    """Channels of every ConvLSTM; an autoregressive predictor has one alone."""
+    return config.cells if config.predictor == "independent" else config.cells[:1]
 
 
 def init_params(key, config, env_spec):
     """Parameters of every module by name, the `codebook`, and `running`, the statistics of the encoder's batch norm."""
-    modules = make_modules(config, env_spec.obs_shape)
+    modules, latents = make_modules(config, env_spec.obs_shape)
     keys = dict(zip((*modules, "codebook"), jax.random.split(key, len(modules) + 1), strict=True))
     start = empty_state(config, env_spec, 1)
-    params = {
-        "encoder": modules["encoder"].init(keys["encoder"], jnp.zeros((1, *env_spec.obs_shape))),
-        "decoder": modules["decoder"].init(keys["decoder"], start.latent),
-        "dynamics": modules["dynamics"].init(keys["dynamics"], start.cells, start.latent, start.action),
-        "reward": modules["reward"].init(keys["reward"], start.cells[-1][0], start.action),
-        "codebook": vq.init(keys["codebook"], config.codes, config.code_size),
-    }
+    seen = (start.cells[-1][0], start.action)
+    inputs = dict(
+        encoder=[jnp.zeros((1, *env_spec.obs_shape))],
+        decoder=[latents.grid(start.latent)],
+        dynamics=[start.cells, start.latent, start.action],
+        latent_head=[*seen, start.latent],
+        reward=seen,
+    )
+    params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items()}
+    if config.latent == "discrete":
+        params["codebook"] = vq.init(keys["codebook"], config.codes, config.code_size)
     image = jax.ShapeDtypeStruct((1, *env_spec.obs_shape), jnp.float32)
     _, statistics = jax.eval_shape(modules["encoder"].apply, params["encoder"], image)
     params["running"] = tuple((jnp.zeros(mean.shape), jnp.ones(variance.shape)) for mean, variance in statistics)
@@ -61,10 +76,10 @@ def init_params(key, config, env_spec):
 
 def empty_state(config, env_spec, batch):
     """Zeros, each array with memory of its own: one may not be donated twice."""
-    grid = (batch, *grid_of(config, env_spec.obs_shape))
-    cells = tuple((jnp.zeros((*grid, width)), jnp.zeros((*grid, width))) for width in config.cells)
-    action, prior = jnp.zeros((batch, env_spec.action.size)), jnp.zeros((*grid, config.codes))
-    return GridState(jnp.zeros((*grid, config.code_size)), cells, action, prior)
+    shape = make_latents(config, grid_of(config, env_spec.obs_shape)).shape
+    grid = (batch, *shape[:2])
+    cells = tuple((jnp.zeros((*grid, width)), jnp.zeros((*grid, width))) for width in widths_of(config))
+    return GridState(jnp.zeros((batch, *shape)), cells, jnp.zeros((batch, env_spec.action.size)))
 
 
 def pixels(obs):
@@ -77,10 +92,32 @@ def codes_of(params, embed):
     return vq.nearest(params["codebook"].vectors, embed)
 
 
+def make_draw(config, modules, latents):
+    """(params, key, hidden, action) -> the next latent, drawn from the dynamics' prediction."""
+
+    def at_once(params, key, hidden, action):
+        return latents.draw(params, key, modules["latent_head"].apply(params["latent_head"], hidden, action, None))
+
+    def one_by_one(params, key, hidden, action):
+        columns = latents.shape[1]
+
+        def fill(i, latent):
+            prior = modules["latent_head"].apply(params["latent_head"], hidden, action, latent)
+            at = (i // columns, i % columns)
+            drawn = latents.draw(params, jax.random.fold_in(key, i), prior[:, at[0], at[1]])
+            return latent.at[:, at[0], at[1]].set(drawn)
+
+        empty = jnp.zeros((hidden.shape[0], *latents.shape))
+        return jax.lax.fori_loop(0, latents.shape[0] * columns, fill, empty)
+
+    return at_once if config.predictor == "independent" else one_by_one
+
+
 def make_model(config, env_spec):
-    """The WorldModel of `config`. Its aux is the prior of each step: logits [B, X, Y, codes]; decode gives the logits
-    of a continuous Bernoulli for every pixel."""
-    modules = make_modules(config, env_spec.obs_shape)
+    """The WorldModel of `config`. Its aux is empty: the loss asks for priors by itself; decode gives the logits of a
+    continuous Bernoulli for every pixel."""
+    modules, latents = make_modules(config, env_spec.obs_shape)
+    draw = make_draw(config, modules, latents)
 
     def transition(params, state, action):
         return modules["dynamics"].apply(params["dynamics"], state.cells, state.latent, action)
@@ -89,23 +126,20 @@ def make_model(config, env_spec):
         return empty_state(config, env_spec, batch)
 
     def encode(params, obs):
-        """obs uint8 [B, H, W, C] -> the encoder's output [B, X, Y, D], not yet quantised."""
-        return modules["encoder"].apply(params["encoder"], pixels(obs), params["running"])[0]
+        """obs uint8 [B, H, W, C] -> the encoder's embedding [B, X, Y, E], not yet quantised."""
+        return latents.embed(modules["encoder"].apply(params["encoder"], pixels(obs), params["running"])[0])
 
     def observe(params, key, state, prev_action, embed, is_first):
         def unless_first(x):
             return jnp.where(is_first.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
 
-        cells, prior = transition(params, state, prev_action)
-        vectors = params["codebook"].vectors
-        latent = vq.straight_through(embed, vectors[codes_of(params, embed)])
-        cells, action, prior = jax.tree.map(unless_first, (cells, prev_action, prior))
-        return GridState(latent, cells, action, prior), prior
+        cells = transition(params, state, prev_action)
+        cells, action = jax.tree.map(unless_first, (cells, prev_action))
+        return GridState(latents.given(params, key, embed), cells, action), ()
 
     def imagine(params, key, state, action):
-        cells, prior = transition(params, state, action)
-        codes = jax.random.categorical(key, prior)
-        return GridState(params["codebook"].vectors[codes], cells, action, prior)
+        cells = transition(params, state, action)
+        return GridState(draw(params, key, cells[-1][0], action), cells, action)
 
     def features(params, state):
         return state.latent.reshape(state.latent.shape[0], -1)
@@ -119,6 +153,16 @@ def make_model(config, env_spec):
         return jnp.ones(state.action.shape[0])
 
     def decode(params, state):
-        return modules["decoder"].apply(params["decoder"], state.latent)
+        return modules["decoder"].apply(params["decoder"], latents.grid(state.latent))
 
     return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+
+
+def through_reconstructions(model):
+    """The same model with the pixels of its reconstructed images, in [0, 1], as features (section 4.3, Q3)."""
+
+    def features(params, state):
+        images = continuous_bernoulli.mean(model.decode(params, state))
+        return images.reshape(images.shape[0], -1)
+
+    return model._replace(features=features)

@@ -1,0 +1,123 @@
+"""What stands on the grid: codes of a codebook (the paper's own), or normally distributed numbers (section 4.3, Q2).
+
+An embedding is what the encoder says of an image, a prior what the dynamics foretell of the next latent:
+
+                 embedding                          prior                    latent
+    discrete     a vector, code the nearest one     logits of the codes      the code's vector
+    continuous   mean and log variance              mean and log variance    a sample
+
+In one dimension the positions of a discrete grid stand in one column; a continuous grid becomes one vector.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from wmjax.ops import gaussian
+from wmjax.ops import vector_quantisation as vq
+
+
+class Latents(NamedTuple):
+    """Pure functions of one kind of latent, with leading axes [..., X, Y]; params: of the whole model."""
+
+    shape: tuple[int, int, int]  # (X, Y, D) of a latent
+    prior_size: int  # numbers of a prior at each position
+    embed: Callable  # encoder's grid [B, X0, Y0, E0] -> embedding [B, X, Y, E]
+    grid: Callable  # latent [B, X, Y, D] -> [B, X0, Y0, D0], for the decoder
+    given: Callable  # (params, key, embedding) -> latent
+    draw: Callable  # (params, key, prior) -> latent
+    nats: Callable  # (params, prior, embedding) -> [...]: divergence of the prior from what was seen
+    judged: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was foretold
+    encoded: Callable  # (params, key, embedding) -> (latent, nats [B] from the prior of the autoencoder, loss, metrics)
+    settled: Callable  # (params, key, embedding) -> (changes of params that no gradient makes, metrics)
+
+
+def make_latents(config, grid):
+    """The Latents of a VQConvLSTMConfig. grid: (X0, Y0) of the encoder."""
+    return discrete(config, grid) if config.latent == "discrete" else continuous(config, grid)
+
+
+def discrete(config, grid):
+    """Codes, certain once an image is seen, and as likely as each other before."""
+    positions = grid if config.dimensions == 2 else (grid[0] * grid[1], 1)
+
+    def embed(x):
+        return x.reshape(x.shape[0], *positions, config.code_size)
+
+    def to_grid(latent):
+        return latent.reshape(latent.shape[0], *grid, config.code_size)
+
+    def given(params, key, embedding):
+        vectors = params["codebook"].vectors
+        return vq.straight_through(embedding, vectors[vq.nearest(vectors, embedding)])
+
+    def draw(params, key, prior):
+        return params["codebook"].vectors[jax.random.categorical(key, prior)]
+
+    def nats(params, prior, embedding):
+        codes = vq.nearest(params["codebook"].vectors, embedding)
+        return -jnp.take_along_axis(jax.nn.log_softmax(prior), codes[..., None], axis=-1)[..., 0].sum((-2, -1))
+
+    def judged(params, key, prior, embedding):
+        codes = vq.nearest(params["codebook"].vectors, embedding)
+        return dict(latent_accuracy=(jax.random.categorical(key, prior) == codes).mean((-2, -1)))
+
+    def encoded(params, key, embedding):
+        vectors = params["codebook"].vectors
+        quantised = vectors[vq.nearest(vectors, embedding)]
+        commitment = jnp.square(embedding - quantised).mean()
+        constant = jnp.full(embedding.shape[0], positions[0] * positions[1] * jnp.log(config.codes))
+        latent = vq.straight_through(embedding, quantised)
+        return latent, constant, config.commitment * commitment, dict(commitment=commitment)
+
+    def settled(params, key, embedding):
+        codes = vq.nearest(params["codebook"].vectors, embedding)
+        outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
+        moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
+        codebook = vq.update(params["codebook"], outputs, flat, **moving)
+        codebook = vq.revive(codebook, key, outputs, config.revive_below)
+        return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
+
+    shape = (*positions, config.code_size)
+    return Latents(shape, config.codes, embed, to_grid, given, draw, nats, judged, encoded, settled)
+
+
+def continuous(config, grid):
+    """One number at each position, normal; standard normal before an image is seen."""
+    shape = (*grid, 1) if config.dimensions == 2 else (1, 1, grid[0] * grid[1])
+
+    def embed(x):
+        moments = jnp.moveaxis(x, -1, 1).reshape(x.shape[0], 2, *shape)
+        return jnp.concatenate([moments[:, 0], moments[:, 1]], axis=-1)
+
+    def to_grid(latent):
+        return latent.reshape(latent.shape[0], *grid, 1)
+
+    def draw(params, key, moments):
+        mean, std = mean_std(moments)
+        return mean + std * jax.random.normal(key, mean.shape)
+
+    def nats(params, prior, embedding):
+        return gaussian.kl_diagonal(*mean_std(embedding), *mean_std(prior)).sum((-2, -1))
+
+    def judged(params, key, prior, embedding):
+        (foretold, _), (seen, _) = mean_std(prior), mean_std(embedding)
+        return dict(latent_error=jnp.square(foretold - seen).mean((-3, -2, -1)))
+
+    def encoded(params, key, embedding):
+        mean, std = mean_std(embedding)
+        kl = gaussian.kl_diagonal(mean, std, jnp.zeros_like(mean), jnp.ones_like(std)).sum((-2, -1))
+        return draw(params, key, embedding), kl, jnp.zeros(()), {}
+
+    def settled(params, key, embedding):
+        return {}, {}
+
+    return Latents(shape, 2 * shape[-1], embed, to_grid, draw, draw, nats, judged, encoded, settled)
+
+
+def mean_std(moments):
+    """[..., 2 * D] -> two arrays [..., D]."""
+    mean, log_variance = jnp.split(moments, 2, axis=-1)
+    return mean, jnp.exp(0.5 * log_variance)
