@@ -28,9 +28,9 @@ def tiny_rssm(spec, **settings):
     return spec, *rssm.make(rssm.RSSMConfig(**sizes, **widths, free_nats=0.0, **settings), spec)
 
 
-def tiny_vq(spec):
+def tiny_vq(spec, **settings):
     sizes = dict(codes=6, code_size=3, cells=(4, 5), kernel=3, reward_channels=4, reward_hidden=16, context=2)
-    config = vq_convlstm.VQConvLSTMConfig(encoder_widths=(4, 8), decoder_widths=(8, 4), **sizes)
+    config = vq_convlstm.VQConvLSTMConfig(encoder_widths=(4, 8), decoder_widths=(8, 4), **sizes, **settings)
     return spec, *vq_convlstm.make(config, spec)
 
 
@@ -42,9 +42,17 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "rnn": lambda: tiny_rssm(SPEC, kind="rnn"),
     "vq_convlstm": lambda: tiny_vq(SPEC),
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),
+    "vq_convlstm_vector": lambda: tiny_vq(SPEC, latent="continuous", dimensions=1),
+    "vq_convlstm_autoregressive": lambda: tiny_vq(
+        DISCRETE_SPEC, predictor="autoregressive", dimensions=1, encoder_kernel=2
+    ),
 }
 WITHOUT_NOISE = ("rnn",)
-NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_discrete")  # the posterior is certain, and draws hit few codes
+NOISE_IN_PRIORS_ALONE = (
+    "vq_convlstm",
+    "vq_convlstm_discrete",
+    "vq_convlstm_autoregressive",
+)  # the posterior is certain, and draws hit few codes
 
 
 class Case(NamedTuple):

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from tests.fakes import jit, randomised
-from wmjax.nets.policy import GridPolicy, VectorPolicy
+from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
 
 KEY = jax.random.key(0)
 ROWS, ACTIONS = 3, 4
@@ -112,3 +112,25 @@ def test_a_new_policy_takes_all_actions_about_equally():
     probability = np.asarray(jax.nn.softmax(logits))
     assert probability.min() > 0.5 / 18 and probability.max() < 2 / 18
     assert 0 < np.abs(value).max() < 1
+
+
+def test_image_policy_is_convolutions_before_a_grid_policy():
+    network = ImagePolicy(ACTIONS, (8, 8, 1), (3, 5))
+    params = randomised(jax.eval_shape(network.init, KEY, np.zeros((1, 64), np.float32)))
+    x = inputs(64)
+    p = params["params"]
+    grids = []
+    for image in x.reshape(ROWS, 8, 8, 1):
+        for i in range(2):
+            padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
+            size, kernel = image.shape[0] // 2, p[f"Conv_{i}"]["kernel"]
+            out = np.zeros((size, size, kernel.shape[3]))
+            for row, col in np.ndindex(size, size):
+                patch = padded[2 * row : 2 * row + 4, 2 * col : 2 * col + 4]
+                out[row, col] = np.einsum("xyc,xycd->d", patch, kernel)
+            image = leaky(norm(p[f"GridNorm_{i}"]["LayerNorm_0"], out))
+        grids.append(image.reshape(-1))
+    grid = GridPolicy(ACTIONS, (2, 2, 5))
+    expected = grid.apply(dict(params=p["GridPolicy_0"]), np.float32(grids))
+    for got, wanted in zip(jit(network.apply)(params, x), expected, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from wmjax.ops import continuous_bernoulli
+from wmjax.ops import bernoulli, continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 
 CODES, SIZE = 5, 3
@@ -72,6 +72,22 @@ def test_a_settled_codebook_holds_the_means_of_its_outputs():
     np.testing.assert_allclose(np.sort(codebook.vectors[:, 0]), [-2, 5], atol=1e-3)
 
 
+def test_codes_that_are_hardly_used_begin_again():
+    """The unused one becomes an output of the batch and stays until the averages say otherwise; the others stand."""
+    x = jnp.array([[-3.0], [-1.0], [4.0], [6.0]])
+    codebook = vq.init(jax.random.key(1), 3, 1).replace(vectors=jnp.array([[-2.0], [5.0], [900.0]]))
+    for _ in range(30):
+        codebook = vq.update(codebook, x, vq.nearest(codebook.vectors, x), decay=0.9, epsilon=1e-5)
+    same = vq.revive(codebook, jax.random.key(0), x, 0.0)
+    jax.tree.map(np.testing.assert_array_equal, same, codebook)
+    revived = vq.revive(codebook, jax.random.key(0), x, 0.5)
+    np.testing.assert_array_equal(revived.vectors[:2], codebook.vectors[:2])
+    assert float(revived.vectors[2, 0]) in x[:, 0]
+    used = vq.update(revived, x, vq.nearest(revived.vectors, x), decay=0.9, epsilon=1e-5)
+    assert abs(float(used.vectors[2, 0] - revived.vectors[2, 0])) < 1
+    assert vq.perplexity(vq.nearest(used.vectors, x), 3) > 2.5
+
+
 def test_perplexity_counts_the_codes_in_use():
     np.testing.assert_allclose(vq.perplexity(jnp.array([[0, 1], [2, 3]]), 8), 4, rtol=1e-5)
     np.testing.assert_allclose(vq.perplexity(jnp.zeros(5, int), 8), 1, rtol=1e-5)
@@ -94,6 +110,14 @@ def test_continuous_bernoulli_is_a_density_with_its_mean(logit):
     np.testing.assert_allclose(got, expected, rtol=2e-6, atol=2e-6)
     mean = (x * unnormalised * weights).sum() / total
     np.testing.assert_allclose(continuous_bernoulli.mean(jnp.float32(logit)), mean, rtol=1e-5)
+
+
+def test_bernoulli_by_hand():
+    x, logits = np.float32([[0.0, 0.25, 1.0]]), np.float32([[-1.0, 0.5, 3.0]])
+    p = 1 / (1 + np.exp(-np.float64(logits)))
+    expected = (x * np.log(p) + (1 - x) * np.log(1 - p)).sum(-1)
+    np.testing.assert_allclose(bernoulli.log_prob(jnp.array(x), jnp.array(logits), 1), expected, rtol=1e-5)
+    np.testing.assert_allclose(bernoulli.mean(jnp.array(logits)), p, rtol=1e-5)
 
 
 def test_continuous_bernoulli_is_smooth_where_the_series_takes_over():

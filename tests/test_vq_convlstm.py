@@ -12,6 +12,7 @@ from wmjax import imagine
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
 from wmjax.models.vq_convlstm.model import make_modules
+from wmjax.ops import continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -148,7 +149,9 @@ def test_autoencoder_loss_by_its_parts(parts):
     (modules, latents), _, params, batch = parts
     images = imagine.fold(batch.obs)
     vectors = params["codebook"].vectors
-    loss, (metrics, outputs, _) = jit(functools.partial(autoencoder_loss, modules, latents))(params, KEY, images)
+    loss, (metrics, outputs, _) = jit(
+        functools.partial(autoencoder_loss, (modules, latents, continuous_bernoulli.log_prob))
+    )(params, KEY, images)
     codes = vq.nearest(vectors, outputs)
     x = np.asarray(images, np.float64) / 255
     logits = np.asarray(jit(modules["decoder"].apply)(params["decoder"], vectors[codes]), np.float64)

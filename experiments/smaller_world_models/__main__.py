@@ -66,9 +66,10 @@ def main(argv):
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
     warm_up, fit, dream = (make(agent, train, place=whole) for make in makers)
     explorer = make_player(agent.actor, 1, explore=True)
-    randomly = make_player(make_random_actor(spec.action), 1, explore=True)
+    randomly = make_player(make_random_actor(spec.action, train.hold), 1, explore=True)
     player = make_player(agent.actor, chosen.evaluation.episodes, explore=False)
     predict = parts.make_predict(agent, spec, train.frames)
+    foretell = parts.make_foretell(agent, spec, train.frames)
     reconstruct = parts.make_reconstruct(agent, spec, train.frames)
     extend = jax.jit(
         lambda memory, steps: jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1)),
@@ -182,10 +183,12 @@ def main(argv):
         name = f"iteration_{counters['iterations']:03d}"
         shown = []
         for i, own in enumerate(np.split(returns, len(members))):
-            window = parts.last_window(jax.tree.map(lambda x, i=i: x[:, i : i + 1], steps), parts.PREDICTED)
-            draw(members[i] / "videos", name, film[:, i * len(own)], window, member(world.params, i),
+            window = parts.last_window(by_rows(steps, i, 1), parts.PREDICTED)
+            seen, params = by_rows(film, i * len(own), len(own)), member(world.params, i)
+            draw(members[i] / "videos", name, seen.obs[:, 0], window, params,
                  predict=predict, reconstruct=reconstruct, key=eval_keys[i], frames=train.frames)  # fmt: skip
-            shown.append(population.evaluated(own))
+            held_out = jax.device_get(foretell(params, eval_keys[i], member(memory, i), parts.windows(seen)))
+            shown.append(population.evaluated(own) | {f"eval/{key}": value for key, value in held_out.items()})
         shown = [row | ({"collect/return": np.mean(own)} if own else {}) for row, own in zip(shown, ended, strict=True)]
 
         now = time.monotonic()
@@ -209,6 +212,11 @@ def main(argv):
     ended |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
     population.write_summaries(folder, members, ended, axis="iterations")
     print(f"report: {population.write_reports(folder, members)}")
+
+
+def by_rows(steps, first, count):
+    """`count` rows of Step [T, E]."""
+    return jax.tree.map(lambda x: x[:, first : first + count], steps)
 
 
 def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):

@@ -15,6 +15,8 @@ from wmjax.agents.ppo import PPOConfig
 from wmjax.models.vq_convlstm import VQConvLSTMConfig
 from wmjax.types import UsageError
 
+VIEWS = ("latents", "reconstructions")
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -22,10 +24,12 @@ class TrainConfig:
 
     iterations: int = 15
     interactions: tuple[int, ...] = (12_800, 6_400)  # collected in each iteration, under random actions in the first
+    hold: int = 1  # decisions for which each of those random actions is held; not in the paper
     warmup_epochs: int = 50  # of the autoencoder alone, in the first iteration
     warmup_rate: float = 10.0  # times the autoencoder's learning rate meanwhile: 1e-3
     epochs: tuple[int, ...] = (140, 32, 24, 20, 16, 14, 12, 11, 10, 9, 8, 8, 7, 7, 6)  # of the dynamics
     intervals: tuple[int, ...] = (2, 2, 3)  # updates of the dynamics for one of the autoencoder; authors' code
+    policy_sees: str = "latents"  # or reconstructions: decoded images (question 3 of section 4.3)
     frames: int = 1  # newest frames in an image, 1 or 4 (question 1 of section 4.3)
     autoencoder_batch: int = 40
     dynamics_batch: int = 4
@@ -39,10 +43,26 @@ class TrainConfig:
         check_counts(self, "config.train")
         if not self.warmup_rate > 0:
             raise UsageError(f"config.train.warmup_rate={self.warmup_rate}: must be above 0")
+        if self.policy_sees not in VIEWS:
+            raise UsageError(f"config.train.policy_sees={self.policy_sees!r}: choose one of {', '.join(VIEWS)}")
         if self.frames > 16:
             raise UsageError(f"config.train.frames={self.frames}: must be at most 16")
         if self.dynamics_chunk < 2:
             raise UsageError(f"config.train.dynamics_chunk={self.dynamics_chunk}: must be at least 2")
+
+
+@dataclass(frozen=True)
+class PolicyConfig:
+    """Sizes of the policy network. Defaults: authors' code."""
+
+    channels: int = 64  # of the convolutions over a grid
+    kernel: int = 5  # of the second of them
+    hidden: int = 512  # units of the linear layer
+
+    def __post_init__(self):
+        check_counts(self, "config.policy")
+        if self.kernel % 2 == 0:
+            raise UsageError(f"config.policy.kernel={self.kernel}: must be odd")
 
 
 @dataclass(frozen=True)
@@ -66,6 +86,7 @@ def paper():
                 episode_steps=config_dict.placeholder(int),  # time limit in decisions; none: 108,000 frames
             ),
             model=block(VQConvLSTMConfig()),
+            policy=block(PolicyConfig()),
             agent=block(PPOConfig()),
             train=block(TrainConfig()),
             evaluation=block(EvalConfig()),
@@ -78,19 +99,23 @@ def cpu():
     config = paper()
     config.env.size = 48
     config.model.update(
-        encoder_widths=(32, 64, 128),
-        decoder_widths=(128, 64, 32),
-        cells=(64, 64),
+        likelihood="bernoulli",  # sees small things sooner
+        revive_below=0.5,
+        encoder_widths=(16, 32, 64),
+        decoder_widths=(64, 32, 16),
+        cells=(32, 32),
         kernel=3,
-        learning_rate=3e-4,
+        learning_rate=1e-3,
         dynamics_learning_rate=1e-3,
     )
+    config.policy.update(channels=32, kernel=3, hidden=128)
     config.train.update(
         iterations=5,
-        interactions=(4_000, 2_000),
-        warmup_epochs=10,
-        warmup_rate=3.0,
-        epochs=(12, 6, 4, 3, 3),
+        interactions=(6_000, 2_000),
+        hold=64,  # in Freeway a chicken needs forty of them to cross the road
+        warmup_epochs=14,
+        warmup_rate=1.0,
+        epochs=(6, 3, 2, 2, 2),
         rounds=(150,),
     )
     config.evaluation.update(episodes=16)

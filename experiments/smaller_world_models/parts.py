@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.smaller_world_models.config import EvalConfig, TrainConfig
-from wmjax import replay
+from experiments.smaller_world_models.config import EvalConfig, PolicyConfig, TrainConfig
+from wmjax import imagine, replay
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
-from wmjax.nets.policy import GridPolicy
-from wmjax.ops import continuous_bernoulli, frames
+from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
+from wmjax.ops import frames
+from wmjax.ops.actions import model_action
 from wmjax.ops.mapped import mapped
 from wmjax.run.main import build
 from wmjax.run.population import check_members, join_envs
@@ -23,10 +24,8 @@ from wmjax.run.predict import open_loop_images
 from wmjax.run.video import tile
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
-TRAINED = (
-    ("decoder", "encoder"),
-    ("dynamics", "latent_head", "reward"),
-)  # parameters, in the order of fit's grad_finite
+# Parameters, in the order of fit's grad_finite.
+TRAINED = (("decoder", "encoder"), ("dynamics", "latent_head", "reward"))
 BINS = 20  # points on the curves of one training phase
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 FILM = 500  # frames of an evaluation's video
@@ -41,6 +40,7 @@ class Settings(NamedTuple):
     task: str
     env: dict
     model: vq_convlstm.VQConvLSTMConfig
+    policy: PolicyConfig
     agent: ppo.PPOConfig
     train: TrainConfig
     evaluation: EvalConfig
@@ -50,7 +50,9 @@ class Agent(NamedTuple):
     model: WorldModel
     learner: Learner
     updates: Any  # vq_convlstm.Updates
-    network: GridPolicy
+    codes: Any  # of vq_convlstm.make_codes
+    image: Any  # logits of WorldModel.decode -> pixels in [0, 1]
+    network: Any  # a flax module of wmjax.nets.policy
     policy: Learner
     actor: Actor
 
@@ -59,8 +61,9 @@ def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks = dict(config)
     check_members(blocks["seed"], blocks["population"])
-    classes = dict(model=vq_convlstm.VQConvLSTMConfig, agent=ppo.PPOConfig, train=TrainConfig, evaluation=EvalConfig)
-    built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
+    classes = dict(model=vq_convlstm.VQConvLSTMConfig, policy=PolicyConfig, agent=ppo.PPOConfig, train=TrainConfig)
+    classes["evaluation"] = EvalConfig
+    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
     if built["train"].frames > 1:
         env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest
@@ -97,11 +100,27 @@ def make_agent(chosen, env_spec):
     if not env_spec.action.discrete:
         raise UsageError(f"config.task={chosen.task!r}: this agent needs discrete actions")
     model, learner = vq_convlstm.make(chosen.model, env_spec)
-    state = jax.eval_shape(lambda: model.initial(None, 1))
-    network = GridPolicy(grid=state.latent.shape[1:], actions=env_spec.action.size)
-    policy = ppo.make(chosen.agent, network, int(np.prod(network.grid)))
+    if chosen.train.policy_sees == "reconstructions":
+        model = vq_convlstm.through_reconstructions(chosen.model, model)
+    network, seen = make_network(chosen, model, env_spec)
+    policy = ppo.make(chosen.agent, network, seen)
     actor = ppo.make_actor(model, network, chosen.agent)
-    return Agent(model, learner, vq_convlstm.make_updates(chosen.model, env_spec), network, policy, actor)
+    updates, codes = vq_convlstm.make_updates(chosen.model, env_spec), vq_convlstm.make_codes(chosen.model, env_spec)
+    image = vq_convlstm.pixel_likelihood(chosen.model).mean
+    return Agent(model, learner, updates, codes, image, network, policy, actor)
+
+
+def make_network(chosen, model, env_spec):
+    """(a policy network for the features that the model shows, their number)."""
+    grid = jax.eval_shape(lambda: model.initial(None, 1)).latent.shape[1:]
+    actions, policy = env_spec.action.size, chosen.policy
+    sizes = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
+    if chosen.train.policy_sees == "reconstructions":
+        network = ImagePolicy(actions, env_spec.obs_shape, chosen.model.encoder_widths, **sizes)
+        return network, int(np.prod(env_spec.obs_shape))
+    if grid[:2] == (1, 1):
+        return VectorPolicy(actions, (policy.hidden, policy.hidden)), grid[2]
+    return GridPolicy(actions, grid, **sizes), int(np.prod(grid))
 
 
 def newest(steps, count):
@@ -216,10 +235,78 @@ def make_predict(agent, env_spec, count):
 
     def predict(params, key, steps):
         logits = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
-        means = continuous_bernoulli.mean(logits[:, 0, ..., -channels:])
+        means = agent.image(logits[:, 0, ..., -channels:])
         return jnp.round(255 * means).astype(jnp.uint8)
 
     return jax.jit(predict)
+
+
+def windows(steps):
+    """Step [T, E] -> Step [B, PREDICTED]: every row of a film cut into pieces, what is left over dropped.
+
+    Rows shorter than one piece (no game is) give pieces as long as they are.
+    """
+    length = min(PREDICTED, len(steps.reward))
+    count = len(steps.reward) // length
+    cut = jax.tree.map(lambda x: x[: count * length].reshape(count, length, *x.shape[1:]), steps)
+    return jax.tree.map(lambda x: np.moveaxis(x, 2, 1).reshape(-1, length, *x.shape[3:]), cut)
+
+
+def make_foretell(agent, env_spec, count):
+    """A jitted function (params, key, Replay, Step [B, T] never trained on) -> metrics: shares of latents foretold.
+
+    latent_*: of each next step, from all before it in its piece; dreamt_*: of all steps after the first CONTEXT ones,
+    open loop. *_accuracy: drawn by the model; *_copy: those of the last image seen; *_majority: the most frequent one
+    at each position in 1,000 images of the replay. What follows the beginning of another episode does not count.
+    """
+
+    def foretell(params, key, memory, steps):
+        filter_key, next_key, open_key, sample_key = jax.random.split(key, 4)
+        some = stacked(replay.sample(memory, sample_key, 1000, count), count).obs[:, 0]
+        common = most_frequent(agent.codes(params, begin(agent, params, filter_key, some)))[None, None]
+
+        def codes(states):
+            """Of states with leading axes [B, T]."""
+            return imagine.unfold_like(
+                agent.codes(params, jax.tree.map(imagine.fold, states)), jax.tree.leaves(states)[0]
+            )
+
+        action = model_action(steps.prev_action, env_spec.action)
+        _, states, _ = imagine.filter(
+            agent.model,
+            params,
+            filter_key,
+            agent.model.initial(params, len(action)),
+            prev_action=action,
+            embed=imagine.unfold_like(agent.model.encode(params, imagine.fold(steps.obs)), action),
+            is_first=steps.is_first.at[:, 0].set(True),
+        )
+        context = min(CONTEXT, action.shape[1] - 1)
+        before, start = (jax.tree.map(lambda x, at=at: x[:, at], states) for at in (slice(0, -1), context - 1))
+        after = agent.model.imagine(params, next_key, jax.tree.map(imagine.fold, before), imagine.fold(action[:, 1:]))
+        after = jax.tree.map(lambda x: imagine.unfold_like(x, action[:, 1:]), after)
+        dreamt = imagine.open_loop(agent.model, params, open_key, start, imagine.time_first(action[:, context:]))
+
+        truth = codes(states)  # [B, T, X, Y]
+        counts = jnp.cumsum(steps.is_first[:, 1:], axis=1) == 0
+
+        def shares(name, guesses, first):
+            """guesses: each [B, T - first, X, Y] or broadcast to it, of truth[:, first:]."""
+            same = {key: (guess == truth[:, first:]).mean((2, 3)) for key, guess in guesses.items()}
+            return {f"{name}_{key}": jnp.average(x, weights=counts[:, first - 1 :]) for key, x in same.items()}
+
+        one_step = dict(accuracy=codes(after), copy=truth[:, :-1], majority=common)
+        dreamt = codes(jax.tree.map(imagine.time_first, dreamt))
+        open_loop = dict(accuracy=dreamt, copy=truth[:, context - 1 : context], majority=common)
+        return shares("latent", one_step, 1) | shares("dreamt", open_loop, context)
+
+    return jax.jit(lambda params, key, memory, steps: foretell(params, key, memory, jax.tree.map(jnp.asarray, steps)))
+
+
+def most_frequent(codes):
+    """int32 [N, X, Y] -> [X, Y]: the most frequent one at each position."""
+    same = (codes[:, None] == codes[None]).sum(1)  # [N, X, Y]: how many images have the code that this one has
+    return jnp.take_along_axis(codes, same.argmax(0)[None], axis=0)[0]
 
 
 def make_reconstruct(agent, env_spec, count):
@@ -227,10 +314,10 @@ def make_reconstruct(agent, env_spec, count):
     channels = env_spec.obs_shape[-1] // count
 
     def reconstruct(params, obs):
-        embed = agent.model.encode(params, obs)
-        logits = agent.model.decode(params, begin(agent, params, jax.random.key(0), obs))
-        means = continuous_bernoulli.mean(logits[..., -channels:])
-        return vq_convlstm.codes_of(params, embed), jnp.round(255 * means).astype(jnp.uint8)
+        state = begin(agent, params, jax.random.key(0), obs)
+        logits = agent.model.decode(params, state)
+        means = agent.image(logits[..., -channels:])
+        return agent.codes(params, state), jnp.round(255 * means).astype(jnp.uint8)
 
     return jax.jit(reconstruct)
 

@@ -1,5 +1,6 @@
 """Policies of Smaller World Models (Robine et al. 2023, section 3.2.3): action logits and a value for one time step.
 
+    image   [X, Y, C] - conv 4x4 / 2 - norm - ... - grid
     grid    [X, Y, C] - conv 1x1 - norm - conv 5x5 - norm - flat -+                         +- logits [M]
     vector                                                  flat -+- linear - ... - linear -+- value
 
@@ -60,3 +61,30 @@ class GridPolicy(nn.Module):
         x = GridNorm()(conv(kernel=self.kernel, padding="SAME", activation=nn.leaky_relu)(x))
         x = nn.leaky_relu(x).reshape(features.shape[0], -1)  # [B, X * Y * channels]
         return VectorPolicy(self.actions, self.widths)(x)
+
+
+class ImagePolicy(nn.Module):
+    """Strided convolutions for images, each halving them, then as GridPolicy (section 4.3, Q3, names no sizes).
+
+    actions: M. image: (X, Y, C), whose features are its flattened pixels. strided: channels of those convolutions.
+    channels, kernel, widths: of GridPolicy.
+    """
+
+    actions: int
+    image: tuple[int, int, int]
+    strided: tuple[int, ...]
+    channels: int = 64
+    kernel: int = 5
+    widths: tuple[int, ...] = (512,)
+
+    @nn.compact
+    def __call__(self, features):
+        """features [B, X * Y * C] -> (logits [B, M], value [B])."""
+        chex.assert_rank(features, 2)
+        conv = functools.partial(Conv, kernel=4, stride=2, padding="SAME", use_bias=False, kernel_init=fan_in_uniform)
+        x = features.reshape(-1, *self.image)
+        for width in self.strided:
+            x = nn.leaky_relu(GridNorm()(conv(width)(x)))
+        grid = (x.shape[1], x.shape[2], x.shape[3])
+        policy = GridPolicy(self.actions, grid, self.channels, self.kernel, self.widths)
+        return policy(x.reshape(features.shape[0], -1))

@@ -92,18 +92,18 @@ class Tally(NamedTuple):
 
 
 def play_returns(env, player, params, keys, timers, film):
-    """As `play_episodes`, for long episodes: keeps the images of the first `film` steps alone.
+    """As `play_episodes`, for long episodes: keeps the first `film` steps alone.
 
-    Returns: (returns float64 [S * E], images uint8 [up to film, S * E, X, Y, C]).
+    Returns: (returns float64 [S * E], Step [up to film, S * E, ...]).
     """
     with timers("env"):
         first = env.reset()
-    images, tally = [first.obs], Tally.of(first)
+    kept, tally = [first], Tally.of(first)
     for step in arrivals(env, player, params, keys, timers, first):
-        images += [step.obs] if len(images) < film else []
+        kept += [step] if len(kept) < film else []
         tally = tally.after(step)
         if tally.over.all():
-            return tally.returns, np.stack(images)
+            return tally.returns, stack(kept)
 
 
 def play_steps(env, player, params, keys, timers, *, step, count):

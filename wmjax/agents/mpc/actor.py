@@ -29,17 +29,24 @@ def make_actor(model, planner, action_spec, config):
     return Actor(initial, act)
 
 
-def make_random_actor(action_spec):
-    """An Actor that ignores everything and draws actions uniformly between the bounds."""
+def make_random_actor(action_spec, hold=1):
+    """An Actor that ignores everything and draws actions uniformly between the bounds, each for `hold` decisions.
+
+    Its carry: (decisions so far, int32 [E]; the action of the last one).
+    """
 
     def act(params, key, carry, step, explore):
-        rows = step.reward.shape[0]
+        count, last = carry
         if action_spec.discrete:
-            return carry, jax.random.randint(key, (rows,), 0, action_spec.size), None
-        shape = (rows, action_spec.size)
-        return carry, jax.random.uniform(key, shape, minval=action_spec.low, maxval=action_spec.high), None
+            drawn = jax.random.randint(key, last.shape, 0, action_spec.size)
+            action = jnp.where(count % hold == 0, drawn, last)
+        else:
+            drawn = jax.random.uniform(key, last.shape, minval=action_spec.low, maxval=action_spec.high)
+            action = jnp.where(count[:, None] % hold == 0, drawn, last)
+        return (count + 1, action), action, None
 
     def initial(params, rows):
-        return None
+        none = jnp.zeros(rows, jnp.int32) if action_spec.discrete else jnp.zeros((rows, action_spec.size))
+        return jnp.zeros(rows, jnp.int32), none
 
     return Actor(initial, act)

@@ -17,6 +17,7 @@ class VQConvLSTMConfig:
     dimensions: int = 2  # of the latent: 1 puts the grid's rows below each other, or makes it a vector (Q2)
     predictor: str = "independent"  # or autoregressive: a PixelCNN over the next codes, one ConvLSTM (Q4)
     encoder_kernel: int = 4  # of strided convolutions; 2: every cell sees a patch of its own (Q5)
+    likelihood: str = "continuous_bernoulli"  # of pixels, or bernoulli, not in the paper
     codes: int = 128
     code_size: int = 32
     cells: tuple[int, ...] = (128, 128)  # channels of each ConvLSTM
@@ -41,7 +42,7 @@ class VQConvLSTMConfig:
                 "as of the other"
             )
         choices = dict(latent=("discrete", "continuous"), dimensions=(2, 1), encoder_kernel=(4, 2))
-        choices["predictor"] = ("independent", "autoregressive")
+        choices |= dict(predictor=("independent", "autoregressive"), likelihood=("continuous_bernoulli", "bernoulli"))
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(map(str, allowed))}")

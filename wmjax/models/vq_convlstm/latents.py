@@ -31,6 +31,7 @@ class Latents(NamedTuple):
     nats: Callable  # (params, prior, embedding) -> [...]: divergence of the prior from what was seen
     judged: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was foretold
     encoded: Callable  # (params, key, embedding) -> (latent, nats [B] from the prior of the autoencoder, loss, metrics)
+    codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes, or in which of 16 steps from -2 to 2
     settled: Callable  # (params, key, embedding) -> (changes of params that no gradient makes, metrics)
 
 
@@ -80,8 +81,11 @@ def discrete(config, grid):
         codebook = vq.revive(codebook, key, outputs, config.revive_below)
         return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
 
+    def codes_of(params, latent):
+        return vq.nearest(params["codebook"].vectors, latent).reshape(-1, *grid)
+
     shape = (*positions, config.code_size)
-    return Latents(shape, config.codes, embed, to_grid, given, draw, nats, judged, encoded, settled)
+    return Latents(shape, config.codes, embed, to_grid, given, draw, nats, judged, encoded, codes_of, settled)
 
 
 def continuous(config, grid):
@@ -114,7 +118,10 @@ def continuous(config, grid):
     def settled(params, key, embedding):
         return {}, {}
 
-    return Latents(shape, 2 * shape[-1], embed, to_grid, draw, draw, nats, judged, encoded, settled)
+    def codes_of(params, latent):
+        return jnp.floor(jnp.clip(4 * latent + 8, 0, 15)).astype(jnp.int32).reshape(-1, *grid)
+
+    return Latents(shape, 2 * shape[-1], embed, to_grid, draw, draw, nats, judged, encoded, codes_of, settled)
 
 
 def mean_std(moments):

@@ -14,9 +14,8 @@ import optax
 
 from wmjax import imagine
 from wmjax.models.vq_convlstm.config import grid_of
-from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixels
+from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixel_likelihood, pixels
 from wmjax.nets.grid_dynamics import scale_gradient
-from wmjax.ops import continuous_bernoulli
 from wmjax.ops.actions import model_action
 from wmjax.types import Learner, LearnerState
 
@@ -78,11 +77,13 @@ def make_updates(config, env_spec):
         steps, opt_state = optimizers[name].update(grads, state.opt_state[name])
         return optax.apply_updates(params, jax.tree.map(lambda x: rate * x, steps)), {name: opt_state}
 
+    log_prob = pixel_likelihood(config).log_prob
+
     def autoencoder(state, key, images, rate=1.0):
         loss_key, settle_key = jax.random.split(key)
 
         def loss(trained):
-            return autoencoder_loss(modules, latents, state.params | trained, loss_key, images)
+            return autoencoder_loss((modules, latents, log_prob), state.params | trained, loss_key, images)
 
         trained = pick(state.params, PARTS["autoencoder"])
         grads, (metrics, embedding, statistics) = jax.grad(loss, has_aux=True)(trained)
@@ -120,19 +121,21 @@ def finite(grads):
     return jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
 
 
-def autoencoder_loss(modules, latents, params, key, images):
+def autoencoder_loss(nets, params, key, images):
     """Negative ELBO in nats an image, plus commitment.
 
     The KL of codes that are certain from a uniform prior over them is constant: positions * log(codes).
-    Args: params: of encoder, decoder and codebook; images: uint8 [N, H, W, C].
+    Args: nets: (modules, latents, log likelihood of pixels); params: of encoder, decoder and codebook;
+      images: uint8 [N, H, W, C].
     Returns: (loss, (metrics, embedding [N, X, Y, E], batch statistics)).
     """
+    modules, latents, log_prob = nets
     target = pixels(images)
     outputs, statistics = modules["encoder"].apply(params["encoder"], target)
     embedding = latents.embed(outputs)
     latent, kl, extra, metrics = latents.encoded(params, key, embedding)
     logits = modules["decoder"].apply(params["decoder"], latents.grid(latent))
-    elbo = (continuous_bernoulli.log_prob(target, logits, 3) - kl).mean()
+    elbo = (log_prob(target, logits, 3) - kl).mean()
     return extra - elbo, (metrics | dict(elbo=elbo), embedding, statistics)
 
 

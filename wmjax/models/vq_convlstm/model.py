@@ -17,7 +17,7 @@ from wmjax.models.vq_convlstm.config import grid_of
 from wmjax.models.vq_convlstm.latents import make_latents
 from wmjax.nets.grid_dynamics import AutoregressiveHead, GridDynamics, GridHead, GridReward
 from wmjax.nets.vqvae import GridDecoder, GridEncoder, GridMoments
-from wmjax.ops import continuous_bernoulli
+from wmjax.ops import bernoulli, continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.types import Array, WorldModel
 
@@ -87,9 +87,15 @@ def pixels(obs):
     return obs.astype(jnp.float32) / 255.0
 
 
-def codes_of(params, embed):
-    """Indices of the codes that an encoder's output becomes: [..., D] -> int32 [...]."""
-    return vq.nearest(params["codebook"].vectors, embed)
+def pixel_likelihood(config):
+    """The module of wmjax.ops with `log_prob` and `mean` of the decoder's logits."""
+    return continuous_bernoulli if config.likelihood == "continuous_bernoulli" else bernoulli
+
+
+def make_codes(config, env_spec):
+    """A function (params, state) -> int32 [B, X, Y], the codes of a state: to look at, and to count which are right."""
+    latents = make_latents(config, grid_of(config, env_spec.obs_shape))
+    return lambda params, state: latents.codes(params, state.latent)
 
 
 def make_draw(config, modules, latents):
@@ -114,8 +120,8 @@ def make_draw(config, modules, latents):
 
 
 def make_model(config, env_spec):
-    """The WorldModel of `config`. Its aux is empty: the loss asks for priors by itself; decode gives the logits of a
-    continuous Bernoulli for every pixel."""
+    """The WorldModel of `config`. Its aux is empty: the loss asks for priors by itself; decode gives the logits of
+    `pixel_likelihood`."""
     modules, latents = make_modules(config, env_spec.obs_shape)
     draw = make_draw(config, modules, latents)
 
@@ -158,11 +164,11 @@ def make_model(config, env_spec):
     return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
 
 
-def through_reconstructions(model):
+def through_reconstructions(config, model):
     """The same model with the pixels of its reconstructed images, in [0, 1], as features (section 4.3, Q3)."""
 
     def features(params, state):
-        images = continuous_bernoulli.mean(model.decode(params, state))
+        images = pixel_likelihood(config).mean(model.decode(params, state))
         return images.reshape(images.shape[0], -1)
 
     return model._replace(features=features)
