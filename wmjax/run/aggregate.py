@@ -1,0 +1,38 @@
+"""Scores of several runs on several tasks as one number each, with its uncertainty (Agarwal et al. 2021).
+
+scores: a list with one array [..., seeds] for every task, normalised so that tasks may be averaged. Tasks may have
+different numbers of seeds.
+"""
+
+import numpy as np
+
+RESAMPLES = 2_000
+
+
+def interquartile_mean(values):
+    """[..., N] -> [...]: the mean without the lowest and the highest quarter, N // 4 values each."""
+    values = np.sort(values, axis=-1)
+    cut = values.shape[-1] // 4
+    return values[..., cut : values.shape[-1] - cut].mean(-1)
+
+
+def aggregates(scores):
+    """Mean and median over tasks of each task's mean over seeds, and the interquartile mean over all runs of all tasks.
+
+    Returns: dict of mean, median and iqm, [...] each. In the iqm a task with more seeds weighs more.
+    """
+    means = np.stack([each.mean(-1) for each in scores], axis=-1)
+    iqm = interquartile_mean(np.concatenate(scores, axis=-1))
+    return dict(mean=means.mean(-1), median=np.median(means, axis=-1), iqm=iqm)
+
+
+def intervals(scores, resamples=RESAMPLES):
+    """Stratified bootstrap: 95% intervals (percentiles) of `aggregates` when seeds are drawn anew within each task.
+
+    Args: scores: one array [seeds] for every task. A task with one seed is taken as known, and adds no width.
+    Returns: dict of mean, median and iqm, (low, high) each; the same at every call.
+    """
+    rng = np.random.default_rng(0)
+    drawn = [each[rng.integers(0, len(each), (resamples, len(each)))] for each in scores]  # [resamples, seeds]
+    found = aggregates(drawn)
+    return {name: tuple(np.percentile(values, [2.5, 97.5])) for name, values in found.items()}
