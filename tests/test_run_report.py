@@ -198,3 +198,15 @@ def test_a_comparison_of_seeds_with_different_lengths(tmp_path):
         report.write_comparison(tmp_path / "a.png", {"planet": [tmp_path / "nowhere"]}, "cup")
     with pytest.raises(UsageError, match="must end in"):
         report.write_comparison(tmp_path / "a.jpg", {"planet": seeds}, "cup")
+
+
+def test_a_written_table_is_shown(tmp_path):
+    folder = make_run(tmp_path / "run", rows=1)
+    assert "<h2>Scores" not in report.write_report(folder).read_text()
+    table = report.Table("Scores", ["", "return"], [["newest", "3.5"], ["<best>", "9.0"]], "over episodes")
+    report.write_table(folder, table)
+    page = report.write_report(folder).read_text()
+    assert "<h2>Scores</h2>" in page and "over episodes" in page
+    assert '<td>newest</td><td class="n">3.5</td>' in page and "&lt;best&gt;" in page
+    (folder / report.TABLE).write_text("{")
+    assert "<h2>Scores" not in report.write_report(folder).read_text()

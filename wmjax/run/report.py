@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wmjax.run import metrics as lines
 from wmjax.run import plots
@@ -14,7 +14,7 @@ from wmjax.run import workdir as folders
 from wmjax.run.progress import duration
 from wmjax.types import UsageError
 
-REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
+REPORT, SUMMARY, VIDEOS, TABLE = "report.html", "summary.json", "videos", "table.json"
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
@@ -42,6 +42,20 @@ pre { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px; padding: 
 """
 
 
+class Table(NamedTuple):
+    """What a main has to say beside its metrics, as text: for example its newest evaluation beside published ones."""
+
+    title: str
+    header: Sequence[str]  # of the columns; the first one names the rows
+    rows: Sequence[Sequence[str]]  # as long as the header each
+    note: str = ""
+
+
+def write_table(workdir: str | Path, table: Table) -> None:
+    """Leaves a table in the folder of a run, in the place of an older one, for `write_report` to show."""
+    folders.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
+
+
 def write_report(workdir: str | Path) -> Path:
     """Writes report.html of a run, whole or not at all; an almost empty run gives an almost empty page.
 
@@ -62,12 +76,13 @@ def write_report(workdir: str | Path) -> Path:
         _codes(folder),
         _losses(rows),
         _times(rows),
+        _written_table(folder),
         _table("Config", folders.flatten(config)),
-        _table("Results", folders.flatten(_summary(folder))),
+        _table("Results", folders.flatten(_read_json(folder / SUMMARY))),
         _table("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return _write(folder / REPORT, _page(title, body))
+    return write_whole(folder / REPORT, _page(title, body))
 
 
 def write_population_report(workdir: str | Path, members: Sequence[str | Path]) -> Path:
@@ -94,7 +109,7 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
         _table("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return _write(folder / REPORT, _page(title, body))
+    return write_whole(folder / REPORT, _page(title, body))
 
 
 def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str) -> Path:
@@ -116,10 +131,11 @@ def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
                 raise UsageError(f"{folder} has no {lines.METRICS} to compare")
-    return _write(path, plots.comparison(rows, title, path.suffix[1:]))
+    return write_whole(path, plots.comparison(rows, title, path.suffix[1:]))
 
 
-def _write(path: Path, content: bytes | str) -> Path:
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file for a user, and the folders above it. Raises UsageError if that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folders.atomic_write(path, content)
@@ -163,9 +179,10 @@ def _title(folder: Path, config: dict) -> str:
     return folder.resolve().name
 
 
-def _summary(folder: Path) -> dict:
+def _read_json(path: Path) -> dict:
+    """The object in a file that a run may not have written yet; {} where there is none, or a damaged one."""
     try:
-        return json.loads((folder / SUMMARY).read_text())
+        return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
 
@@ -291,6 +308,22 @@ def _table(title: str, values: dict[str, Any]) -> str:
         return ""
     cells = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in values.items())
     return f'<details><summary>{title}</summary><div class="scroll"><table>{cells}</table></div></details>'
+
+
+def _written_table(folder: Path) -> str:
+    """The table of `write_table`, if there is one."""
+    written = _read_json(folder / TABLE)
+    if not written:
+        return ""
+    table = Table(**written)
+    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
+    rows = [
+        f"<tr><td>{_text(name)}</td>" + "".join(f'<td class="n">{_text(cell)}</td>' for cell in cells) + "</tr>"
+        for name, *cells in table.rows
+    ]
+    below = f'<p class="small">{_text(table.note)}</p>' if table.note else ""
+    shown = f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{below}'
+    return f"<h2>{_text(table.title)}</h2>{_figure(shown)}"
 
 
 def _command(starts: list[dict]) -> str:
