@@ -15,7 +15,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.smaller_world_models import parts
+from experiments.smaller_world_models import parts, scores
 from experiments.smaller_world_models.parts import BINS, at, dispatches
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
@@ -26,6 +26,7 @@ from wmjax.run.finite import check_finite
 from wmjax.run.members import by_member, member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
+from wmjax.run.report import write_table
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, write_png, write_video
 from wmjax.types import UsageError
@@ -196,8 +197,9 @@ def main(argv):
         shared |= timers.flush() | {"time/total": now - begun}
         begun = now
         rows = [a | b | c for a, b, c in zip(fitted, dreamt, shown, strict=True)]
-        for writer, row in zip(writers, rows, strict=True):
+        for place, writer, row in zip(members, writers, rows, strict=True):
             writer.write(shared | row)
+            write_table(place, scores.report_table(chosen.task, row["eval/return_mean"], row["eval/return_std"]))
         progress.show(shared | {"eval/return_mean": float(np.mean([row["eval/return_mean"] for row in rows]))})
         counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)

@@ -1,0 +1,76 @@
+"""Published returns on Atari after 100,000 interactions, and human-normalised scores under two tables of humans.
+
+Those of Mnih et al. (2015), with which the paper normalises, and of Wang et al. (2016), with which most others do.
+The numbers are in published/*.csv, which name their sources. All 36 games of the paper's Table 2 have random and human
+scores in both tables; the two agree on random play, but on human play in ten games alone. Other games have no numbers.
+"""
+
+import csv
+import functools
+import pathlib
+
+from wmjax.run.report import Table
+
+FOLDER = pathlib.Path(__file__).parent / "published"
+PAPER = "robine_2023.csv"
+HUMANS = {"Mnih 2015": PAPER, "Wang 2016": "wang_2016.csv"}
+AGENTS = {"paper, 1 frame": "swm1", "paper, 4 frames": "swm4", "SimPLe": "simple", "PPO 100k": "ppo"}
+NOTE = (
+    "±: standard deviation, of the newest evaluation over its episodes, of the published means over runs. "
+    "HNS: human-normalised score, 0% is random play, 100% the human of Mnih et al. 2015 or of Wang et al. 2016."
+)
+
+
+@functools.cache
+def published(name):
+    """A file of published numbers as {game: {column: number}}."""
+    lines = [line for line in (FOLDER / name).read_text().splitlines() if not line.startswith("#")]
+    return {row.pop("game"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)}
+
+
+def game_of(task):
+    """The name that a task has in the tables: "atari:Pong" is "Pong", others are themselves."""
+    return task.removeprefix("atari:")
+
+
+def normalised(score, game):
+    """(score - random) / (human - random) for every table of humans: {name: number}; {} for a game without numbers."""
+    found = {name: published(file).get(game) for name, file in HUMANS.items()}
+    return {name: (score - of["random"]) / (of["human"] - of["random"]) for name, of in found.items() if of}
+
+
+def percents(score, game):
+    """`normalised` as cells of a table, one for every table of humans; blank for a game without numbers."""
+    found = normalised(score, game)
+    return [f"{found[name]:.1%}" if name in found else "" for name in HUMANS]
+
+
+def number(value):
+    """A return as a cell of a table."""
+    return f"{value:,.1f}"
+
+
+def spread(mean, std):
+    """A mean with its standard deviation as a cell; without it where that is None."""
+    return number(mean) if std is None else f"{number(mean)} ± {number(std)}"
+
+
+def report_table(task, mean, std):
+    """The newest evaluation of one run beside what is published of its game.
+
+    Args: task: of the config; mean, std: over the episodes of the evaluation.
+    Returns: Table; of a game without numbers only the evaluation.
+    """
+    game = game_of(task)
+    rows = [["newest evaluation", spread(mean, std), *percents(mean, game)]]
+    paper = published(PAPER).get(game)
+    if paper:
+        for name, column in AGENTS.items():
+            score = paper[f"{column}_mean"]
+            rows.append([name, spread(score, paper[f"{column}_std"]), *percents(score, game)])
+        rows.append(["random", number(paper["random"]), *percents(paper["random"], game)])
+        for name, file in HUMANS.items():
+            score = published(file)[game]["human"]
+            rows.append([f"human of {name}", number(score), *percents(score, game)])
+    header = ["", "return", *(f"HNS, {name}" for name in HUMANS)]
+    return Table("Scores", header, rows, NOTE)
