@@ -46,7 +46,7 @@ def test_run_leaves_what_a_user_expects(whole):
     for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
         assert (folder / "videos" / name).stat().st_size > 0
     page = (folder / "report.html").read_text()
-    assert "Codes" in page and "latent_accuracy" in page
+    assert "Codes" in page and "latent_accuracy" in page and "paper, 4 frames" in page
     with np.load(folder / "replay" / "000000.npz") as first:
         assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
 
@@ -74,6 +74,38 @@ def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
                 np.testing.assert_allclose(own[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
     assert both[0][-1]["train/elbo"] != both[1][-1]["train/elbo"]
     assert "seed_1/report.html" in (folder / "report.html").read_text()
+
+
+def evaluate(folder, *flags):
+    return mains.command("smaller_world_models.evaluate", f"--workdir={folder}", *flags)
+
+
+def test_evaluate_plays_the_checkpoint_and_chance(whole):
+    folder, _ = whole
+    for name, flags in dict(evaluate=[], evaluate_random=["--policy=random"]).items():
+        ended = evaluate(folder, "--episodes=3", *flags)
+        assert ended.returncode == 0, ended.stderr
+        row = json.loads((folder / f"{name}.json").read_text())
+        assert row["eval/return_mean"] == np.mean([row[f"eval/return_{i}"] for i in range(3)])
+        score = (row["eval/return_mean"] + 20.7) / (9.3 + 20.7)
+        assert row["normalised/Mnih 2015"] == pytest.approx(score)
+        assert f"human-normalised, Mnih 2015: {score:.1%}" in ended.stdout
+        assert (folder / "videos" / f"{name}.mp4").stat().st_size > 0
+    assert json.loads((folder / "evaluate.json").read_text())["checkpoint_iterations"] == 3
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--episodes=0"], "--episodes=0"),
+        (["--policy=best"], "--policy=best"),
+        (["--member=1", "--episodes=1"], "--member=1: the run has 1, counted from 0"),
+        (["--workdir=nowhere"], "nowhere is not the working folder of a run"),
+    ],
+)
+def test_bad_evaluations_end_in_one_line(whole, flags, message):
+    ended = evaluate(whole[0], *flags)
+    assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
 
 
 @pytest.mark.parametrize(

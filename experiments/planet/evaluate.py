@@ -15,7 +15,6 @@ from wmjax import envs
 from wmjax.run import checkpoint, population, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player
-from wmjax.run.members import member
 from wmjax.types import UsageError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
@@ -32,8 +31,6 @@ def main(argv):
     mains.use_compilation_cache()
     folder = pathlib.Path(WORKDIR.value)
     chosen = parts.settings(workdir.read_config(folder))
-    if MEMBER.value >= chosen.population:
-        raise UsageError(f"--member={MEMBER.value}: the run has {chosen.population}, counted from 0")
     env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
@@ -42,16 +39,12 @@ def main(argv):
         jax.vmap(agent.learner.init), population.member_keys(chosen.seed, chosen.population, 4)[0]
     ).params
     rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
-    restored = checkpoint.restore_latest(folder, dict(acting=every, **rest))
-    if restored is None:
-        raise UsageError(f"{folder} has no checkpoint yet")
-    episode, state = restored
-    params = member(state["acting"], slice(MEMBER.value, MEMBER.value + 1))
+    episode, state = population.restore_member(folder, dict(acting=every, **rest), MEMBER.value)
 
     player = make_player(agent.actor, EPISODES.value, explore=False)
     name = f"evaluate_{episode:06d}"
     keys = jax.random.key(SEED.value)[None]
-    row = parts.evaluate([folder], name, env, player, predict, params, keys)[0]
+    row = parts.evaluate([folder], name, env, player, predict, state["acting"], keys)[0]
     for i in range(EPISODES.value):
         print(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
     print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")

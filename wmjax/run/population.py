@@ -10,7 +10,8 @@ import numpy as np
 
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
-from wmjax.run import devices, workdir
+from wmjax.run import checkpoint, devices, workdir
+from wmjax.run.members import member
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_population_report, write_report
 from wmjax.types import UsageError
@@ -88,6 +89,25 @@ def open_folders(folder, config):
         own = kept | dict(seed=config.seed + i, population=1)
         workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
     return members
+
+
+def restore_member(folder, template, index):
+    """What one member needs to act, from the newest checkpoint.
+
+    Args: template: dict as of `checkpoint.restore_latest`; its arrays have a leading axis [S], and what is AS_SAVED is
+      left out of the result. index: which member, counted from 0.
+    Returns: (step of the checkpoint, the rest of the dict, [1, ...]).
+    Raises: UsageError for a member that there is not, or if there is no checkpoint.
+    """
+    wanted = {name: tree for name, tree in template.items() if tree is not checkpoint.AS_SAVED}
+    count = jax.tree.leaves(wanted)[0].shape[0]
+    if index >= count:
+        raise UsageError(f"--member={index}: the run has {count}, counted from 0")
+    restored = checkpoint.restore_latest(folder, template)
+    if restored is None:
+        raise UsageError(f"{folder} has no checkpoint yet")
+    step, state = restored
+    return step, {name: member(state[name], slice(index, index + 1)) for name in wanted}
 
 
 def evaluated(returns):

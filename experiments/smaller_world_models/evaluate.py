@@ -1,0 +1,85 @@
+"""Plays episodes with the newest policy of a run, or with random actions, and reports returns, scores and a video.
+
+python -m experiments.smaller_world_models.evaluate --workdir=runs/a --episodes=32
+
+Actions are drawn at temperature 1, as the paper evaluates. --policy=random plays the game of that run under the same
+protocol with uniform actions, and needs no checkpoint.
+"""
+
+import json
+import pathlib
+import sys
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.smaller_world_models import parts, scores
+from wmjax import envs
+from wmjax.agents.mpc import make_random_actor
+from wmjax.run import checkpoint, population, workdir
+from wmjax.run import main as mains
+from wmjax.run.collect import make_player, play_returns
+from wmjax.run.timers import Timers
+from wmjax.run.video import write_video
+from wmjax.types import UsageError
+
+WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+EPISODES = flags.DEFINE_integer("episodes", 32, "episodes, played at once", lower_bound=1, upper_bound=1024)
+MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the actions", lower_bound=0)
+POLICY = flags.DEFINE_enum("policy", "newest", ["newest", "random"], "who plays: the newest checkpoint, or chance")
+
+
+def main(argv):
+    """Evaluates once. argv: the command line."""
+    mains.parse_flags(argv)
+    if WORKDIR.value is None:
+        raise UsageError("give --workdir=DIR, the folder of a run")
+    mains.use_compilation_cache()
+    folder = pathlib.Path(WORKDIR.value)
+    chosen = parts.settings(workdir.read_config(folder))
+    env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
+    if POLICY.value == "random":
+        actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
+        played, who = dict(policy="random"), "random actions"
+    else:
+        agent = parts.make_agent(chosen, env.spec)
+        iteration, params = restore(folder, chosen, agent)
+        actor, name = agent.actor, "evaluate"
+        played = dict(checkpoint_iterations=iteration, member=MEMBER.value)
+        who = f"checkpoint after iteration {iteration}"
+
+    player = make_player(actor, EPISODES.value, explore=False)
+    keys = jax.random.key(SEED.value)[None]
+    returns, film = play_returns(env, player, params, keys, Timers(), parts.FILM)
+    video = folder / "videos" / f"{name}.mp4"
+    video.parent.mkdir(exist_ok=True)
+    channels = film.shape[-1] // chosen.train.frames
+    write_video(video, film[:, 0, ..., -channels:], fps=parts.FRAMES_A_SECOND)
+
+    row = population.evaluated(returns)
+    found = scores.normalised(row["eval/return_mean"], scores.game_of(chosen.task))
+    for i, value in enumerate(returns):
+        print(f"episode {i}: return {value:.1f}")
+    print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+    for table, value in found.items():
+        print(f"human-normalised, {table}: {value:.1%}")
+    print(f"{who}; video: {video}")
+    result = played | dict(seed=SEED.value, task=chosen.task) | row
+    result |= {f"normalised/{table}": value for table, value in found.items()}
+    workdir.atomic_write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+
+
+def restore(folder, chosen, agent):
+    """(iterations of the newest checkpoint, dict(model=..., policy=...) of one member, [1, ...])."""
+    world_keys, policy_keys, *_ = population.member_keys(chosen.seed, chosen.population, 7)
+    world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
+    policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
+    rest = dict.fromkeys(("unfinished", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
+    iteration, state = population.restore_member(folder, dict(world=world, policy=policy, **rest), MEMBER.value)
+    return iteration, dict(model=state["world"].params, policy=state["policy"].params)
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))
