@@ -1,0 +1,190 @@
+"""The table of games: the last evaluations of many runs beside the paper's Table 2, and their aggregates.
+
+    python -m experiments.smaller_world_models.table --runs=runs/pong,runs/others --out=table.md
+
+A folder of --runs is a run, a population (each member counts as a run), or a folder of such at any depth. Runs of
+other experiments are passed over. Prints Markdown, and --out writes the same. Runs are grouped by game and by
+config.train.frames; how sure the aggregates are: `wmjax.run.aggregate`.
+"""
+
+import pathlib
+import sys
+from typing import NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments.smaller_world_models import parts, scores
+from wmjax.run import main as mains
+from wmjax.run import workdir
+from wmjax.run.aggregate import RESAMPLES, aggregates, intervals
+from wmjax.run.metrics import read_metrics
+from wmjax.run.report import write_whole
+from wmjax.types import UsageError
+
+RUNS = flags.DEFINE_list("runs", [], "DIR,DIR,...: runs, populations, or folders of them")
+OUT = flags.DEFINE_string("out", None, "file to write, .md")
+OWN = ("seed", "population", "task")  # settings in which runs of one table may differ
+
+
+class Run(NamedTuple):
+    """One run as the table needs it."""
+
+    folder: pathlib.Path
+    config: dict
+    game: str
+    frames: int
+    score: float | None  # mean over the episodes of the last evaluation; None before the first
+    progress: str  # "" of a finished run, else how far the last evaluation was
+
+
+def main(argv):
+    """Prints the table once. argv: the command line."""
+    mains.parse_flags(argv)
+    if not RUNS.value or not all(RUNS.value):
+        raise UsageError("give --runs=DIR,DIR,...: folders of runs")
+    if OUT.value is not None and not OUT.value.endswith(".md"):
+        raise UsageError(f"--out={OUT.value}: must end in .md")
+    found = {}  # a run that is named twice counts once
+    for folder in map(pathlib.Path, RUNS.value):
+        if not folder.is_dir():
+            raise UsageError(f"--runs={folder}: there is no such folder")
+        own = find_runs(folder)
+        if not own:
+            raise UsageError(f"--runs={folder}: no run of this experiment there")
+        found |= {run.folder.resolve(): run for run in own}
+    text = page(sorted(found.values(), key=lambda run: (run.frames, run.game, run.config["seed"])))
+    print(text, end="")
+    if OUT.value is not None:
+        write_whole(pathlib.Path(OUT.value), text)
+
+
+def find_runs(folder):
+    """Every Run of this experiment in a folder, at any depth. Raises UsageError for damaged configs and metrics."""
+    if not (folder / workdir.CONFIG).exists():
+        inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+        return [run for each in inside for run in find_runs(each)]
+    config = workdir.read_config(folder)
+    if "codes" not in config.get("model", ()) or "frames" not in config.get("train", ()):
+        return []  # of another experiment
+    if config["population"] > 1:
+        return [run for each in sorted(folder.glob("seed_*")) for run in find_runs(each)]
+    return [read_run(folder, config)]
+
+
+def read_run(folder, config):
+    """The Run in a folder. config: as in its config.json."""
+    train = config["train"]
+    rows = [row for row in read_metrics(folder) if row.get("eval/return_mean") is not None]
+    score, progress = None, "not evaluated yet"
+    if rows:
+        done, score = rows[-1]["iterations"], rows[-1]["eval/return_mean"]
+        interactions = sum(parts.at(train["interactions"], i) for i in range(done))
+        unfinished = f"unfinished: {done} of {train['iterations']} iterations, {interactions:,} interactions"
+        progress = unfinished if done < train["iterations"] else ""
+    return Run(folder, config, scores.game_of(config["task"]), train["frames"], score, progress)
+
+
+def page(runs):
+    """All as Markdown. runs: list of Run."""
+    lines = ["# Smaller World Models on Atari", ""]
+    evaluated = [run for run in runs if run.score is not None]
+    for frames in sorted({run.frames for run in evaluated}):
+        own = [run for run in evaluated if run.frames == frames]
+        games = {}
+        for run in own:
+            games.setdefault(run.game, []).append(run)
+        lines += [f"## {frames} frame{'s' if frames > 1 else ''}", "", *markdown(GAMES, map(game_row, games.values()))]
+        lines += ["", *remarks(own, games), *aggregate_lines({name: scored(each) for name, each in games.items()})]
+    return "\n".join([*lines, "## Runs", "", *map(run_line, runs)]) + "\n"
+
+
+def run_line(run):
+    """A Run in a line."""
+    settings = f"{run.game}, frames {run.frames}, seed {run.config['seed']}"
+    score = None if run.score is None else scores.number(run.score)
+    return "; ".join(filter(None, [f"* {run.folder}: {settings}", score, run.progress]))
+
+
+GAMES = [
+    "game", "seeds", "ours", *(f"HNS, {name}" for name in scores.HUMANS),
+    "random", *(f"human, {name}" for name in scores.HUMANS), *scores.AGENTS,
+]  # fmt: skip
+
+
+def game_row(runs):
+    """The cells of one game, blank where nothing is published. runs: list of Run with scores."""
+    game, ours = runs[0].game, scored(runs)
+    open_runs = sum(bool(run.progress) for run in runs)
+    std = ours.std(ddof=1) if len(runs) > 1 else None
+    row = [game, f"{len(runs)} ({open_runs} unfinished)" if open_runs else len(runs)]
+    row += [scores.spread(ours.mean(), std), *scores.percents(ours.mean(), game)]
+    paper = scores.published(scores.PAPER).get(game)
+    if paper is None:
+        return row + [""] * (len(GAMES) - len(row))
+    row += [scores.number(paper["random"])]
+    row += [scores.number(scores.published(file)[game]["human"]) for file in scores.HUMANS.values()]
+    return row + [scores.spread(paper[f"{each}_mean"], paper[f"{each}_std"]) for each in scores.AGENTS.values()]
+
+
+def scored(runs):
+    """Scores of runs, [seeds]."""
+    return np.array([run.score for run in runs])
+
+
+def remarks(runs, games):
+    """What a reader should know of the numbers of one table, a paragraph each with an empty line after it."""
+    flat = [workdir.flatten(run.config) for run in runs]
+    names = sorted({name for each in flat for name in each} - set(OWN))
+    unequal = [name for name in names if any(each.get(name) != flat[0].get(name) for each in flat)]
+    single = [name for name, each in games.items() if len(each) == 1]
+    found = [
+        "ours: mean and sample standard deviation over seeds of the last evaluations' mean returns. "
+        "HNS: human-normalised score, with the humans of Mnih et al. 2015 (as the paper) or of Wang et al. 2016."
+    ]
+    found += [f"The runs differ in {', '.join(unequal)}."] if unequal else []
+    found += [f"One seed, which adds no width to the intervals: {', '.join(single)}."] if single else []
+    return [line for each in found for line in (each, "")]
+
+
+def aggregate_lines(games):
+    """Mean, median and interquartile mean over the games with published numbers, under each table of humans.
+
+    games: {game: scores [seeds]}. The published agents' seeds are not public: of them, mean and median of their means.
+    """
+    paper = scores.published(scores.PAPER)
+    known = [name for name in games if name in paper]
+    if not known:
+        return ["No aggregates: no game has published numbers.", ""]
+    sure = any(len(games[name]) > 1 for name in known)
+    brackets = f"; in brackets 95% stratified bootstrap intervals of {RESAMPLES:,} resamples" if sure else ""
+    lines = [f"Over the games with published numbers, {len(known)} here{brackets}:", ""]
+    for table in scores.HUMANS:
+        ours = [scores.normalised(games[name], name)[table] for name in known]
+        rows = [["ours", *aggregate_cells(ours, sure)]]
+        for agent, column in scores.AGENTS.items():
+            means = [scores.normalised(np.array([paper[name][f"{column}_mean"]]), name)[table] for name in known]
+            rows.append([agent, *aggregate_cells(means, False)[:2], ""])
+        lines += [*markdown([f"HNS, {table}", "mean", "median", "interquartile mean"], rows), ""]
+    return lines
+
+
+def aggregate_cells(games, sure):
+    """Mean, median and interquartile mean as text. games: list of normalised scores [seeds]; sure: with intervals."""
+    between = {name: f" ({low:.1%} to {high:.1%})" for name, (low, high) in intervals(games).items()} if sure else {}
+    return [f"{value:.1%}{between.get(name, '')}" for name, value in aggregates(games).items()]
+
+
+def markdown(header, rows):
+    """The lines of a Markdown table. header: names; rows: cells, written with str; all but the first are numbers."""
+    texts = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(header))]
+    lines = [
+        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
+    ]
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))
