@@ -38,7 +38,10 @@ def main(argv):
         raise UsageError("give --workdir=DIR, the folder of a run")
     mains.use_compilation_cache()
     folder = pathlib.Path(WORKDIR.value)
-    chosen = parts.settings(workdir.read_config(folder))
+    config = workdir.read_config(folder)
+    if not parts.is_own(config):
+        raise UsageError(f"{folder} holds a run of another experiment")
+    chosen = parts.settings(config)
     env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
     if POLICY.value == "random":
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters

@@ -70,6 +70,11 @@ def settings(config):
     return Settings(blocks["seed"], blocks["population"], blocks["task"], env=env, **built)
 
 
+def is_own(config):
+    """Whether the config.json of a run, a dict, is one of this experiment."""
+    return "codes" in config.get("model", ()) and "frames" in config.get("train", ())
+
+
 def at(values, iteration):
     """What a tuple says of an iteration: its own value, or the last one."""
     return values[min(iteration, len(values) - 1)]

@@ -65,8 +65,8 @@ def find_runs(folder):
         inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
         return [run for each in inside for run in find_runs(each)]
     config = workdir.read_config(folder)
-    if "codes" not in config.get("model", ()) or "frames" not in config.get("train", ()):
-        return []  # of another experiment
+    if not parts.is_own(config):
+        return []
     if config["population"] > 1:
         return [run for each in sorted(folder.glob("seed_*")) for run in find_runs(each)]
     return [read_run(folder, config)]
