@@ -186,7 +186,7 @@ def main(argv):
         for i, own in enumerate(np.split(returns, len(members))):
             window = parts.last_window(by_rows(steps, i, 1), parts.PREDICTED)
             seen, params = by_rows(film, i * len(own), len(own)), member(world.params, i)
-            draw(members[i] / "videos", name, seen.obs[:, 0], window, params,
+            draw(members[i] / "videos", name, parts.newest(seen, train.frames).obs[:, 0], window, params,
                  predict=predict, reconstruct=reconstruct, key=eval_keys[i], frames=train.frames)  # fmt: skip
             held_out = jax.device_get(foretell(params, eval_keys[i], member(memory, i), parts.windows(seen)))
             shown.append(population.evaluated(own) | {f"eval/{key}": value for key, value in held_out.items()})
@@ -224,8 +224,7 @@ def by_rows(steps, first, count):
 def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):
     """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected."""
     videos.mkdir(exist_ok=True)
-    channels = film.shape[-1] // frames
-    write_video(videos / f"{name}.mp4", film[..., -channels:], fps=parts.FRAMES_A_SECOND)
+    write_video(videos / f"{name}.mp4", film, fps=parts.FRAMES_A_SECOND)
     truth = parts.newest(window, frames).obs[:, 0]
     write_png(videos / f"open_loop_{name}.png", strip(truth, np.asarray(predict(params, key, window)), parts.CONTEXT))
     some = slice(0, None, max(1, len(truth) // 8))

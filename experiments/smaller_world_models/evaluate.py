@@ -58,8 +58,8 @@ def main(argv):
     returns, film = play_returns(env, player, params, keys, Timers(), parts.FILM)
     video = folder / "videos" / f"{name}.mp4"
     video.parent.mkdir(exist_ok=True)
-    channels = film.shape[-1] // chosen.train.frames
-    write_video(video, film[:, 0, ..., -channels:], fps=parts.FRAMES_A_SECOND)
+    shown = parts.newest(film, chosen.train.frames).obs[:, 0]
+    write_video(video, shown, fps=parts.FRAMES_A_SECOND)
 
     row = population.evaluated(returns)
     found = scores.normalised(row["eval/return_mean"], scores.game_of(chosen.task))

@@ -28,6 +28,7 @@ from wmjax.types import Actor, Learner, UsageError, WorldModel
 TRAINED = (("decoder", "encoder"), ("dynamics", "latent_head", "reward"))
 BINS = 20  # points on the curves of one training phase
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
+HELD_OUT = 4  # evaluation episodes whose first FILM steps are foretold
 FILM = 500  # frames of an evaluation's video
 FRAMES_A_SECOND = 15  # of videos: the game's own time at four frames a decision
 
@@ -247,10 +248,11 @@ def make_predict(agent, env_spec, count):
 
 
 def windows(steps):
-    """Step [T, E] -> Step [B, PREDICTED]: every row of a film cut into pieces, what is left over dropped.
+    """Step [T, E] -> Step [B, PREDICTED]: the first HELD_OUT rows cut into pieces, what is left over dropped.
 
     Rows shorter than one piece (no game is) give pieces as long as they are.
     """
+    steps = jax.tree.map(lambda x: x[:, :HELD_OUT], steps)
     length = min(PREDICTED, len(steps.reward))
     count = len(steps.reward) // length
     cut = jax.tree.map(lambda x: x[: count * length].reshape(count, length, *x.shape[1:]), steps)
@@ -305,7 +307,7 @@ def make_foretell(agent, env_spec, count):
         open_loop = dict(accuracy=dreamt, copy=truth[:, context - 1 : context], majority=common)
         return shares("latent", one_step, 1) | shares("dreamt", open_loop, context)
 
-    return jax.jit(lambda params, key, memory, steps: foretell(params, key, memory, jax.tree.map(jnp.asarray, steps)))
+    return jax.jit(foretell)
 
 
 def most_frequent(codes):
