@@ -95,7 +95,7 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores. Not in the paper: a smaller network and schedule, see BUILD_NOTES.md."""
+    """Two CPU cores, a quarter of an hour. Not in the paper: found by measuring on Freeway, see BUILD_NOTES.md."""
     config = paper()
     config.env.size = 48
     config.model.update(
@@ -103,20 +103,20 @@ def cpu():
         revive_below=0.5,
         encoder_widths=(16, 32, 64),
         decoder_widths=(64, 32, 16),
-        cells=(32, 32),
+        cells=(64,),  # learns in fewer updates than two
         kernel=3,
-        learning_rate=1e-3,
-        dynamics_learning_rate=1e-3,
+        dynamics_learning_rate=3e-3,
     )
     config.policy.update(channels=32, kernel=3, hidden=128)
     config.train.update(
-        iterations=5,
+        iterations=4,
         interactions=(6_000, 2_000),
-        hold=64,  # in Freeway a chicken needs forty of them to cross the road
+        hold=64,  # a chicken needs forty decisions to cross the road
         warmup_epochs=14,
-        warmup_rate=1.0,
-        epochs=(6, 3, 2, 2, 2),
-        rounds=(150,),
+        epochs=(20, 10, 8, 7),
+        intervals=(4,),
+        dynamics_batch=16,
+        rounds=(160, 100),
     )
     config.evaluation.update(episodes=16)
     return config
