@@ -43,9 +43,7 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "vq_convlstm": lambda: tiny_vq(SPEC),
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),
     "vq_convlstm_vector": lambda: tiny_vq(SPEC, latent="continuous", dimensions=1),
-    "vq_convlstm_autoregressive": lambda: tiny_vq(
-        DISCRETE_SPEC, predictor="autoregressive", dimensions=1, encoder_kernel=2
-    ),
+    "vq_convlstm_autoregressive": lambda: tiny_vq(DISCRETE_SPEC, predictor="autoregressive", encoder_kernel=2),
 }
 WITHOUT_NOISE = ("rnn",)
 NOISE_IN_PRIORS_ALONE = (

@@ -47,13 +47,13 @@ class GridHead(nn.Module):
 
 
 class AutoregressiveHead(nn.Module):
-    """As GridHead, given the positions of latent [B, X, Y, D] that come before (section 4.3, Q4)."""
+    """As GridHead, given the positions of latent [B, X, Y, D] that come before (section 4.3, Q4); as wide as hidden."""
 
     size: int
 
     @nn.compact
     def __call__(self, hidden, action, latent):
-        return GatedPixelCNN(self.size)(latent, with_action(hidden, action))
+        return GatedPixelCNN(self.size, channels=hidden.shape[-1])(latent, with_action(hidden, action))
 
 
 class GridReward(nn.Module):

@@ -50,6 +50,7 @@ class GatedPixelCNN(nn.Module):
             inner += nn.Dense(2 * self.channels, name=f"down_to_across_{i}")(down)
             inner += nn.Dense(2 * self.channels, use_bias=False, name=f"condition_{i}")(condition)
             inner = nn.Dense(self.channels, name=f"out_{i}")(gate(inner))
-            down = gate(down + nn.Dense(2 * self.channels, use_bias=False, name=f"condition_down_{i}")(condition))
+            if i + 1 < self.layers:
+                down = gate(down + nn.Dense(2 * self.channels, use_bias=False, name=f"condition_down_{i}")(condition))
             across = across + inner if i else inner
         return nn.Dense(self.out, name="out")(nn.relu(across))
