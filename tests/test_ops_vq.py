@@ -74,8 +74,8 @@ def test_a_settled_codebook_holds_the_means_of_its_outputs():
 
 def test_codes_that_are_hardly_used_begin_again():
     """The unused one becomes an output of the batch and stays until the averages say otherwise; the others stand."""
-    x = jnp.array([[-3.0], [-1.0], [4.0], [6.0]])
-    codebook = vq.init(jax.random.key(1), 3, 1).replace(vectors=jnp.array([[-2.0], [5.0], [900.0]]))
+    x = jnp.array([[-23.0], [-21.0], [14.0], [16.0]])  # all far from 0, where an unused code goes
+    codebook = vq.init(jax.random.key(1), 3, 1).replace(vectors=jnp.array([[-22.0], [15.0], [900.0]]))
     for _ in range(30):
         codebook = vq.update(codebook, x, vq.nearest(codebook.vectors, x), decay=0.9, epsilon=1e-5)
     same = vq.revive(codebook, jax.random.key(0), x, 0.0)

@@ -12,8 +12,9 @@ from experiments.smaller_world_models import config, parts
 from tests import mains
 from tests.mains import assert_same, metrics, state
 from wmjax import replay
+from wmjax.nets.policy import VectorPolicy
 from wmjax.ops import frames
-from wmjax.types import Step
+from wmjax.types import ActionSpec, EnvSpec, Step, WorldModel
 
 MAIN = "smaller_world_models"
 
@@ -41,6 +42,8 @@ def test_run_leaves_what_a_user_expects(whole):
     wanted = "elbo commitment perplexity latent_loss latent_accuracy reward_loss there_zero right_zero"
     for name in (*wanted.split(), "policy_loss", "value_loss", "entropy", "return_mean"):
         assert f"train/{name}" in evaluated[-1], name
+    for name in ("latent_accuracy", "latent_copy", "latent_majority", "dreamt_accuracy", "dreamt_copy"):
+        assert 0 <= evaluated[-1][f"eval/{name}"] <= 1, name
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finished"] and len(summary["evaluations"]) == 3
     for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
@@ -109,6 +112,25 @@ def test_bad_evaluations_end_in_one_line(whole, flags, message):
 
 
 @pytest.mark.parametrize(
+    "settings",
+    [
+        ("--config.train.policy_sees=reconstructions", "--config.model.predictor=autoregressive"),
+        ("--config.model.latent=continuous", "--config.model.dimensions=1", "--config.train.hold=5"),
+    ],
+)
+def test_ablations_run_whole(settings, tmp_path):
+    ended = mains.start(tmp_path / "run", "--config.train.iterations=2", *settings, experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    last = metrics(tmp_path / "run")[-1]
+    assert last["iterations"] == 2 and np.isfinite(list(last.values())).all()
+    assert ("train/latent_error" in last) == ("continuous" in settings[0])
+    if "hold" in settings[-1]:
+        with np.load(tmp_path / "run" / "replay" / "000000.npz") as first:
+            actions = first["prev_action"][1:16, 0].reshape(3, 5)  # none of the first episode's 25 rows is a first one
+            assert (actions == actions[:, :1]).all()
+
+
+@pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--config=experiments/smaller_world_models/config.py:Pongg,cpu", "Did you mean Pong"),
@@ -119,6 +141,10 @@ def test_bad_evaluations_end_in_one_line(whole, flags, message):
         ("--config.train.interactions=(5,0)", "must be at least 1"),
         ("--config.train.dynamics_chunk=500", "dynamics_chunk"),
         ("--config.model.codess=4", "did you mean codes"),
+        ("--config.train.policy_sees=pixels", "choose one of latents, reconstructions"),
+        ("--config.model.latent=binary", "choose one of discrete, continuous"),
+        ("--config.policy.kernel=4", "config.policy.kernel=4: must be odd"),
+        ("--config.policy.hidden=0", "config.policy.hidden=0: must be at least 1"),
         ("--config.population=100000", "config.population=100000"),
         ("--config.population=1000", "GB are free"),
     ],
@@ -189,3 +215,77 @@ def test_last_window_stays_inside_an_episode():
     expected = {(): 20, (0, 25): 15, (5, 25): 15, (12, 20): 20, (0, 9, 18, 27): 20}
     for firsts, first in expected.items():
         assert parts.last_window(steps(*firsts), 10).reward[0, 0] == first
+
+
+def counting_agent():
+    """An agent whose latent is the one pixel of an image, of 8 values; its model adds the action, as the world does."""
+
+    def observe(params, key, state, prev_action, embed, is_first):
+        return embed, ()
+
+    def imagined(params, key, state, action):
+        return (state + action.argmax(-1)[:, None, None]) % 8
+
+    model = WorldModel(
+        initial=lambda params, rows: jnp.zeros((rows, 1, 1), jnp.int32),
+        encode=lambda params, obs: obs[..., 0].astype(jnp.int32),
+        observe=observe,
+        imagine=imagined,
+        features=None,
+        reward=None,
+        discount=None,
+        decode=None,
+    )
+    nothing = dict.fromkeys(("learner", "updates", "image", "policy", "actor"))
+    network = VectorPolicy(3)  # asked for its number of actions alone
+    return parts.Agent(model=model, codes=lambda params, state: state, network=network, **nothing)
+
+
+def counting_world(rows, time, wrong=0.0):
+    """Step [rows, time]; a share `wrong` of the actions is not what moved the pixel."""
+    rng = np.random.default_rng(0)
+    action = rng.choice(3, (rows, time), p=(0.6, 0.3, 0.1)).astype(np.int32)
+    pixel = np.cumsum(action, axis=1) % 8
+    said = np.where(rng.random((rows, time)) < wrong, (action + 1) % 3, action).astype(np.int32)
+    zeros, false = np.zeros((rows, time), np.float32), np.zeros((rows, time), bool)
+    return Step(said, pixel[..., None, None, None].astype(np.uint8), zeros, zeros, false, false.copy())
+
+
+def test_foretold_latents_are_counted_beside_their_baselines():
+    agent, spec = counting_agent(), EnvSpec((1, 1, 1), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+    steps = counting_world(40, 30)
+    stored = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :1], counting_world(1, 300))
+    memory = replay.extend(replay.init(300, 1, jax.tree.map(lambda x: x[0], stored)), stored)
+    foretell = parts.make_foretell(agent, spec, 1)
+    shares = foretell({}, jax.random.key(0), memory, steps)
+    pixel = steps.obs[..., 0, 0, 0].astype(int)
+    assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
+    np.testing.assert_allclose(shares["latent_copy"], (pixel[:, 1:] == pixel[:, :-1]).mean(), rtol=1e-5)
+    np.testing.assert_allclose(shares["dreamt_copy"], (pixel[:, 5:] == pixel[:, 4:5]).mean(), rtol=1e-5)
+    likely = [(pixel[:, 1:] == value).mean() for value in range(8)]
+    assert np.isclose(likely, shares["latent_majority"], rtol=1e-5).any()  # one value, whichever the replay has most
+
+    other = foretell({}, jax.random.key(0), memory, counting_world(40, 30, wrong=0.25))
+    np.testing.assert_allclose(other["latent_accuracy"], 0.75, atol=0.04)
+    assert other["dreamt_accuracy"] < 0.4
+
+    cut = steps.replace(is_first=steps.is_first.copy(), obs=steps.obs.copy())
+    cut.is_first[:20, 12] = True
+    cut.obs[:20, 12:] = 9  # never foretold, and never counted
+    shares = foretell({}, jax.random.key(0), memory, cut)
+    assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
+
+
+def test_most_frequent_codes():
+    codes = np.random.default_rng(0).integers(0, 4, (51, 2, 3))
+    expected = [[np.bincount(codes[:, i, j]).max() for j in range(3)] for i in range(2)]
+    np.testing.assert_array_equal((codes == np.asarray(parts.most_frequent(jnp.array(codes)))).sum(0), expected)
+
+
+def test_windows_are_pieces_of_the_first_rows():
+    time = np.broadcast_to(np.arange(120)[:, None], (120, 6)) + 1000 * np.arange(6)
+    pieces = parts.windows(Step(time, time, time, time, time, time)).reward
+    assert pieces.shape == (parts.HELD_OUT * 2, parts.PREDICTED)
+    assert sorted(pieces[:, 0]) == [0, 50, 1000, 1050, 2000, 2050, 3000, 3050]
+    assert (np.diff(pieces, axis=1) == 1).all()
+    assert parts.windows(Step(*6 * [time[:30]])).reward.shape == (parts.HELD_OUT, 30)
