@@ -49,7 +49,9 @@ def test_run_leaves_what_a_user_expects(whole):
     for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
         assert (folder / "videos" / name).stat().st_size > 0
     page = (folder / "report.html").read_text()
-    assert "Codes" in page and "latent_accuracy" in page and "paper, 4 frames" in page
+    curves = ("train/latent_accuracy", "train/right_zero", "train/value_loss", "eval/dreamt_copy")
+    for shown in ("Codes", "paper, 4 frames", *curves):
+        assert shown in page, shown
     with np.load(folder / "replay" / "000000.npz") as first:
         assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
 

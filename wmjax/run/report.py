@@ -18,7 +18,7 @@ REPORT, SUMMARY, VIDEOS, TABLE = "report.html", "summary.json", "videos", "table
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
-MOST_CURVES = 12
+MOST_CURVES = 24
 
 STYLE = """
 :root { color-scheme: light; }
@@ -75,6 +75,7 @@ def write_report(workdir: str | Path) -> Path:
         _strips(folder),
         _codes(folder),
         _losses(rows),
+        _held_out(rows),
         _times(rows),
         _written_table(folder),
         _table("Config", folders.flatten(config)),
@@ -234,6 +235,12 @@ def _losses(rows: plots.Rows) -> str:
     found = {name for row in rows for name, value in row.items() if name.startswith("train/") and value is not None}
     names = [n for n in FIRST_LOSSES if n in found] + sorted(found - set(FIRST_LOSSES))
     return _section("Training", [_figure(plots.curve(rows, name)) for name in names[:MOST_CURVES]])
+
+
+def _held_out(rows: plots.Rows) -> str:
+    """What evaluations measured beside returns."""
+    found = {name for row in rows for name in row if name.startswith("eval/") and not name.startswith("eval/return")}
+    return _section("In evaluation episodes", [_figure(plots.curve(rows, name)) for name in sorted(found)])
 
 
 def _times(rows: plots.Rows) -> str:
