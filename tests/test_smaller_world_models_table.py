@@ -15,6 +15,7 @@ from wmjax.run.metrics import MetricsWriter
 def make_run(folder, game, evaluations, frames=1, **changes):
     """What a run leaves after evaluations [members][iterations] of these mean returns."""
     config = get_config(f"{game},cpu")
+    config.train.update(iterations=5, interactions=(4_000, 2_000))
     config.train.frames = frames
     config.update(changes, population=len(evaluations))
     members = population.open_folders(folder, config)
