@@ -39,10 +39,10 @@ def make_random_actor(action_spec, hold=1):
         count, last = carry
         if action_spec.discrete:
             drawn = jax.random.randint(key, last.shape, 0, action_spec.size)
-            action = jnp.where(count % hold == 0, drawn, last)
         else:
             drawn = jax.random.uniform(key, last.shape, minval=action_spec.low, maxval=action_spec.high)
-            action = jnp.where(count[:, None] % hold == 0, drawn, last)
+        again = (count % hold == 0).reshape(-1, *(1,) * (last.ndim - 1))
+        action = jnp.where(again, drawn, last)
         return (count + 1, action), action, None
 
     def initial(params, rows):

@@ -78,7 +78,8 @@ def discrete(config, grid):
         outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
         moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
         codebook = vq.update(params["codebook"], outputs, flat, **moving)
-        codebook = vq.revive(codebook, key, outputs, config.revive_below)
+        if config.revive_below > 0:
+            codebook = vq.revive(codebook, key, outputs, config.revive_below)
         return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
 
     def codes_of(params, latent):
