@@ -1,4 +1,6 @@
-"""The learner of PPO: one round against plain numpy, shuffling, padding, clipping."""
+"""The learner of PPO: one round against plain numpy, shuffling, clipping."""
+
+import dataclasses
 
 import jax
 import numpy as np
@@ -39,8 +41,8 @@ def test_a_round_equals_plain_numpy(learner):
     """15 decisions in minibatches of 6, 6 and 3, three times over."""
     state, rollout = learner.init(KEY), random_rollout()
     new, metrics = learner.update(state, OTHER_KEY, rollout)
-    index, weight = minibatches(OTHER_KEY, B * H, CONFIG.epochs, CONFIG.minibatch)
-    batches = [np.asarray(i)[np.asarray(w) > 0] for i, w in zip(index, weight, strict=True)]
+    whole, rest = map(np.asarray, minibatches(OTHER_KEY, B * H, CONFIG.epochs, CONFIG.minibatch))
+    batches = [batch for epoch in range(CONFIG.epochs) for batch in (*whole[epoch], rest[epoch])]
     assert [len(batch) for batch in batches] == [6, 6, 3] * 3
     params, expected = ppo_by_hand.update(state.params["params"], CONFIG, rollout, batches)
     assert metrics.pop("grad_finite").tolist() == [True] * 4
@@ -89,17 +91,27 @@ def test_a_cut_is_bootstrapped_and_an_end_is_not(learner):
         assert (one["value_loss"] != two["value_loss"]) == differ
 
 
-@pytest.mark.parametrize(("size", "minibatch", "steps"), [(800, 256, 4), (15, 6, 3), (12, 6, 2), (5, 8, 1)])
-def test_every_epoch_is_a_permutation(size, minibatch, steps):
-    index, weight = (np.asarray(x) for x in minibatches(KEY, size, 3, minibatch))
-    assert index.shape == weight.shape == (3 * steps, minibatch)
-    orders = [index[i : i + steps][weight[i : i + steps] > 0] for i in range(0, 3 * steps, steps)]
-    for order in orders:
-        np.testing.assert_array_equal(np.sort(order), np.arange(size))
+@pytest.mark.parametrize(("size", "minibatch", "left"), [(800, 256, 32), (15, 6, 3), (12, 6, 0), (5, 8, 5)])
+def test_every_epoch_is_a_permutation(size, minibatch, left):
+    whole, rest = map(np.asarray, minibatches(KEY, size, 3, minibatch))
+    assert whole.shape == (3, size // minibatch, minibatch) and rest.shape == (3, left)
+    orders = np.concatenate([whole.reshape(3, -1), rest], axis=1)
+    np.testing.assert_array_equal(np.sort(orders), np.tile(np.arange(size), (3, 1)))
     assert len({tuple(order) for order in orders}) == 3
-    assert set(weight.ravel().tolist()) <= {0.0, 1.0} and index.max() < size
-    filled = weight.reshape(3, -1)
-    np.testing.assert_array_equal(filled[:, :size], np.ones((3, size)))  # the padding comes last
+
+
+@pytest.mark.parametrize("minibatch", [5, 15, 40])
+def test_minibatches_that_divide_or_hold_all(minibatch):
+    """No smaller one at an epoch's end, or nothing but it."""
+    learner = ppo.make(dataclasses.replace(CONFIG, minibatch=minibatch), LINEAR, F)
+    rollout = random_rollout()
+    state = learner.init(KEY)
+    new, metrics = jit(learner.update)(state, KEY, rollout)
+    whole, rest = map(np.asarray, minibatches(KEY, B * H, CONFIG.epochs, minibatch))
+    batches = [batch for epoch in range(CONFIG.epochs) for batch in (*whole[epoch], rest[epoch]) if batch.size]
+    params, expected = ppo_by_hand.update(state.params["params"], CONFIG, rollout, batches)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), new.params["params"], params)
+    np.testing.assert_allclose(metrics["entropy"], expected["entropy"], rtol=1e-3)
 
 
 def random_decisions(rows):
@@ -109,20 +121,10 @@ def random_decisions(rows):
     return Decisions(*(x.astype(np.float32) for x in columns))
 
 
-def loss_and_gradient(batch, weight, config=CONFIG):
+def loss_and_gradient(batch, config=CONFIG):
     params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
     function = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
-    return jit(lambda batch, weight: function(LINEAR, config, params, batch, weight=weight))(batch, weight)
-
-
-def test_padding_does_not_count():
-    batch = random_decisions(5)
-    real = jax.tree.map(lambda x: x[:3], batch)
-    padded = loss_and_gradient(batch, np.float32([1, 1, 1, 0, 0]))
-    alone = loss_and_gradient(real, np.ones(3, np.float32))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), padded, alone)
-    everything = loss_and_gradient(batch, np.ones(5, np.float32))
-    assert abs(everything[0][0] - alone[0][0]) > 1e-3
+    return jit(lambda batch: function(LINEAR, config, params, batch))(batch)
 
 
 def two_decisions(ratios, advantages=(1, -1)):
@@ -144,7 +146,7 @@ def two_decisions(ratios, advantages=(1, -1)):
 )
 def test_clipping_stops_the_policy_gradient(ratios, moved):
     config = ppo.PPOConfig(entropy=0.0, value_scale=0.0)
-    (_, metrics), grads = loss_and_gradient(two_decisions(ratios), np.ones(2, np.float32), config)
+    (_, metrics), grads = loss_and_gradient(two_decisions(ratios), config)
     kernel = np.asarray(grads["params"]["logits"]["kernel"])
     assert (np.abs(kernel).max() > 1e-3) == moved and (kernel != 0).any() == moved
     assert metrics["clip_fraction"] == np.mean([abs(ratio - 1) > 0.1 for ratio in ratios])
@@ -156,7 +158,7 @@ def test_clipping_stops_the_value_gradient(change, target, moved):
     batch = two_decisions((1.0, 1.0), (target, target))
     params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
     batch = batch.replace(value=LINEAR.apply(params, batch.features)[1] - change)
-    (_, metrics), grads = loss_and_gradient(batch, np.ones(2, np.float32), ppo.PPOConfig(entropy=0.0))
+    (_, metrics), grads = loss_and_gradient(batch, ppo.PPOConfig(entropy=0.0))
     assert (np.abs(grads["params"]["value"]["kernel"]).max() > 1e-3) == moved
     assert (np.asarray(grads["params"]["value"]["kernel"]) != 0).any() == moved
     error = target - (0.1 if (change, target) == (0.5, 1) else change)

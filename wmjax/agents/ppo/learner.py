@@ -68,24 +68,30 @@ def make(config, network, features):
     def update(state, key, rollout):
         """One round: all epochs on one Rollout; metrics hold scalars and `grad_finite`, bool [leaves]."""
         decisions = judge(network, config, state.params, rollout)
-        index, weight = minibatches(key, decisions.value.size, config.epochs, config.minibatch)
 
-        def step(carry, inputs):
+        def step(carry, index):
             params, opt_state = carry
-            index, weight = inputs
             batch = jax.tree.map(lambda x: jnp.asarray(x)[index], decisions)
-            gradient = jax.grad(ppo_loss, argnums=2, has_aux=True)
-            grads, metrics = gradient(network, config, params, batch, weight=weight)
+            grads, metrics = jax.grad(ppo_loss, argnums=2, has_aux=True)(network, config, params, batch)
             updates, opt_state = optimizer.update(grads, opt_state, params)
             metrics["grad_norm"] = optax.global_norm(grads)
             finite = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
             return (optax.apply_updates(params, updates), opt_state), (metrics, finite)
 
-        (params, opt_state), (metrics, finite) = jax.lax.scan(step, (state.params, state.opt_state), (index, weight))
-        metrics = jax.tree.map(jnp.mean, metrics)  # [minibatches] -> []
+        def epoch(carry, indices):
+            whole, rest = indices
+            carry, seen = jax.lax.scan(step, carry, whole)
+            if rest.size:
+                carry, last = step(carry, rest)
+                seen = jax.tree.map(lambda x, y: jnp.concatenate([x, y[None]]), seen, last)
+            return carry, seen
+
+        indices = minibatches(key, decisions.value.size, config.epochs, config.minibatch)
+        (params, opt_state), (metrics, finite) = jax.lax.scan(epoch, (state.params, state.opt_state), indices)
+        metrics = jax.tree.map(jnp.mean, metrics)  # [epochs, minibatches] -> []
         metrics["return_mean"] = rollout.reward.sum(axis=1).mean()
         metrics["value_mean"] = decisions.value.mean()
-        metrics["grad_finite"] = finite.all(axis=0)
+        metrics["grad_finite"] = finite.all(axis=(0, 1))
         return LearnerState(params, opt_state, state.updates + 1), metrics
 
     return Learner(init, update)
@@ -107,44 +113,39 @@ def judge(network, config, params, rollout):
 
 
 def minibatches(key, size, epochs, minibatch):
-    """Shuffled passes over `size` decisions, in minibatches of equal shape.
+    """Shuffled passes over `size` decisions, cut into minibatches: each pass ends with a smaller one if need be.
 
-    Returns: (index int32 [S, minibatch], weight float32 [S, minibatch]), S minibatches in all: where the last one of
-      an epoch is not full, decision 0 fills it up with weight 0.
+    Returns: indices (int32 [epochs, size // minibatch, minibatch], int32 [epochs, size % minibatch]).
     """
-    steps = -(-size // minibatch)
-    empty = steps * minibatch - size
     order = jax.vmap(lambda key: jax.random.permutation(key, size))(jax.random.split(key, epochs))  # [epochs, size]
-    index = jnp.pad(order, ((0, 0), (0, empty))).reshape(epochs * steps, minibatch)
-    weight = jnp.pad(jnp.ones((epochs, size)), ((0, 0), (0, empty))).reshape(epochs * steps, minibatch)
-    return index, weight
+    whole, rest = jnp.split(order, [size - size % minibatch], axis=1)
+    return whole.reshape(epochs, -1, minibatch), rest
 
 
-def ppo_loss(network, config, params, batch, *, weight):
+def ppo_loss(network, config, params, batch):
     """The clipped objective, the value's error and the entropy bonus of a minibatch, as one loss.
 
-    Args: batch: Decisions [N]; weight: float32 [N], 0 for decisions that are not there; all means are weighted.
+    Args: batch: Decisions [N].
     Returns: (loss, metrics): metrics hold the unscaled parts.
     """
-    mean = functools.partial(jnp.average, weights=weight)
     logits, value = network.apply(params, batch.features)
     log_probs = jax.nn.log_softmax(logits)
     log_ratio = jnp.sum(batch.action * log_probs, axis=-1) - batch.log_prob
     ratio = jnp.exp(log_ratio)
-    centred = batch.advantage - mean(batch.advantage)
-    advantage = centred / (jnp.sqrt(mean(jnp.square(centred))) + 1e-8)  # so in each minibatch: authors' code
+    centred = batch.advantage - jnp.mean(batch.advantage)
+    advantage = centred / (jnp.sqrt(jnp.mean(jnp.square(centred))) + 1e-8)  # so in each minibatch: authors' code
     clipped_ratio = jnp.clip(ratio, 1 - config.clip, 1 + config.clip)
-    policy_loss = -mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
+    policy_loss = -jnp.mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
 
     target = batch.advantage + batch.value
     near_value = batch.value + jnp.clip(value - batch.value, -config.clip, config.clip)
-    value_loss = 0.5 * mean(jnp.maximum(jnp.square(value - target), jnp.square(near_value - target)))
-    entropy = -mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+    value_loss = 0.5 * jnp.mean(jnp.maximum(jnp.square(value - target), jnp.square(near_value - target)))
+    entropy = -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
     metrics = dict(
         policy_loss=policy_loss,
         value_loss=value_loss,
         entropy=entropy,
-        kl=mean(ratio - 1 - log_ratio),  # its mean over actions is the divergence, and it is never below 0
-        clip_fraction=mean((jnp.abs(ratio - 1) > config.clip).astype(jnp.float32)),
+        kl=jnp.mean(ratio - 1 - log_ratio),  # its mean over actions is the divergence, and it is never below 0
+        clip_fraction=jnp.mean((jnp.abs(ratio - 1) > config.clip).astype(jnp.float32)),
     )
     return policy_loss + config.value_scale * value_loss - config.entropy * entropy, metrics
