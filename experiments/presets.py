@@ -23,6 +23,11 @@ def split(argument, presets, subject):
     return name, preset
 
 
+def tasks(names, family):
+    """Full names of the tasks "first+second+...": those that name no family are of this one, "family:first"."""
+    return "+".join(name if ":" in name else f"{family}:{name}" for name in names.split("+"))
+
+
 def check_counts(instance, name):
     """Raises UsageError unless every whole number of a dataclass, in tuples too, is at least 1, and no tuple is empty.
 

@@ -68,17 +68,39 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
         assert_same(state(killed_at), state(folder))
 
 
+def assert_close(rows, others):
+    for row, other in zip(rows, others, strict=True):
+        for name in row:
+            if not name.startswith("eval/") and "right" not in name:  # a draw may fall out otherwise after rounding
+                np.testing.assert_allclose(other[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
+
+
 def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
     folder = tmp_path / "run"
     ended = mains.start(folder, "--config.population=2", experiment=MAIN)
     assert ended.code == 0, ended.stderr
     alone, both = metrics(whole[0]), [metrics(folder / f"seed_{seed}") for seed in (0, 1)]
-    for row, own in zip(alone, both[0], strict=True):
-        for name in row:
-            if not name.startswith("eval/") and "right" not in name:  # a draw may fall out otherwise after rounding
-                np.testing.assert_allclose(own[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
+    assert_close(alone, both[0])
     assert both[0][-1]["train/elbo"] != both[1][-1]["train/elbo"]
     assert "seed_1/report.html" in (folder / "report.html").read_text()
+
+
+def test_several_games_in_one_program(whole, tmp_path):
+    folder = tmp_path / "run"
+    games = "--config=experiments/smaller_world_models/config.py:Pong+SpaceInvaders,cpu"
+    ended = mains.start(folder, games, experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    pong, invaders = (folder / f"{game}_seed_0" for game in ("Pong", "SpaceInvaders"))
+    assert_close(metrics(whole[0]), metrics(pong))
+    assert json.loads((invaders / "config.json").read_text())["task"] == "atari:SpaceInvaders"
+    page = (folder / "report.html").read_text()
+    assert "SpaceInvaders_seed_0/report.html" in page and "Scores" in page and page.count("mean of 1") == 2
+    evaluate(folder, "--member=1", "--episodes=2")
+    result = json.loads((folder / "evaluate.json").read_text())
+    assert result["task"] == "atari:SpaceInvaders" and result["member"] == 1
+    assert "the run has 2" in evaluate(folder, "--member=2").stderr
+    listed = mains.command("smaller_world_models.table", f"--runs={folder}")
+    assert "| Pong " in listed.stdout and "| SpaceInvaders " in listed.stdout, listed.stdout + listed.stderr
 
 
 def evaluate(folder, *flags):
@@ -149,6 +171,9 @@ def test_ablations_run_whole(settings, tmp_path):
         ("--config.policy.hidden=0", "config.policy.hidden=0: must be at least 1"),
         ("--config.population=100000", "config.population=100000"),
         ("--config.population=1000", "GB are free"),
+        ("--config=experiments/smaller_world_models/config.py:Pong+Pongg,cpu", "Did you mean Pong"),
+        ("--config=experiments/smaller_world_models/config.py:Pong+Pong,cpu", "names one task twice"),
+        ("--config=experiments/smaller_world_models/config.py:Pong+Freeway,cpu", "do not fit one program: action"),
     ],
 )
 def test_bad_input_ends_in_one_line(flag, message, tmp_path):

@@ -18,7 +18,8 @@ def make_run(folder, game, evaluations, frames=1, **changes):
     config.train.update(iterations=5, interactions=(4_000, 2_000))
     config.train.frames = frames
     config.update(changes, population=len(evaluations))
-    members = population.open_folders(folder, config)
+    chosen = population.make_members(config.task, config.seed, config.population)
+    members = population.open_folders(folder, config, chosen)
     workdir.close_workdir(folder)
     for member, returns in zip(members, evaluations, strict=True):
         writer = MetricsWriter(member)

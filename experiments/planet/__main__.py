@@ -47,19 +47,19 @@ def main(argv):
 
     # Everything that can be refused is made before the folder is touched.
     mesh = devices.make_mesh(chosen.devices)
-    spec, example = population.first_step(chosen.task, train.num_envs, chosen.seed, chosen.env)
+    spec, example = population.first_step(chosen.members, train.num_envs, chosen.env)
     agent = parts.make_agent(chosen, spec)
     capacity = train.replay_rows // train.num_envs
     parts.check_lengths(train, spec, capacity)
     parts.check_devices(chosen, mesh)
-    population.check_memory(capacity, train.num_envs, example, chosen.population, mesh)
-    env = parts.make_envs(chosen, train.num_envs, chosen.seed)
-    eval_env = parts.make_envs(chosen, evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
+    population.check_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
+    env = population.join_envs(chosen.members, train.num_envs, chosen.env)
+    eval_env = population.join_envs(chosen.members, evaluation.episodes, chosen.env, population.EVALUATION_SEED)
     env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
-    gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
-    print(f"replay: {capacity} rows for {chosen.population * train.num_envs} environments, {gigabytes:.2f} GB")
-    memory = population.make_memory(capacity, train.num_envs, example, chosen.population, mesh)
-    members = population.open_folders(folder, CONFIG.value)
+    gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
+    print(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
+    memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
+    members = population.open_folders(folder, CONFIG.value, chosen.members)
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
@@ -82,9 +82,7 @@ def main(argv):
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
     randomly = make_player(make_random_actor(spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
-    init_keys, collect_keys, train_keys, eval_keys = population.member_keys(
-        chosen.seed, chosen.population, 4
-    )  # [S] each
+    init_keys, collect_keys, train_keys, eval_keys = population.member_keys(chosen.members, 4)
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments.presets import block, check_counts, split
+from experiments.presets import block, check_counts, split, tasks
 from wmjax.agents.mpc import MPCConfig
 from wmjax.models.rssm import RSSMConfig
 from wmjax.types import UsageError
@@ -121,7 +121,7 @@ def get_config(argument=""):
     """The config of "task,preset"."""
     task, preset = split(argument, PRESETS, "task")
     config = PRESETS[preset]()
-    config.task = task if ":" in task else f"dmc:{task}"
+    config.task = tasks(task, "dmc")
     if config.task.startswith("dmc:"):
         config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
         if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py

@@ -31,13 +31,12 @@ def main(argv):
     mains.use_compilation_cache()
     folder = pathlib.Path(WORKDIR.value)
     chosen = parts.settings(workdir.read_config(folder))
-    env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
+    task = population.pick(chosen.members, MEMBER.value).task
+    env = envs.make(task, EPISODES.value, SEED.value, **chosen.env)
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    every = jax.eval_shape(
-        jax.vmap(agent.learner.init), population.member_keys(chosen.seed, chosen.population, 4)[0]
-    ).params
+    every = jax.eval_shape(jax.vmap(agent.learner.init), population.member_keys(chosen.members, 4)[0]).params
     rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
     episode, state = population.restore_member(folder, dict(acting=every, **rest), MEMBER.value)
 
@@ -49,7 +48,7 @@ def main(argv):
         print(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
     print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     print(f"checkpoint after episode {episode}; video: {folder / 'videos' / name}.mp4")
-    result = dict(checkpoint_episodes=episode, seed=SEED.value, task=chosen.task) | row
+    result = dict(checkpoint_episodes=episode, seed=SEED.value, task=task) | row
     workdir.atomic_write(folder / "evaluate.json", json.dumps(result, indent=1) + "\n")
 
 

@@ -47,7 +47,8 @@ def main(argv):
     mains.use_compilation_cache()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
-    spec = envs.make(chosen.task, 1, chosen.seed, **chosen.env).spec
+    task, seed = chosen.members[0]
+    spec = envs.make(task, 1, seed, **chosen.env).spec
     agent = parts.make_agent(chosen, spec)
     sets = dict(train=read_episodes(TRAIN.value, spec), test=read_episodes(TEST.value, spec))
 
@@ -58,7 +59,7 @@ def main(argv):
     mesh = devices.make_mesh(chosen.devices)
     train_phase = parts.make_train_phase(agent.learner, train, EVERY.value, mesh)
     measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
-    init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.seed), 3)
+    init_key, train_key, measure_key = jax.random.split(jax.random.key(seed), 3)
     memory, init_keys = jax.tree.map(lambda x: x[None], (memory, init_key))  # a population of one
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_keys)
     acting = jax.tree.map(jnp.copy, learner.params)

@@ -17,7 +17,7 @@ from wmjax.run import devices
 from wmjax.run.collect import play_episodes
 from wmjax.run.main import build
 from wmjax.run.members import by_member, member
-from wmjax.run.population import check_members, evaluated, join_envs
+from wmjax.run.population import Member, evaluated, make_members
 from wmjax.run.predict import open_loop_images
 from wmjax.run.timers import Timers
 from wmjax.run.video import strip, tile, write_png, write_video
@@ -30,10 +30,8 @@ FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
-    seed: int
-    population: int
+    members: tuple[Member, ...]  # tasks and seeds of the agents in this program
     devices: str
-    task: str
     env: dict
     model: rssm.RSSMConfig
     planner: PlannerConfig
@@ -51,13 +49,12 @@ class Agent(NamedTuple):
 def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
-    check_members(blocks["seed"], blocks["population"])
+    members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     classes = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig)
     classes["evaluation"] = EvalConfig
     built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     options = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
-    single = {name: blocks[name] for name in ("seed", "population", "devices", "task")}
-    return Settings(**single, env=options, **built)
+    return Settings(members, blocks["devices"], env=options, **built)
 
 
 def check_lengths(train, env_spec, capacity):
@@ -137,11 +134,6 @@ def make_train_phase(learner, train, updates, mesh):
         return jax.lax.scan(update, (state, acting), keys.T)
 
     return jax.jit(phase, donate_argnums=0, out_shardings=devices.replicated(mesh))
-
-
-def make_envs(chosen, rows, first_seed):
-    """One pool for every member, `rows` environments each, as one VecEnv."""
-    return join_envs(chosen.task, rows, range(first_seed, first_seed + chosen.population), chosen.env)
 
 
 def make_predict(agent, env_spec):

@@ -47,28 +47,29 @@ def main(argv):
     folder = pathlib.Path(WORKDIR.value)
 
     # Everything that can be refused is made before the folder is touched.
-    spec, example = population.first_step(chosen.task, 1, chosen.seed, chosen.env)
+    spec, example = population.first_step(chosen.members, 1, chosen.env)
     agent = parts.make_agent(chosen, spec)
     example = parts.newest(example, train.frames)
     capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
     limit = spec.time_limit or capacity
     parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
-    gigabytes = chosen.population * replay.nbytes(capacity, example) / 1e9
-    print(f"replay: {capacity} rows for {chosen.population} environments, {gigabytes:.2f} GB")
+    gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
+    print(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")
-    population.check_memory(capacity, 1, example, chosen.population, mesh)
-    env = parts.make_envs(chosen, 1, chosen.seed)
-    eval_env = parts.make_envs(chosen, chosen.evaluation.episodes, chosen.seed + population.EVALUATION_SEED)
+    population.check_memory(capacity, 1, example, len(chosen.members), mesh)
+    env = population.join_envs(chosen.members, 1, chosen.env)
+    episodes = chosen.evaluation.episodes
+    eval_env = population.join_envs(chosen.members, episodes, chosen.env, population.EVALUATION_SEED)
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
-    memory = population.make_memory(capacity, 1, example, chosen.population, mesh)
-    members = population.open_folders(folder, CONFIG.value)
+    memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
+    members = population.open_folders(folder, CONFIG.value, chosen.members)
 
     whole = devices.replicated(mesh)
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
     warm_up, fit, dream = (make(agent, train, place=whole) for make in makers)
     explorer = make_player(agent.actor, 1, explore=True)
     randomly = make_player(make_random_actor(spec.action, train.hold), 1, explore=True)
-    player = make_player(agent.actor, chosen.evaluation.episodes, explore=False)
+    player = make_player(agent.actor, episodes, explore=False)
     predict = parts.make_predict(agent, spec, train.frames)
     foretell = parts.make_foretell(agent, spec, train.frames)
     reconstruct = parts.make_reconstruct(agent, spec, train.frames)
@@ -78,7 +79,7 @@ def main(argv):
         out_shardings=jax.tree.map(lambda x: x.sharding, memory),
     )
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
-    world_keys, policy_keys, *phase_keys = population.member_keys(chosen.seed, chosen.population, 7)
+    world_keys, policy_keys, *phase_keys = population.member_keys(chosen.members, 7)
 
     # A run is the state below.
     world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
@@ -197,9 +198,12 @@ def main(argv):
         shared |= timers.flush() | {"time/total": now - begun}
         begun = now
         rows = [a | b | c for a, b, c in zip(fitted, dreamt, shown, strict=True)]
-        for place, writer, row in zip(members, writers, rows, strict=True):
+        for place, of, writer, row in zip(members, chosen.members, writers, rows, strict=True):
             writer.write(shared | row)
-            write_table(place, scores.report_table(chosen.task, row["eval/return_mean"], row["eval/return_std"]))
+            write_table(place, scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"]))
+        if len(members) > 1:
+            newest = [row["eval/return_mean"] for row in rows]
+            write_table(folder, scores.population_table([of.task for of in chosen.members], newest))
         progress.show(shared | {"eval/return_mean": float(np.mean([row["eval/return_mean"] for row in rows]))})
         counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)

@@ -3,14 +3,14 @@
     python -m experiments.smaller_world_models --config=experiments/smaller_world_models/config.py:Pong,cpu --workdir=runs/p
 
 Presets: `paper` is Table 5, 102,400 interactions; `cpu` is a schedule for two cores. The game is a gym name such as
-Pong or MsPacman, or a full environment name such as fake:counter.
+Pong or MsPacman, or a full environment name such as fake:counter; Pong+Tennis trains one agent for each in one program.
 """  # noqa: E501
 
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict, config_dict
 
-from experiments.presets import block, check_counts, split
+from experiments.presets import block, check_counts, split, tasks
 from wmjax.agents.ppo import PPOConfig
 from wmjax.models.vq_convlstm import VQConvLSTMConfig
 from wmjax.types import UsageError
@@ -80,10 +80,11 @@ def paper():
     return ConfigDict(
         dict(
             seed=0,
-            population=1,  # seeds trained in one program: seed, seed + 1, ...; each as a run of its own would
+            population=1,  # seeds of each game in one program: seed, seed + 1, ...; each as a run of its own would
             env=dict(
                 size=96,
                 episode_steps=config_dict.placeholder(int),  # time limit in decisions; none: 108,000 frames
+                full_action_set=config_dict.placeholder(bool),  # all 18; none: those that the game uses
             ),
             model=block(VQConvLSTMConfig()),
             policy=block(PolicyConfig()),
@@ -129,5 +130,5 @@ def get_config(argument=""):
     """The config of "game,preset"."""
     game, preset = split(argument, PRESETS, "game")
     config = PRESETS[preset]()
-    config.task = game if ":" in game else f"atari:{game}"
+    config.task = tasks(game, "atari")
     return config

@@ -42,7 +42,8 @@ def main(argv):
     if not parts.is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = parts.settings(config)
-    env = envs.make(chosen.task, EPISODES.value, SEED.value, **chosen.env)
+    task = population.pick(chosen.members, MEMBER.value).task
+    env = envs.make(task, EPISODES.value, SEED.value, **chosen.env)
     if POLICY.value == "random":
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
         played, who = dict(policy="random"), "random actions"
@@ -62,21 +63,21 @@ def main(argv):
     write_video(video, shown, fps=parts.FRAMES_A_SECOND)
 
     row = population.evaluated(returns)
-    found = scores.normalised(row["eval/return_mean"], scores.game_of(chosen.task))
+    found = scores.normalised(row["eval/return_mean"], scores.game_of(task))
     for i, value in enumerate(returns):
         print(f"episode {i}: return {value:.1f}")
     print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     for table, value in found.items():
         print(f"human-normalised, {table}: {value:.1%}")
     print(f"{who}; video: {video}")
-    result = played | dict(seed=SEED.value, task=chosen.task) | row
+    result = played | dict(seed=SEED.value, task=task) | row
     result |= {f"normalised/{table}": value for table, value in found.items()}
     workdir.atomic_write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 def restore(folder, chosen, agent):
     """(iterations of the newest checkpoint, dict(model=..., policy=...) of one member, [1, ...])."""
-    world_keys, policy_keys, *_ = population.member_keys(chosen.seed, chosen.population, 7)
+    world_keys, policy_keys, *_ = population.member_keys(chosen.members, 7)
     world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
     policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
     rest = dict.fromkeys(("unfinished", "counters", "env", "eval_env"), checkpoint.AS_SAVED)

@@ -19,7 +19,7 @@ from wmjax.ops import frames
 from wmjax.ops.actions import model_action
 from wmjax.ops.mapped import mapped
 from wmjax.run.main import build
-from wmjax.run.population import check_members, join_envs
+from wmjax.run.population import Member, make_members
 from wmjax.run.predict import open_loop_images
 from wmjax.run.video import tile
 from wmjax.types import Actor, Learner, UsageError, WorldModel
@@ -36,9 +36,7 @@ FRAMES_A_SECOND = 15  # of videos: the game's own time at four frames a decision
 class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
-    seed: int
-    population: int
-    task: str
+    members: tuple[Member, ...]  # tasks and seeds of the agents in this program
     env: dict
     model: vq_convlstm.VQConvLSTMConfig
     policy: PolicyConfig
@@ -61,14 +59,14 @@ class Agent(NamedTuple):
 def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks = dict(config)
-    check_members(blocks["seed"], blocks["population"])
+    members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     classes = dict(model=vq_convlstm.VQConvLSTMConfig, policy=PolicyConfig, agent=ppo.PPOConfig, train=TrainConfig)
     classes["evaluation"] = EvalConfig
     built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
     if built["train"].frames > 1:
         env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest
-    return Settings(blocks["seed"], blocks["population"], blocks["task"], env=env, **built)
+    return Settings(members, env=env, **built)
 
 
 def is_own(config):
@@ -96,15 +94,10 @@ def longest(is_first):
     return int(min(each.max() for each in cuts))
 
 
-def make_envs(chosen, rows, first_seed):
-    """One pool for every member, `rows` games each, as one VecEnv."""
-    return join_envs(chosen.task, rows, range(first_seed, first_seed + chosen.population), chosen.env)
-
-
 def make_agent(chosen, env_spec):
     """World model, policy and actor. chosen: Settings; raises UsageError for images that the encoder cannot take."""
     if not env_spec.action.discrete:
-        raise UsageError(f"config.task={chosen.task!r}: this agent needs discrete actions")
+        raise UsageError(f"config.task={chosen.members[0].task!r}: this agent needs discrete actions")
     model, learner = vq_convlstm.make(chosen.model, env_spec)
     if chosen.train.policy_sees == "reconstructions":
         model = vq_convlstm.through_reconstructions(chosen.model, model)

@@ -9,16 +9,16 @@ import csv
 import functools
 import pathlib
 
+import numpy as np
+
 from wmjax.run.report import Table
 
 FOLDER = pathlib.Path(__file__).parent / "published"
 PAPER = "robine_2023.csv"
 HUMANS = {"Mnih 2015": PAPER, "Wang 2016": "wang_2016.csv"}
 AGENTS = {"paper, 1 frame": "swm1", "paper, 4 frames": "swm4", "SimPLe": "simple", "PPO 100k": "ppo"}
-NOTE = (
-    "±: standard deviation, of the newest evaluation over its episodes, of the published means over runs. "
-    "HNS: human-normalised score, 0% is random play, 100% the human of Mnih et al. 2015 or of Wang et al. 2016."
-)
+HNS = "HNS: human-normalised score, 0% is random play, 100% the human of Mnih et al. 2015 or of Wang et al. 2016."
+NOTE = "±: standard deviation, of the newest evaluation over its episodes, of the published means over runs. " + HNS
 
 
 @functools.cache
@@ -74,3 +74,29 @@ def report_table(task, mean, std):
             rows.append([f"human of {name}", number(score), *percents(score, game)])
     header = ["", "return", *(f"HNS, {name}" for name in HUMANS)]
     return Table("Scores", header, rows, NOTE)
+
+
+GAMES = [
+    "game", "seeds", "ours", *(f"HNS, {name}" for name in HUMANS), "random",
+    *(f"human, {name}" for name in HUMANS), *AGENTS,
+]  # fmt: skip
+
+
+def game_row(game, ours, seeds):
+    """The cells under GAMES, as text, blank where nothing is published. ours: scores [seeds]; seeds: their cell."""
+    std = ours.std(ddof=1) if len(ours) > 1 else None
+    row = [game, seeds, spread(ours.mean(), std), *percents(ours.mean(), game)]
+    paper = published(PAPER).get(game)
+    if paper is None:
+        return row + [""] * (len(GAMES) - len(row))
+    row += [number(paper["random"]), *(number(published(file)[game]["human"]) for file in HUMANS.values())]
+    return row + [spread(paper[f"{each}_mean"], paper[f"{each}_std"]) for each in AGENTS.values()]
+
+
+def population_table(tasks, means):
+    """The newest evaluations of a population, game by game. tasks: of its members; means: of their evaluations."""
+    games = {}
+    for task, mean in zip(tasks, means, strict=True):
+        games.setdefault(game_of(task), []).append(mean)
+    rows = [game_row(game, np.array(ours), str(len(ours))) for game, ours in games.items()]
+    return Table("Scores", GAMES, rows, "±: standard deviation over seeds, ours and the published ones. " + HNS)

@@ -61,14 +61,14 @@ def main(argv):
 
 def find_runs(folder):
     """Every Run of this experiment in a folder, at any depth. Raises UsageError for damaged configs and metrics."""
-    if not (folder / workdir.CONFIG).exists():
-        inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
-        return [run for each in inside for run in find_runs(each)]
+    own = (folder / workdir.CONFIG).exists()
+    inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
+    members = [each for each in inside if (each / workdir.CONFIG).exists()]  # of a population
+    if not own or members:
+        return [run for each in (members if own else inside) for run in find_runs(each)]
     config = workdir.read_config(folder)
     if not parts.is_own(config):
         return []
-    if config["population"] > 1:
-        return [run for each in sorted(folder.glob("seed_*")) for run in find_runs(each)]
     return [read_run(folder, config)]
 
 
@@ -94,7 +94,8 @@ def page(runs):
         games = {}
         for run in own:
             games.setdefault(run.game, []).append(run)
-        lines += [f"## {frames} frame{'s' if frames > 1 else ''}", "", *markdown(GAMES, map(game_row, games.values()))]
+        lines += [f"## {frames} frame{'s' if frames > 1 else ''}", ""]
+        lines += markdown(scores.GAMES, [game_row(each) for each in games.values()])
         lines += ["", *remarks(own, games), *aggregate_lines({name: scored(each) for name, each in games.items()})]
     return "\n".join([*lines, "## Runs", "", *map(run_line, runs)]) + "\n"
 
@@ -106,25 +107,11 @@ def run_line(run):
     return "; ".join(filter(None, [f"* {run.folder}: {settings}", score, run.progress]))
 
 
-GAMES = [
-    "game", "seeds", "ours", *(f"HNS, {name}" for name in scores.HUMANS),
-    "random", *(f"human, {name}" for name in scores.HUMANS), *scores.AGENTS,
-]  # fmt: skip
-
-
 def game_row(runs):
-    """The cells of one game, blank where nothing is published. runs: list of Run with scores."""
-    game, ours = runs[0].game, scored(runs)
+    """The cells of one game. runs: list of Run with scores."""
     open_runs = sum(bool(run.progress) for run in runs)
-    std = ours.std(ddof=1) if len(runs) > 1 else None
-    row = [game, f"{len(runs)} ({open_runs} unfinished)" if open_runs else len(runs)]
-    row += [scores.spread(ours.mean(), std), *scores.percents(ours.mean(), game)]
-    paper = scores.published(scores.PAPER).get(game)
-    if paper is None:
-        return row + [""] * (len(GAMES) - len(row))
-    row += [scores.number(paper["random"])]
-    row += [scores.number(scores.published(file)[game]["human"]) for file in scores.HUMANS.values()]
-    return row + [scores.spread(paper[f"{each}_mean"], paper[f"{each}_std"]) for each in scores.AGENTS.values()]
+    seeds = f"{len(runs)} ({open_runs} unfinished)" if open_runs else str(len(runs))
+    return scores.game_row(runs[0].game, scored(runs), seeds)
 
 
 def scored(runs):

@@ -116,7 +116,7 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> b
     return content.getvalue()
 
 
-def population(runs: Sequence[Rows]) -> str:
+def population(runs: Sequence[Rows], title: str = "") -> str:
     """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run."""
     from scipy import stats  # jax's own requirement; here for its half second
 
@@ -125,11 +125,14 @@ def population(runs: Sequence[Rows]) -> str:
     x, values = curves[0][0], np.stack([y for _, y in curves])  # [runs, evaluations]
     for each in values:
         axes.plot(x, each, color=COLOURS[0], linewidth=0.6, alpha=0.45)
-    mean, error = values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))  # Student's t: few runs
-    half = stats.t.ppf(0.975, len(values) - 1) * error
-    axes.fill_between(x, mean - half, mean + half, color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
+    mean = values.mean(0)
+    if len(values) > 1:
+        error = values.std(0, ddof=1) / np.sqrt(len(values))
+        half = stats.t.ppf(0.975, len(values) - 1) * error  # Student's t: few runs
+        shade = dict(color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
+        axes.fill_between(x, mean - half, mean + half, **shade)
     axes.plot(x, mean, "o-", markersize=3, color=COLOURS[0], linewidth=2, label=f"mean of {len(values)}")
-    axes.set(xlabel="environment steps", ylabel="evaluation return")
+    axes.set(xlabel="environment steps", ylabel="evaluation return", title=title)
     axes.legend(frameon=False)
     return _svg(figure)
 

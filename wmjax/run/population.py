@@ -1,9 +1,10 @@
-"""Runs of one or many agents in one program: their seeds, keys, environments, replay, folders and reports.
+"""Runs of one or many agents in one program: their tasks, seeds, keys, environments, replay, folders and reports.
 
-A member is the run of its seed: its keys depend on that alone, its environments are a pool of their own.
+A member is the run of its task and seed: its keys depend on the seed alone, its environments are a pool of their own.
 """
 
 import json
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -20,31 +21,57 @@ MOST_MEMBERS = 1024
 EVALUATION_SEED = 1_000_000  # added to the run's seed: the evaluation pool never sees a training episode
 
 
-def check_members(seed, population):
-    """Raises UsageError unless both are whole numbers in range; the members' seeds are seed, seed + 1, ..."""
+class Member(NamedTuple):
+    """What tells one agent of a program from the others."""
+
+    task: str
+    seed: int
+
+
+def make_members(task, seed, population):
+    """A tuple of Member: every task of "first+second+...", each with the seeds seed, seed + 1, ...
+
+    Raises: UsageError for numbers out of range and for a task that is named twice.
+    """
     if type(seed) is not int or not 0 <= seed < EVALUATION_SEED:
         raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
     if type(population) is not int or not 1 <= population <= MOST_MEMBERS:
         raise UsageError(f"config.population={population!r}: must be an integer from 1 to {MOST_MEMBERS}")
+    tasks = task.split("+")
+    if len(set(tasks)) < len(tasks):
+        raise UsageError(f"config.task={task!r}: names one task twice; config.population is for several seeds")
+    if len(tasks) * population > MOST_MEMBERS:
+        raise UsageError(f"config.population={population}: {len(tasks)} tasks allow {MOST_MEMBERS // len(tasks)} each")
+    return tuple(Member(each, seed + i) for each in tasks for i in range(population))
 
 
-def member_keys(seed, population, count):
+def member_keys(members, count):
     """`count` arrays of keys, [S] each; a member's depend on its seed alone."""
-    seeds = np.arange(seed, seed + population, dtype=np.uint32)
+    seeds = np.array([each.seed for each in members], np.uint32)
     return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), count))(seeds).T
 
 
-def first_step(task, rows, seed, options):
-    """(EnvSpec, Step [E]) of environments made for this alone: what one member's will be like, before all are made."""
-    env = envs.make(task, rows, seed, **options)
+def first_step(members, rows, options):
+    """(EnvSpec, Step [E]) of environments made for this alone: what each member's will be like, before all are made.
+
+    Raises: UsageError where two tasks do not fit one program.
+    """
+    first, *others = {each.task: each for each in reversed(members)}.values()
+    env = envs.make(first.task, rows, first.seed, **options)
     step = env.reset()
     env.close()
+    for other in others:
+        another = envs.make(other.task, rows, other.seed, **options)
+        another.close()
+        for name, one, two in zip(env.spec._fields, env.spec, another.spec, strict=True):
+            if one != two:
+                raise UsageError(f"{first.task} and {other.task} do not fit one program: {name} {one} and {two}")
     return env.spec, step
 
 
-def join_envs(task, rows, seeds, options):
-    """One pool for every seed, `rows` environments each, as one VecEnv."""
-    return JoinedVecEnv([envs.make(task, rows, seed, **options) for seed in seeds])
+def join_envs(members, rows, options, seed=0):
+    """One pool for every member, `rows` environments each, as one VecEnv; seed: added to the members'."""
+    return JoinedVecEnv([envs.make(each.task, rows, each.seed + seed, **options) for each in members])
 
 
 def check_memory(capacity, num_envs, example, members, mesh):
@@ -73,22 +100,34 @@ def mean_of(rows):
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def open_folders(folder, config):
+def open_folders(folder, config, members):
     """Opens the working folder; returns the folder of every member: itself in a single run, else seed_<n> in it.
+
+    Of several tasks: Pong_seed_<n>, Boxing_seed_<n>, ...
 
     A member's folder is that of a single run without checkpoint and replay, which all members share. The number of
     devices is not kept: a run may go on with another.
     """
     kept = {name: value for name, value in config.to_dict().items() if name != "devices"}
     workdir.open_workdir(folder, kept)
-    if config.population == 1:
+    if len(members) == 1:
         return [folder]
-    members = [folder / f"seed_{config.seed + i}" for i in range(config.population)]
-    for i, place in enumerate(members):
-        place.mkdir(exist_ok=True)
-        own = kept | dict(seed=config.seed + i, population=1)
-        workdir.atomic_write(place / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
-    return members
+    several = len({each.task for each in members}) > 1
+    places = []
+    for each in members:
+        task = f"{each.task.split(':')[-1]}_" if several else ""
+        places.append(folder / f"{task}seed_{each.seed}")
+        places[-1].mkdir(exist_ok=True)
+        own = kept | each._asdict() | dict(population=1)
+        workdir.atomic_write(places[-1] / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
+    return places
+
+
+def pick(members, index):
+    """The Member of --member=index; raises UsageError if there are fewer."""
+    if index >= len(members):
+        raise UsageError(f"--member={index}: the run has {len(members)}, counted from 0")
+    return members[index]
 
 
 def restore_member(folder, template, index):
@@ -97,12 +136,9 @@ def restore_member(folder, template, index):
     Args: template: dict as of `checkpoint.restore_latest`; its arrays have a leading axis [S], and what is AS_SAVED is
       left out of the result. index: which member, counted from 0.
     Returns: (step of the checkpoint, the rest of the dict, [1, ...]).
-    Raises: UsageError for a member that there is not, or if there is no checkpoint.
+    Raises: UsageError if there is no checkpoint.
     """
     wanted = {name: tree for name, tree in template.items() if tree is not checkpoint.AS_SAVED}
-    count = jax.tree.leaves(wanted)[0].shape[0]
-    if index >= count:
-        raise UsageError(f"--member={index}: the run has {count}, counted from 0")
     restored = checkpoint.restore_latest(folder, template)
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")

@@ -87,7 +87,7 @@ def write_report(workdir: str | Path) -> Path:
 
 
 def write_population_report(workdir: str | Path, members: Sequence[str | Path]) -> Path:
-    """Writes report.html of a population: its curve with a confidence band and a line for every member's own report.
+    """Writes report.html of a population: a curve with a confidence band of each task, a line for each member.
 
     Args:
         workdir: the folder of the whole run.
@@ -99,13 +99,20 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
     folder = Path(workdir)
     config, starts = folders.read_config(folder), folders.read_starts(folder)
     rows = [lines.read_metrics(member) for member in members]
-    title = f"{_title(folder, config)}, {len(rows)} seeds"
+    title = f"{_title(folder, config)}, {len(rows)} members"
     evaluated = all(any(row.get("eval/return_mean") is not None for row in own) for own in rows)
+    tasks: dict[str, list[plots.Rows]] = {}
+    for member, own in zip(members, rows, strict=True):
+        tasks.setdefault(_title(Path(member), folders.read_config(member)), []).append(own)
+    curves = [
+        _figure(plots.population(own, task if len(tasks) > 1 else "")) for task, own in tasks.items() if evaluated
+    ]
     body = [
         f"<h1>{_text(title)}</h1>",
         _about(folder, starts),
-        _section("Evaluation", [_figure(plots.population(rows))] if evaluated else []),
+        _section("Evaluation", curves),
         _members(folder, members, rows),
+        _written_table(folder),
         _table("Config", folders.flatten(config)),
         _table("Versions", starts[-1] if starts else {}),
         _command(starts),
