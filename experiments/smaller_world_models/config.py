@@ -96,7 +96,7 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, a quarter of an hour. Not in the paper: found by measuring on Freeway, see BUILD_NOTES.md."""
+    """Two CPU cores, under half an hour. Not in the paper: found by measuring on Freeway, see BUILD_NOTES.md."""
     config = paper()
     config.env.size = 48
     config.model.update(
@@ -107,17 +107,19 @@ def cpu():
         cells=(64,),  # learns in fewer updates than two
         kernel=3,
         dynamics_learning_rate=3e-3,
+        reward_learning_rate=2e-4,  # a hundred rewards are soon learnt by heart
     )
     config.policy.update(channels=32, kernel=3, hidden=128)
     config.train.update(
-        iterations=4,
-        interactions=(6_000, 2_000),
+        iterations=3,
+        interactions=(25_600, 6_400),
         hold=64,  # a chicken needs forty decisions to cross the road
-        warmup_epochs=14,
-        epochs=(20, 10, 8, 7),
-        intervals=(4,),
+        warmup_epochs=10,
+        warmup_rate=30.0,
+        epochs=(20, 8),
+        intervals=(8,),
         dynamics_batch=16,
-        rounds=(160, 100),
+        rounds=(400, 250),
     )
     config.evaluation.update(episodes=16)
     return config
