@@ -111,7 +111,7 @@ def test_eight_devices_compute_what_one_does_and_their_checkpoint_serves_others(
         (["--config.devices=0"], "config.devices=0: give all, or a number from 1 to 2"),
         (["--config.devices=many"], "config.devices=many: give all, or a number from 1 to 2"),
         (["--config.devices=2"], "config.train.num_envs=1 cannot be split over 2 devices: give a multiple of 2"),
-        (["--config.population=0"], "config.population=0: must be an integer from 1 to 1024"),
+        (["--config.population=0"], "config.population=0: must be an integer from 1 to 1024 for each task"),
         (["--config.population=4", "--config.train.replay_rows=2000000000"], "rows for 4 x 1 environments needs"),
     ],
 )

@@ -201,10 +201,10 @@ def main(argv):
         for place, of, writer, row in zip(members, chosen.members, writers, rows, strict=True):
             writer.write(shared | row)
             write_table(place, scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"]))
+        newest = [row["eval/return_mean"] for row in rows]
         if len(members) > 1:
-            newest = [row["eval/return_mean"] for row in rows]
             write_table(folder, scores.population_table([of.task for of in chosen.members], newest))
-        progress.show(shared | {"eval/return_mean": float(np.mean([row["eval/return_mean"] for row in rows]))})
+        progress.show(shared | {"eval/return_mean": float(np.mean(newest))})
         counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
         state |= dict(env=env.snapshot(), eval_env=eval_env.snapshot())

@@ -35,13 +35,12 @@ def make_members(task, seed, population):
     """
     if type(seed) is not int or not 0 <= seed < EVALUATION_SEED:
         raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
-    if type(population) is not int or not 1 <= population <= MOST_MEMBERS:
-        raise UsageError(f"config.population={population!r}: must be an integer from 1 to {MOST_MEMBERS}")
     tasks = task.split("+")
     if len(set(tasks)) < len(tasks):
         raise UsageError(f"config.task={task!r}: names one task twice; config.population is for several seeds")
-    if len(tasks) * population > MOST_MEMBERS:
-        raise UsageError(f"config.population={population}: {len(tasks)} tasks allow {MOST_MEMBERS // len(tasks)} each")
+    most = MOST_MEMBERS // len(tasks)
+    if type(population) is not int or not 1 <= population <= most:
+        raise UsageError(f"config.population={population!r}: must be an integer from 1 to {most} for each task")
     return tuple(Member(each, seed + i) for each in tasks for i in range(population))
 
 
@@ -56,7 +55,7 @@ def first_step(members, rows, options):
 
     Raises: UsageError where two tasks do not fit one program.
     """
-    first, *others = {each.task: each for each in reversed(members)}.values()
+    first, *others = [each for each in members if each.seed == members[0].seed]
     env = envs.make(first.task, rows, first.seed, **options)
     step = env.reset()
     env.close()
