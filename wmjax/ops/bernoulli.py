@@ -5,12 +5,21 @@ Where an image stays black, or white, its gradient soon vanishes; that of `conti
 
 import chex
 import jax
+import jax.numpy as jnp
+from jax.scipy.special import xlogy
 
 
 def log_prob(x, logits, event_dims):
     """Minus the cross-entropy of x in [0, 1] and `logits` of the same shape, summed over the last `event_dims` axes."""
     chex.assert_equal_shape([x, logits])
     return (x * logits - jax.nn.softplus(logits)).sum(axis=tuple(range(-event_dims, 0)))
+
+
+def kl(x, logits, event_dims):
+    """KL in nats of pseudo-probabilities x in [0, 1] and `logits` of the same shape, summed as in `log_prob`."""
+    rest = jnp.maximum(1 - x, 0)  # a white pixel, divided by 255, is more than 1 in float32 on some devices
+    entropy = -(xlogy(x, x) + xlogy(rest, rest)).sum(axis=tuple(range(-event_dims, 0)))
+    return -log_prob(x, logits, event_dims) - entropy
 
 
 def mean(logits):

@@ -1,4 +1,4 @@
-"""Stacks of the newest frames, made from single ones: a replay of stacks would hold every frame several times."""
+"""Frames as networks take them. Stacks are made from single ones: a replay of stacks would hold each several times."""
 
 import chex
 import jax.numpy as jnp
@@ -22,3 +22,8 @@ def stack(obs, is_first, size):
         jnp.take_along_axis(obs, jnp.maximum(time - back, began)[..., None, None, None], axis=1) for back in backs
     ]
     return jnp.concatenate(frames, axis=-1)
+
+
+def unit_pixels(obs):
+    """uint8 -> float32 in [0, 1]."""
+    return obs.astype(jnp.float32) / 255.0

@@ -36,3 +36,9 @@ def unit_log_prob(value, mean, event_axes):
     chex.assert_equal_shape((value, mean))
     axes = tuple(range(value.ndim - event_axes, value.ndim))
     return -0.5 * jnp.sum(jnp.square(value - mean), axis=axes)
+
+
+def log_prob(value, mean, std):
+    """log N(value; mean, std) in nats, summed over the last axis; three arrays of the same shape [..., Z] -> [...]."""
+    chex.assert_equal_shape((value, mean, std))
+    return -0.5 * jnp.sum(jnp.square((value - mean) / std) + 2 * jnp.log(std) + jnp.log(2 * jnp.pi), axis=-1)

@@ -14,9 +14,10 @@ import optax
 
 from wmjax import imagine
 from wmjax.models.vq_convlstm.config import grid_of
-from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixel_likelihood, pixels
+from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixel_likelihood
 from wmjax.nets.grid_dynamics import scale_gradient
 from wmjax.ops.actions import model_action
+from wmjax.ops.frames import unit_pixels
 from wmjax.types import Learner, LearnerState
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
@@ -130,7 +131,7 @@ def autoencoder_loss(nets, params, key, images):
     Returns: (loss, (metrics, embedding [N, X, Y, E], batch statistics)).
     """
     modules, latents, log_prob = nets
-    target = pixels(images)
+    target = unit_pixels(images)
     outputs, statistics = modules["encoder"].apply(params["encoder"], target)
     embedding = latents.embed(outputs)
     latent, kl, extra, metrics = latents.encoded(params, key, embedding)

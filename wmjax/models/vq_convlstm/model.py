@@ -19,6 +19,7 @@ from wmjax.nets.grid_dynamics import AutoregressiveHead, GridDynamics, GridHead,
 from wmjax.nets.vqvae import GridDecoder, GridEncoder, GridMoments
 from wmjax.ops import bernoulli, continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
+from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, WorldModel
 
 REWARDS = (-1.0, 0.0, 1.0)  # what the reward head chooses from
@@ -82,11 +83,6 @@ def empty_state(config, env_spec, batch):
     return GridState(jnp.zeros((batch, *shape)), cells, jnp.zeros((batch, env_spec.action.size)))
 
 
-def pixels(obs):
-    """uint8 -> float32 in [0, 1]."""
-    return obs.astype(jnp.float32) / 255.0
-
-
 def pixel_likelihood(config):
     """The module of wmjax.ops with `log_prob` and `mean` of the decoder's logits."""
     return continuous_bernoulli if config.likelihood == "continuous_bernoulli" else bernoulli
@@ -133,7 +129,7 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, H, W, C] -> the encoder's embedding [B, X, Y, E], not yet quantised."""
-        return latents.embed(modules["encoder"].apply(params["encoder"], pixels(obs), params["running"])[0])
+        return latents.embed(modules["encoder"].apply(params["encoder"], unit_pixels(obs), params["running"])[0])
 
     def observe(params, key, state, prev_action, embed, is_first):
         def unless_first(x):

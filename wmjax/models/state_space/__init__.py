@@ -1,0 +1,6 @@
+"""Environment models in pixels and in compact states (Buesing et al. 2018)."""
+
+from wmjax.models.state_space.config import CONTEXT, KINDS, StateSpaceConfig, model_action_size
+from wmjax.models.state_space.learner import make, make_score, rows_of
+
+__all__ = ["CONTEXT", "KINDS", "StateSpaceConfig", "make", "make_score", "model_action_size", "rows_of"]

@@ -1,0 +1,45 @@
+"""Settings of the environment models of Buesing et al. (2018) and of their training."""
+
+from dataclasses import dataclass
+
+from wmjax.types import UsageError
+
+KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
+CONTEXT = 3  # images from which the first state is made (Fig. 14)
+SHRINK = 8  # times that a state is smaller than an image, a side
+
+
+@dataclass(frozen=True)
+class StateSpaceConfig:
+    """Defaults are the paper's section 2.3 and appendix A."""
+
+    kind: str = "sssm"
+    channels: int = 64  # C of the state; the other widths are shares of it
+    reward_digits: int = 8  # binary digits of a reward; not in the paper
+    order: int = 3  # K of the auto-regressive model; not in the paper
+    jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
+    sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
+    learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.channels < 8 or self.channels % 8:
+            raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
+        for name in ("reward_digits", "order", "jump"):
+            if not 1 <= getattr(self, name) <= 16:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
+        if not self.learning_rate > 0:
+            raise UsageError(f"model learning_rate {self.learning_rate}: must be above 0")
+
+
+def map_of(obs_shape):
+    """(X, Y) of the state; raises UsageError for images whose sides are not multiples of SHRINK."""
+    if any(side % SHRINK for side in obs_shape[:2]):
+        raise UsageError(f"images of {obs_shape[0]} x {obs_shape[1]}: both sides must be multiples of {SHRINK}")
+    return tuple(side // SHRINK for side in obs_shape[:2])
+
+
+def model_action_size(config, action_spec):
+    """Length of the model's action vector: the actions of `jump` steps of the environment, side by side."""
+    return config.jump * action_spec.size

@@ -1,0 +1,109 @@
+"""Training and scores of the environment models (Buesing et al. 2018, sections 2.3 and 4.1), in nats."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from wmjax import imagine
+from wmjax.models.state_space.config import CONTEXT
+from wmjax.models.state_space.model import init_params, make_model
+from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
+from wmjax.ops.actions import model_action
+from wmjax.ops.frames import unit_pixels
+from wmjax.types import Learner, LearnerState
+
+
+def make(config, env_spec):
+    """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
+    model, parts = make_model(config, env_spec)
+    optimizer = optax.adam(config.learning_rate)
+
+    def init(key):
+        params = init_params(key, config, env_spec)
+        return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+
+    jax.eval_shape(init, jax.random.key(0))  # images that do not fit are refused here
+
+    def loss_of(params, key, batch):
+        terms = score(model, parts, config, env_spec.action, params, key, batch)[0]
+        metrics = {name: x.mean() for name, x in terms.items()}
+        loss = sum(metrics.values())
+        return loss, dict(loss=loss, **metrics)
+
+    def update(state, key, batch):
+        """One gradient step on chunks inside episodes, Step [B, rows]; see `rows_of`."""
+        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch)
+        updates, opt_state = optimizer.update(grads, state.opt_state)
+        params = optax.apply_updates(state.params, updates)
+        metrics["grad_norm"] = optax.global_norm(grads)
+        metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
+        return LearnerState(params, opt_state, state.updates + 1), metrics
+
+    return model, Learner(init, update)
+
+
+def rows_of(config, predicted):
+    """Rows of a chunk with the context and `predicted` steps of the model after it."""
+    return jumps.rows(CONTEXT + predicted, config.jump)
+
+
+def score(model, parts, config, action_spec, params, key, batch):
+    """The parts of minus the bound of every step after the context, and what they come from.
+
+    Args: model, parts: from `make_model`; batch: Step [B, rows], chunks inside episodes.
+    Returns: (terms, states, beliefs): terms: dict of [B, T] in nats: image (KL of pseudo-probabilities, summed over the
+      pixels and channels), reward, and kl where latents are drawn; states and beliefs [B, T, ...].
+    """
+    batch_size = batch.reward.shape[0]
+    action = model_action(batch.prev_action, action_spec)
+    obs, action, reward = jumps.subsample(batch.obs, action, batch.reward, config.jump)
+    embed = model.encode(params, imagine.fold(obs))
+    embed = embed.reshape(batch_size, -1, *embed.shape[1:])
+    known, ahead = slice(CONTEXT), slice(CONTEXT, None)
+    _, states, beliefs = imagine.filter(
+        model._replace(observe=parts.follow),
+        params,
+        key,
+        parts.start(params, embed[:, known], action[:, known]),
+        prev_action=action[:, ahead],
+        embed=embed[:, ahead],
+        is_first=jnp.zeros(reward[:, ahead].shape, bool),
+    )
+    flat = imagine.fold(states)
+    image = bernoulli.kl(unit_pixels(imagine.fold(obs[:, ahead])), model.decode(params, flat), 3)
+    bits = -reward_bits.log_prob(reward[:, ahead].reshape(-1), parts.reward_logits(params, flat))
+    terms = {name: imagine.unfold_like(x, states) for name, x in dict(image=image, reward=bits).items()}
+    if "posterior" in params:
+        prior, posterior = latents(beliefs)
+        terms["kl"] = gaussian.kl_diagonal(*posterior, *prior)
+    return terms, states, beliefs
+
+
+def latents(beliefs):
+    """((mean, std) of the prior, of the posterior), feature maps flattened: [B, T, Z] each."""
+    flat = jax.tree.map(lambda x: x.reshape(*x.shape[:2], -1), beliefs)
+    return (flat.prior_mean, flat.prior_std), (flat.mean, flat.std)
+
+
+def make_score(config, env_spec):
+    """Scores of chunks by a trained model: (params, key, batch, draws) -> dict of [B], nats a sequence.
+
+    bound: the evidence lower bound, its mean over draws; tighter: the importance-weighted one of `draws` draws. The two
+    are equal where nothing is drawn.
+    """
+    model, parts = make_model(config, env_spec)
+
+    def weights(params, key, batch):
+        terms, states, beliefs = score(model, parts, config, env_spec.action, params, key, batch)
+        likelihood = -(terms["image"] + terms["reward"])
+        total = -sum(terms.values()).sum(axis=1)
+        if "kl" not in terms:
+            return total, total
+        flat = states.latent.reshape(*likelihood.shape, -1)
+        return total, bounds.log_weights(likelihood, flat, *latents(beliefs))
+
+    def both(params, key, batch, draws):
+        total, each = jax.lax.map(lambda key: weights(params, key, batch), jax.random.split(key, draws))
+        return dict(bound=total.mean(axis=0), tighter=bounds.importance_weighted(each))
+
+    return both
