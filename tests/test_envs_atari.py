@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.envs import atari
+from wmjax.envs import atari, joystick
 from wmjax.ops import frames
 from wmjax.types import Step, UsageError
 
@@ -100,6 +100,18 @@ def test_stack_equals_stacked_single_frames(colour):
     np.testing.assert_array_equal(np.stack([step.obs for step in wide], axis=1), expected)
 
 
+@pytest.mark.parametrize("colour", [False, True])
+def test_crop_cuts_the_lower_rows_away(colour):
+    options = dict(size=(42, 30), colour=colour, stack=2, episode_steps=9)
+    whole, cut = envs.make("atari:Pong", 2, 3, **options), envs.make("atari:Pong", 2, 3, crop=2, **options)
+    assert cut.spec.obs_shape == (40, *whole.spec.obs_shape[1:]) and cut.reset().obs.flags.c_contiguous
+    whole.reset()
+    for step, other in zip(play(whole, 25), play(cut, 25), strict=True):
+        assert_equal(step.replace(obs=step.obs[:, :40]), other)
+    with pytest.raises(UsageError, match="another environment"):
+        whole.restore(cut.snapshot())
+
+
 def test_steps_are_fresh_arrays():
     env = envs.make("atari:Pong", 2, seed=0)
     steps = [env.reset()]
@@ -111,7 +123,9 @@ def test_steps_are_fresh_arrays():
         np.testing.assert_array_equal(step.obs, copy)
 
 
-@pytest.mark.parametrize("options", [{}, {"life_loss": True}, {"sticky": 0.25}, {"colour": True, "stack": 2}])
+@pytest.mark.parametrize(
+    "options", [{}, {"life_loss": True}, {"sticky": 0.25}, {"colour": True, "stack": 2}, {"crop": 5}]
+)
 @pytest.mark.parametrize("length", [0, 1, 230])
 def test_restore_continues_bit_for_bit(options, length):
     """Rows of different ages, after several episodes; `length` 0 is the state right after reset."""
@@ -158,9 +172,33 @@ def test_action_sets():
     assert envs.make("atari:Pong", 1, 0, full_action_set=True).spec.action == (18, True, 0, 17)
 
 
+def test_games_have_as_many_actions_as_the_joystick_says():
+    for game in [games.split()[-1] for games in joystick.USED.values()] + ["Alien", "Boxing"]:
+        own = joystick.in_full_set(game)
+        assert len(own) == envs.make(f"atari:{game}", 1, 0, size=8).spec.action.size, game
+        assert (np.diff(own) > 0).all(), game
+    named = " ".join(joystick.USED.values()).split()
+    assert len(set(named)) == len(named) and set(named) <= set(atari.games())
+
+
+@pytest.mark.parametrize("game", ["Freeway", "Skiing", "LostLuggage", "Atlantis", "MsPacman", "Asteroids"])
+def test_own_actions_do_in_the_full_set_what_the_joystick_says(game):
+    own, full = (
+        envs.make(f"atari:{game}", 2, 3, size=84),
+        envs.make(f"atari:{game}", 2, 3, size=84, full_action_set=True),
+    )
+    assert_equal(own.reset(), full.reset())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        action = rng.integers(0, own.spec.action.size, 2)
+        step, other = own.step(action), full.step(joystick.in_full_set(game)[action])
+        assert_equal(step.replace(prev_action=other.prev_action), other)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
+        ("atari:Pong", {"size": (20, 96), "crop": 13}, "crop=13 is not allowed: expected an integer in [0, 12]"),
         ("atari:Pongg", {}, "unknown atari game 'Pongg'. Did you mean Pong"),
         ("atari:pong", {}, "Did you mean Pong"),
         ("atari:Pong", {"sizes": 96}, "unknown atari option 'sizes'. Did you mean size"),

@@ -17,8 +17,8 @@ from absl import flags
 from experiments.smaller_world_models import parts, scores
 from wmjax import envs
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, population, workdir
 from wmjax.run import main as mains
+from wmjax.run import population, workdir
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.timers import Timers
 from wmjax.run.video import write_video
@@ -48,11 +48,9 @@ def main(argv):
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
         played, who = dict(policy="random"), "random actions"
     else:
-        agent = parts.make_agent(chosen, env.spec)
-        iteration, params = restore(folder, chosen, agent)
-        actor, name = agent.actor, "evaluate"
-        played = dict(checkpoint_iterations=iteration, member=MEMBER.value)
-        who = f"checkpoint after iteration {iteration}"
+        actor, params, *_, iterations = parts.restore_player(folder, MEMBER.value)
+        name, who = "evaluate", f"checkpoint after iteration {iterations}"
+        played = dict(checkpoint_iterations=iterations, member=MEMBER.value)
 
     player = make_player(actor, EPISODES.value, explore=False)
     keys = jax.random.key(SEED.value)[None]
@@ -73,16 +71,6 @@ def main(argv):
     result = played | dict(seed=SEED.value, task=task) | row
     result |= {f"normalised/{table}": value for table, value in found.items()}
     workdir.atomic_write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
-
-
-def restore(folder, chosen, agent):
-    """(iterations of the newest checkpoint, dict(model=..., policy=...) of one member, [1, ...])."""
-    world_keys, policy_keys, *_ = population.member_keys(chosen.members, 7)
-    world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
-    policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
-    rest = dict.fromkeys(("unfinished", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
-    iteration, state = population.restore_member(folder, dict(world=world, policy=policy, **rest), MEMBER.value)
-    return iteration, dict(model=state["world"].params, policy=state["policy"].params)
 
 
 if __name__ == "__main__":

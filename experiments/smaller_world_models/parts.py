@@ -11,13 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.smaller_world_models.config import EvalConfig, PolicyConfig, TrainConfig
-from wmjax import imagine, replay
+from wmjax import envs, imagine, replay
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
 from wmjax.ops import frames
 from wmjax.ops.actions import model_action
 from wmjax.ops.mapped import mapped
+from wmjax.run import checkpoint, population, workdir
 from wmjax.run.main import build
 from wmjax.run.population import Member, make_members
 from wmjax.run.predict import open_loop_images
@@ -92,6 +93,39 @@ def longest(is_first):
     """Rows of the longest piece of one episode in every column of is_first [T, S]: the least over columns."""
     cuts = [np.diff([0, *np.flatnonzero(column), len(column)]) for column in np.asarray(is_first).T]
     return int(min(each.max() for each in cuts))
+
+
+class Restored(NamedTuple):
+    """What plays in a finished or unfinished run."""
+
+    actor: Actor
+    params: Any  # of one member, [1, ...]
+    task: str  # full name of its environment
+    env: dict  # options of wmjax.envs.make for the images that it sees; "stack" is absent if it sees one frame
+    iterations: int  # after which the checkpoint was written
+
+
+def restore_player(folder, member=0):
+    """The acting part of a run from its newest checkpoint: Restored.
+
+    Args: folder: of the run; member: which agent of a population, counted from 0.
+    Raises: UsageError if the folder holds no run of this experiment, no good checkpoint or fewer members.
+    """
+    config = workdir.read_config(folder)
+    if not is_own(config):
+        raise UsageError(f"{folder} holds a run of another experiment")
+    chosen = settings(config)
+    task = population.pick(chosen.members, member).task
+    env = envs.make(task, 1, 0, **chosen.env)  # for its spec alone
+    env.close()
+    agent = make_agent(chosen, env.spec)
+    world_keys, policy_keys, *_ = population.member_keys(chosen.members, 7)
+    world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
+    policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
+    rest = dict.fromkeys(("unfinished", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
+    iterations, state = population.restore_member(folder, dict(world=world, policy=policy, **rest), member)
+    params = dict(model=state["world"].params, policy=state["policy"].params)
+    return Restored(agent.actor, params, task, chosen.env, iterations)
 
 
 def make_agent(chosen, env_spec):

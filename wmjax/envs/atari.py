@@ -14,10 +14,12 @@ Options of `make("atari:...", num_envs, seed, ...)`:
     action_repeat    frames a decision, 1 to 100 (4)
     noops            most no-ops before an episode, 1 to 100 (30); at least one is played
     fire_reset       press FIRE at an episode's start (True)
-    full_action_set  all 18 actions of the joystick (False: those that the game uses)
+    full_action_set  all 18 actions of the joystick (False: those that the game uses, see `wmjax/envs/joystick.py`)
     sticky           probability that a frame repeats the action before (0.0)
     life_loss        True: losing a life ends the episode, with discount 0; the next one goes on in the same game
     episode_steps    time limit in decisions, 1 to 27,000. None: 108,000 frames
+    crop             rows cut away at the image's lower edge after resizing, 0 to height - 8 (0). What `spec` and the
+                     steps show has height - crop rows
 
 envpool can neither read nor write an emulator's state. A game is a function of the seed, the number of games begun and
 the actions since it began: this is what a snapshot holds and `restore` replays, some 5,000 decisions a second. With
@@ -50,6 +52,7 @@ class AtariOptions(NamedTuple):
     sticky: float = 0.0
     life_loss: bool = False
     episode_steps: int | None = None
+    crop: int = 0
 
 
 def games() -> dict[str, str]:
@@ -81,6 +84,7 @@ def make(game: str, num_envs: int, seed: int, options: dict[str, Any]) -> "Atari
         raise UsageError(f"size={chosen.size!r} is not allowed: expected one number or two, height and width.")
     for side in size:
         check_int("size", side, low=8, high=256)
+    check_int("crop", chosen.crop, low=0, high=size[0] - 8)
     check_int("stack", chosen.stack, low=1, high=16)
     check_int("action_repeat", chosen.action_repeat, low=1, high=100)
     check_int("noops", chosen.noops, low=1, high=100)
@@ -101,18 +105,20 @@ class AtariVecEnv:
     """E games in one envpool; see `wmjax.envs.VecEnv`. Actions are int32 [E].
 
     Attributes:
-        spec: EnvSpec; obs_shape is (height, width, channels * stack).
+        spec: EnvSpec; obs_shape is (height - crop, width, channels * stack).
         options: AtariOptions as used, defaults filled in.
     """
 
     def __init__(self, env_id: str, num_envs: int, seed: int, options: AtariOptions):
         self._env_id, self._num_envs, self._seed, self.options = env_id, num_envs, seed, options
-        self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(options))).encode())
+        told = options if options.crop else options[:-1]  # snapshots from before there was a crop stay good
+        self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(told))).encode())
         self._whole_history = options.life_loss or options.sticky > 0
         self._rows = np.arange(num_envs, dtype=np.int32)
         self._pool = self._make_pool()
         actions = self._pool.action_spec().num_values
-        shape = (*options.size, (3 if options.colour else 1) * options.stack)
+        height, width = options.size
+        shape = (height - options.crop, width, (3 if options.colour else 1) * options.stack)
         action = ActionSpec(int(actions), True, 0, int(actions) - 1)
         self.spec = EnvSpec(shape, np.dtype(np.uint8), action, options.action_repeat, options.episode_steps)
 
@@ -228,11 +234,12 @@ class AtariVecEnv:
         is_first = arrival.step_type == 0
         self._is_last = arrival.step_type == LAST
         died = arrival.terminated | (self.options.life_loss & (self._lives < self._lives_before))
-        rows, channels, height, width = arrival.obs.shape
+        shown = arrival.obs[:, :, : self.spec.obs_shape[0]]
+        rows, channels, height, width = shown.shape
         if channels == 1:
-            obs = arrival.obs.reshape(rows, height, width, 1)
+            obs = shown.reshape(rows, height, width, 1)
         else:
-            obs = np.ascontiguousarray(np.moveaxis(arrival.obs, 1, -1))
+            obs = np.ascontiguousarray(np.moveaxis(shown, 1, -1))
         return Step(
             prev_action=np.where(is_first, 0, action).astype(np.int32),
             obs=obs,

@@ -9,17 +9,12 @@ A run that resumes calls `restore_latest`, reads back as many replay files as th
 `load_rows`, removes the later ones with `drop_rows_from`, and cuts the metrics back to the restored offset.
 """
 
-import dataclasses
 import functools
 import hashlib
-import io
-import json
 import logging
 import re
 import shutil
 import sys
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +23,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from wmjax.run import leaves as forms
+from wmjax.run import rows as files
 from wmjax.run import workdir as folders
 from wmjax.run.leaves import AS_SAVED
 from wmjax.types import Step, UsageError
@@ -67,7 +63,7 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
             _save_arrays(folder / STATE, arrays)
         body = {"step": step, "leaves": leaves, "files": _fingerprints(folder)}
         folders.sync_folder(root)
-        folders.atomic_write(folder / MANIFEST, json.dumps({"sha256": _digest(body), "body": body}))
+        folders.write_sealed(folder / MANIFEST, body)
     except Exception as error:
         if not folders.is_disk_full(error):
             raise
@@ -127,20 +123,7 @@ def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
         UsageError: the disk is full.
     """
     path = _rows_path(workdir, index)
-    fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-    content = io.BytesIO()
-    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in fields.items() if value is not None}
-    np.savez_compressed(content, **arrays)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folders.atomic_write(path, content.getvalue())
-    except OSError as error:
-        if folders.is_disk_full(error):
-            raise UsageError(
-                f"disk full: cannot write {path}; make room and start the same command again, it "
-                "resumes from the last checkpoint"
-            ) from error
-        raise
+    files.write(path, step)
     return path
 
 
@@ -150,16 +133,13 @@ def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
     Raises:
         UsageError: a file is missing or damaged, by name.
     """
-    names = [field.name for field in dataclasses.fields(Step)]
     for index in range(count):
         path = _rows_path(workdir, index)
         try:
-            with np.load(path) as file:
-                yield Step(**{name: file[name] if name in file else None for name in names})
+            yield files.read(path)
         except FileNotFoundError as error:
             raise UsageError(f"replay file {path} is missing: its episodes cannot be read") from error
-        # NotImplementedError is zipfile's word for a damaged byte that names no compression it knows.
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+        except files.UNREADABLE as error:
             raise UsageError(f"replay file {path} is damaged ({error}): its episodes cannot be read") from error
 
 
@@ -222,20 +202,13 @@ def _fingerprints(folder: Path) -> dict[str, dict]:
     return found
 
 
-def _digest(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
-
-
 def _verify(folder: Path) -> tuple[dict | None, str]:
     """(the manifest's body, "") if the checkpoint is whole, else (None, what is wrong with it)."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_bytes())
-        body = manifest["body"]
-        if manifest["sha256"] != _digest(body):
-            return None, f"damaged file {MANIFEST}"
+        body = folders.read_sealed(folder / MANIFEST)
     except FileNotFoundError:
         return None, "half-written"
-    except (ValueError, KeyError, TypeError, OSError):
+    except (ValueError, OSError):
         return None, f"damaged file {MANIFEST}"
     for name, expected in body["files"].items():
         path = folder / name

@@ -8,6 +8,7 @@ versions.json   one entry for every start: command, packages, platform, device, 
 import datetime
 import errno
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -81,6 +82,27 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
         temporary.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def write_sealed(path: str | Path, body: dict) -> None:
+    """Writes a JSON object beside its own sha256, whole or not at all. Raises OSError as `atomic_write` does."""
+    atomic_write(path, json.dumps({"sha256": _digest(body), "body": body}))
+
+
+def read_sealed(path: str | Path) -> dict:
+    """Reads what `write_sealed` wrote. Raises ValueError if it is damaged; OSError, FileNotFoundError among them."""
+    try:
+        sealed = json.loads(Path(path).read_bytes())
+        good = sealed["sha256"] == _digest(sealed["body"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what was written") from error
+    if not good:
+        raise ValueError(f"{path} is not what was written")
+    return sealed["body"]
+
+
+def _digest(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
 
 
 def sync_folder(path: Path) -> None:

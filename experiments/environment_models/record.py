@@ -1,0 +1,191 @@
+"""Records shards of frames, actions and rewards to train environment models on, played by chance or by a trained run.
+
+    python -m experiments.environment_models.record --game=MsPacman --policy=runs/pacman --steps=1000000 --folder=data/p
+
+Games are recorded as in Buesing et al. (2018), appendix A.4: 18 actions, one for four frames, 200 x 160 in colour:
+the 210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. Every
+shard plays its own environments from the beginning of an episode, with seeds drawn from --seed and the shard's
+number: so the same command resumes, also after a shard was lost, and ends with the same data. A larger --steps adds
+shards. --rows is also how far into an episode the data reach. The data folder, and how to read it:
+`wmjax.run.shards`.
+"""
+
+import hashlib
+import importlib
+import itertools
+import pathlib
+import re
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from absl import flags
+
+from wmjax import envs
+from wmjax.agents.mpc import make_random_actor
+from wmjax.envs import joystick
+from wmjax.run import main as mains
+from wmjax.run import shards, workdir
+from wmjax.run.collect import arrivals, make_player
+from wmjax.run.timers import Timers
+from wmjax.types import UsageError
+
+GAME = flags.DEFINE_string(
+    "game", None, "a gym name such as MsPacman, or a full environment name such as ball:drifting"
+)
+POLICY = flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run")
+MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
+STEPS = flags.DEFINE_integer("steps", None, "decisions in all, rounded up to whole shards", lower_bound=1)
+FOLDER = flags.DEFINE_string("folder", None, "where the data go")
+ENVS = flags.DEFINE_integer("envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024)
+ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1)
+SIZE = flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told")
+SEED = flags.DEFINE_integer("seed", 0, "of the environments and the actions", lower_bound=0)
+
+SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
+# Experiments do not import each other, so those whose policies play are found by name: each has `parts.is_own(config)`
+# and `parts.restore_player(folder, member)`.
+OWNERS = ("smaller_world_models",)
+
+
+class Policy(NamedTuple):
+    actor: Any
+    params: Any  # [1, ...]
+    env: dict | None  # options of the environments that it sees; None: it sees what is recorded
+    told: dict  # what config.json says of it
+
+
+def main(argv):
+    """Records what is missing. argv: the command line."""
+    mains.parse_flags(argv)
+    if GAME.value is None or STEPS.value is None or FOLDER.value is None:
+        raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
+    mains.use_compilation_cache()
+    name = GAME.value if ":" in GAME.value else f"atari:{GAME.value}"
+    options = recorded_options(name, SIZE.value)
+    policy = None if POLICY.value == "random" else restore_policy(POLICY.value, MEMBER.value, name)
+    if policy:
+        options = policy.env | options  # with its time limit, and what else changes the game
+        options.pop("stack", None)
+    probe = envs.make(name, ENVS.value, 0, **options)  # whatever is refused is refused before the folder is touched
+    probe.close()
+    policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name="random"))
+    player = make_player(policy.actor, ENVS.value, explore=False)
+
+    folder, count = pathlib.Path(FOLDER.value), shards.count_for(STEPS.value, ENVS.value * ROWS.value)
+    asked = dict(game=name, policy=policy.told, env=options, envs=ENVS.value, rows=ROWS.value, seed=SEED.value)
+    index = shards.open_folder(folder, asked, probe.spec)
+    for number, fault in shards.missing(folder, index, count):
+        if fault:
+            print(f"{fault}: recorded again", file=sys.stderr)
+        index = shards.add(folder, index, number, play_shard(name, options, policy, player, number))
+        told = shards.total(index)
+        done, file = len(index["shards"]), shards.name_of(number)
+        print(f"{done} of {count} shards: {file}, {told['decisions']} steps", flush=True)
+    told = shards.total(index)
+    mean = "no episode ended" if told["return_mean"] is None else f"mean return {told['return_mean']:.2f}"
+    each = told["bytes"] / told["decisions"]
+    print(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
+
+
+def recorded_options(name, size):
+    """Options of `envs.make` for what is stored. size: "ROWSxCOLUMNS" or None."""
+    if not name.startswith("atari:"):
+        if size is not None:
+            raise UsageError(f"--size={size}: is for Atari games; {name} is recorded as it is")
+        return {}
+    found = re.fullmatch(r"(\d+)x(\d+)", size or f"{KEPT}x160")
+    if not found:
+        raise UsageError(f"--size={size}: must be ROWSxCOLUMNS, such as 200x160 or 80x64")
+    rows, columns = map(int, found.groups())
+    if rows * SCREEN % KEPT:
+        raise UsageError(f"--size={size}: rows must be a multiple of 20, so that {SCREEN}/{KEPT} of them is whole")
+    height = rows * SCREEN // KEPT
+    return dict(size=[height, columns], crop=height - rows, colour=True, full_action_set=True)
+
+
+def restore_policy(folder, member, name):
+    """The Policy of a run's newest checkpoint.
+
+    Raises: UsageError if there is none, or it plays another game than `name`.
+    """
+    config = workdir.read_config(folder)
+    for owner in OWNERS:
+        parts = importlib.import_module(f"experiments.{owner}.parts")
+        if parts.is_own(config):
+            break
+    else:
+        raise UsageError(f"--policy={folder}: a run of another experiment than {', '.join(OWNERS)}")
+    restored = parts.restore_player(folder, member)
+    if restored.task != name:
+        raise UsageError(f"--policy={folder}: plays {restored.task}, --game={GAME.value} is {name}")
+    weights = hashlib.sha256()
+    for leaf in jax.tree.leaves(restored.params):
+        weights.update(np.asarray(leaf).tobytes())
+    told = dict(name=owner, iterations=restored.iterations, parameters=weights.hexdigest()[:16])
+    return Policy(restored.actor, restored.params, restored.env, told)
+
+
+def play_shard(name, options, policy, player, number):
+    """Plays one shard: Step [rows + 1, E, ...] of numpy arrays as they are stored."""
+    # Any number below 2^31 - E is a seed for envs.make.
+    seed = int(np.random.SeedSequence([SEED.value, number]).generate_state(1)[0]) % (2**31 - ENVS.value)
+    keys = jax.random.fold_in(jax.random.key(SEED.value), number)[None]
+    shown = envs.make(name, ENVS.value, seed, **options)
+    if policy.env is None:
+        steps = gather(played(shown, player, policy.params, keys), ROWS.value + 1)
+    else:
+        seen = envs.make(name, ENVS.value, seed, **policy.env)
+        steps = gather(played_twice(seen, shown, player, policy.params, keys), ROWS.value + 1)
+        seen.close()
+    shown.close()
+    return steps
+
+
+def played(env, player, params, keys):
+    """Plays one pool; yields every Step from the first, for ever. player, params, keys: as in `collect.arrivals`."""
+    first = env.reset()
+    yield first
+    yield from arrivals(env, player, params, keys, Timers(), first)
+
+
+def played_twice(seen, shown, player, params, keys):
+    """Plays two pools of the same game and seeds with the same actions; yields every Step of the second, for ever.
+
+    Args: seen: VecEnv whose images the policy sees; shown: VecEnv whose steps are wanted; player, params, keys: as in
+      `collect.arrivals`.
+    Raises: UsageError if the two games part: an option that changes the game differs.
+    """
+    for t, step in enumerate(played(seen, player, params, keys)):
+        # Of a row that begins an episode the action is 0, and is not played.
+        recorded = shown.step(translated(step.prev_action, seen, shown)) if t else shown.reset()
+        for field in ("reward", "discount", "is_first", "is_last"):
+            differs = np.flatnonzero(getattr(step, field) != getattr(recorded, field))
+            if len(differs):
+                raise UsageError(
+                    f"the game that is recorded parts from the one that --policy={POLICY.value} sees: {field} differs "
+                    f"at decision {t} of environment {differs[0]}"
+                )
+        yield recorded
+
+
+def translated(action, seen, shown):
+    """int32 [E] in the numbers of one pool's action set -> in those of the other's, which is the game's full set."""
+    if seen.spec.action == shown.spec.action:
+        return action
+    return joystick.in_full_set(GAME.value.removeprefix("atari:"))[action]
+
+
+def gather(steps, count):
+    """The first `count` of an iterator of Steps [E], as one Step [count, E, ...]; images are not held twice."""
+    first = next(steps)
+    whole = jax.tree.map(lambda x: np.empty((count, *x.shape), x.dtype), first)
+    for t, step in enumerate(itertools.chain([first], itertools.islice(steps, count - 1))):
+        for field, values in vars(whole).items():
+            values[t] = getattr(step, field)
+    return whole
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

@@ -1,0 +1,60 @@
+"""Rows of Steps as files: compressed, each file whole or absent; equal rows make equal files."""
+
+import dataclasses
+import hashlib
+import io
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from wmjax.run import workdir as folders
+from wmjax.types import Step, UsageError
+
+# What `read` raises for a damaged file. NotImplementedError is zipfile's word for a damaged byte that names no
+# compression it knows.
+UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
+
+
+def write(path: Path, step: Step) -> str:
+    """Writes one file, and its folder if there is none.
+
+    Args:
+        path: <name>.npz.
+        step: numpy Step [T, E, ...]; a field may be None.
+
+    Returns:
+        The file's sha256 in hexadecimal.
+
+    Raises:
+        UsageError: the disk is full.
+    """
+    fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in fields.items() if value is not None}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    content = buffer.getvalue()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders.atomic_write(path, content)
+    except OSError as error:
+        if folders.is_disk_full(error):
+            raise UsageError(
+                f"disk full: cannot write {path}; make room and start the same command again, it resumes"
+            ) from error
+        raise
+    return hashlib.sha256(content).hexdigest()
+
+
+def read(file: Path | BinaryIO) -> Step:
+    """Reads one file into a numpy Step [T, E, ...].
+
+    Raises:
+        FileNotFoundError: there is none.
+        OSError, EOFError, ValueError and the others of UNREADABLE: it is damaged.
+    """
+    names = [field.name for field in dataclasses.fields(Step)]
+    with np.load(file) as arrays:
+        return Step(**{name: arrays[name] if name in arrays else None for name in names})
