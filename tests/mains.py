@@ -64,14 +64,30 @@ SMALLER_WORLD_MODELS = (
     "--config.agent.minibatch=4",
     "--config.evaluation.episodes=2",
 )
+ENVIRONMENT_MODELS = (
+    "--config=experiments/environment_models/config.py:ball,sssm,cpu",
+    "--config.data.size=16",
+    "--config.data.length=12",
+    "--config.data.train_sequences=6",
+    "--config.data.test_sequences=4",
+    "--config.model.channels=8",
+    "--config.model.reward_digits=2",
+    "--config.train.updates=6",
+    "--config.train.every=2",
+    "--config.train.batch=2",
+    "--config.train.predicted=4",
+    "--config.evaluation.chunks=5",
+    "--config.evaluation.draws=2",
+)
 PRELOAD = [  # not the mains themselves, whose flags have the same names
     "experiments.planet.parts",
     "experiments.smaller_world_models.parts",
+    "experiments.environment_models.parts",
     "wmjax.run.checkpoint",
     "wmjax.run.metrics",
     "ml_collections.config_flags",
 ]
-FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS)
+FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
 
 
 class Ended(NamedTuple):
@@ -84,18 +100,26 @@ def start(workdir, *flags, kill_at=0, devices=1, experiment="planet"):
     """Runs the main of an experiment to its end.
 
     devices: simulated CPU devices of its machine.
-    kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place. Config, replay, videos,
-    report and the manifests of checkpoints are written so; before a manifest's move a checkpoint is whole but for it.
+    kill_at: as in `fork`. Config, replay, videos, report and the manifests of checkpoints are files moved into place;
+    before a manifest's move a checkpoint is whole but for it.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(PRELOAD)
     tiny = FLAGS[experiment]
     config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
     argv = [experiment, *config, *tiny[1:], f"--workdir={workdir}", *others]
+    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices)
+
+
+def fork(module, argv, *, kill_at=0, devices=1):
+    """Runs `main` of experiments.<module> to its end.
+
+    kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place.
+    """
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
-        process = processes.Process(target=_child, args=(argv, kill_at, devices, str(out), str(err)))
+        process = processes.Process(target=_child, args=(module, argv, kill_at, devices, str(out), str(err)))
         process.start()
         process.join(300)
         assert process.exitcode is not None, "the run hangs"
@@ -135,7 +159,7 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a, b)
 
 
-def _child(argv, kill_at, devices, out, err):
+def _child(module, argv, kill_at, devices, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -152,7 +176,7 @@ def _child(argv, kill_at, devices, out, err):
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
-    main = importlib.import_module(f"experiments.{argv[0]}.__main__").main
+    main = importlib.import_module(f"experiments.{module}").main
     from wmjax.run.main import run
 
     sys.argv = argv  # config files read their overrides here

@@ -8,11 +8,12 @@ import jax.numpy as jnp
 import pytest
 from jax import lax
 
-from experiments.benchmark import chart, planner, rivals, timing, train
+from experiments.benchmark import chart, planner, rivals, train
 from experiments.benchmark.data import SPEC
 from tests import mains
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig
+from wmjax.run import timing
 
 
 def test_products_are_counted_inside_scans_and_convolutions():

@@ -15,8 +15,9 @@ import sys
 
 from absl import flags
 
-from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, timing, train
+from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, train
 from wmjax.run import main as mains
+from wmjax.run import timing
 from wmjax.run.workdir import atomic_write, versions
 from wmjax.types import UsageError
 

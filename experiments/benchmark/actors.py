@@ -5,9 +5,9 @@ import functools
 import numpy as np
 
 from experiments.benchmark import rivals
-from experiments.benchmark.timing import Work
 from wmjax import envs
 from wmjax.envs import gl
+from wmjax.run.timing import Work
 
 SIZES = dict(quick=[4], paper=[1, 8, 32])  # environments at once
 REPEAT, SIZE = 4, 64  # PlaNet's action repeat for cheetah

@@ -3,10 +3,10 @@
 import jax
 import numpy as np
 
-from experiments.benchmark.timing import compiled
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
+from wmjax.run.timing import compiled
 from wmjax.types import ActionSpec, EnvSpec, Step
 
 SPEC = EnvSpec((96, 96, 1), np.dtype(np.uint8), ActionSpec(6, True, 0, 5))  # Pong

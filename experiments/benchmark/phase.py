@@ -12,8 +12,8 @@ import tempfile
 import jax
 import numpy as np
 
-from experiments.benchmark.timing import Work
 from wmjax.run.metrics import read_metrics
+from wmjax.run.timing import Work
 from wmjax.types import UsageError
 
 CYCLES = dict(quick=3, paper=10)

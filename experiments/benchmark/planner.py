@@ -4,9 +4,9 @@ import jax
 
 from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC
-from experiments.benchmark.timing import compiled
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
+from wmjax.run.timing import compiled
 
 SIZES = dict(
     quick=[("rssm", 1)],

@@ -12,8 +12,8 @@ import multiprocessing
 import numpy as np
 from absl import logging
 
-from experiments.benchmark.timing import Work
 from wmjax.envs import gl
+from wmjax.run.timing import Work
 
 
 @functools.cache

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.benchmark.data import SPEC
-from experiments.benchmark.timing import compiled
 from wmjax import imagine
 from wmjax.models import rssm
+from wmjax.run.timing import compiled
 
 SIZES = dict(  # (batch, horizon, what is made of the states)
     quick=[(1024, 15, "latent"), (1024, 15, "heads"), (64, 15, "pixels")],

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 
 from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC, random_steps
-from experiments.benchmark.timing import compiled
 from wmjax import imagine
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
 from wmjax.ops import gaussian
+from wmjax.run.timing import compiled
 
 SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])

@@ -19,7 +19,7 @@ from wmjax.run import main as mains
 from wmjax.run import workdir
 from wmjax.run.aggregate import RESAMPLES, aggregates, intervals
 from wmjax.run.metrics import read_metrics
-from wmjax.run.report import write_whole
+from wmjax.run.report import markdown, write_whole
 from wmjax.types import UsageError
 
 RUNS = flags.DEFINE_list("runs", [], "DIR,DIR,...: runs, populations, or folders of them")
@@ -160,17 +160,6 @@ def aggregate_cells(games, sure):
     """Mean, median and interquartile mean as text. games: list of normalised scores [seeds]; sure: with intervals."""
     between = {name: f" ({low:.1%} to {high:.1%})" for name, (low, high) in intervals(games).items()} if sure else {}
     return [f"{value:.1%}{between.get(name, '')}" for name, value in aggregates(games).items()]
-
-
-def markdown(header, rows):
-    """The lines of a Markdown table. header: names; rows: cells, written with str; all but the first are numbers."""
-    texts = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(header))]
-    lines = [
-        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
-    ]
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from wmjax.run import workdir as folders
 from wmjax.types import UsageError
 
 METRICS, EVENTS = "metrics.jsonl", "tensorboard"
-X_AXIS = "env_steps"
+X_AXES = ("env_steps", "updates")  # the first that a line has
 
 
 class MetricsWriter:
@@ -44,14 +44,14 @@ class MetricsWriter:
         self._file.truncate(resume_at)
         self.offset = resume_at
         kept = read_metrics(workdir)
-        after_kept = 1 + int(kept[-1].get(X_AXIS, 0)) if kept else 0
+        after_kept = 1 + _step(kept[-1]) if kept else 0
         self._events = _open_events(Path(workdir) / EVENTS, after_kept)
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Appends one line; on the disk when this returns.
 
         Args:
-            metrics: name -> number (Python, numpy or jax scalar); "env_steps" is the x axis of TensorBoard.
+            metrics: name -> number (Python, numpy or jax scalar); TensorBoard's x axis is the first of X_AXES there is.
 
         Raises:
             TypeError: a value is not a single number.
@@ -114,9 +114,13 @@ def _open_events(folder: Path, purge_step: int) -> EventsWriter:
 
 
 def _scalars(values: dict[str, int | float]) -> event_pb2.Event:
-    named = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items() if k != X_AXIS]
+    named = [summary_pb2.Summary.Value(tag=k, simple_value=v) for k, v in values.items() if k != X_AXES[0]]
     summary = summary_pb2.Summary(value=named)
-    return event_pb2.Event(wall_time=time.time(), step=int(values.get(X_AXIS, 0)), summary=summary)
+    return event_pb2.Event(wall_time=time.time(), step=_step(values), summary=summary)
+
+
+def _step(values: dict[str, Any]) -> int:
+    return int(next((values[name] for name in X_AXES if name in values), 0))
 
 
 def _as_number(name: str, value: Any) -> int | float:

@@ -10,6 +10,7 @@ import numpy as np
 COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", "#888888", "#bb5599", "#555555")
 SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
 BARS = 60  # at most so many bars in the picture of times
+LABELS = {"eval/return_mean": "evaluation return", "eval/loss": "held-out loss, nats a step"}
 LOG_RANGE = 50  # a curve that spans a larger factor gets a logarithmic axis
 
 Rows = list[dict[str, Any]]  # lines of metrics.jsonl
@@ -22,8 +23,8 @@ def series(rows: Rows, name: str, xs: Sequence[float]) -> tuple[np.ndarray, np.n
 
 
 def env_steps(rows: Rows) -> list[float]:
-    """Environment steps of each row; its number where it has none."""
-    return [row.get("env_steps", index) for index, row in enumerate(rows)]
+    """Environment steps of each row, or updates where none are made; its number where it has neither."""
+    return [row["env_steps"] if "env_steps" in row else row.get("updates", index) for index, row in enumerate(rows)]
 
 
 def minutes(rows: Rows) -> list[float]:
@@ -63,8 +64,7 @@ def curve(rows: Rows, name: str) -> str:
     figure, axes = _figure(SMALL)
     x, y = series(rows, name, [row.get("updates", index) for index, row in enumerate(rows)])
     axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
-    if len(y) and y.min() > 0 and y.max() > LOG_RANGE * y.min():
-        axes.set_yscale("log")
+    _log_if_wide(axes)
     axes.set(xlabel="updates", title=name)
     return _svg(figure)
 
@@ -87,15 +87,15 @@ def times(rows: Rows) -> str:
     return _svg(figure)
 
 
-def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> bytes:
-    """A picture of evaluation returns of several groups of runs: mean, band from lowest to highest, thin seed lines.
+def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metric: str) -> bytes:
+    """A picture of a metric of several groups of runs: mean, band from lowest to highest, thin seed lines.
 
     Seeds evaluated at different steps are interpolated to each other's steps, over the range that all of them cover.
     """
     figure, axes = _figure((7, 4))
     for index, (name, runs) in enumerate(groups.items()):
         colour = COLOURS[index % len(COLOURS)]
-        curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
+        curves = [series(rows, metric, env_steps(rows)) for rows in runs]
         curves = [(x, y) for x, y in curves if len(x)]
         for x, y in curves:
             axes.plot(x, y, color=colour, linewidth=0.6, alpha=0.45)
@@ -108,9 +108,11 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str) -> b
         axes.fill_between(grid, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         plural = "" if len(curves) == 1 else "s"
         axes.plot(grid, values.mean(0), color=colour, linewidth=2, label=f"{name} ({len(curves)} seed{plural})")
-    axes.set(xlabel="environment steps", ylabel="evaluation return", title=title)
+    played = any("env_steps" in row for runs in groups.values() for rows in runs for row in rows)
+    axes.set(xlabel="environment steps" if played else "updates", ylabel=LABELS.get(metric, metric), title=title)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
+    _log_if_wide(axes)
     content = io.BytesIO()
     figure.savefig(content, format=file_format, dpi=150)
     return content.getvalue()
@@ -135,6 +137,13 @@ def population(runs: Sequence[Rows], title: str = "") -> str:
     axes.set(xlabel="environment steps", ylabel="evaluation return", title=title)
     axes.legend(frameon=False)
     return _svg(figure)
+
+
+def _log_if_wide(axes: Any) -> None:
+    """A logarithmic axis where the lines are positive and span a large factor."""
+    values = np.concatenate([np.ravel(line.get_ydata()) for line in axes.lines] or [np.zeros(0)])
+    if len(values) and values.min() > 0 and values.max() > LOG_RANGE * values.min():
+        axes.set_yscale("log")
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from wmjax.envs.joined import JoinedVecEnv
 from wmjax.run import checkpoint, devices, workdir
 from wmjax.run.members import member
 from wmjax.run.metrics import read_metrics
-from wmjax.run.report import write_population_report, write_report
+from wmjax.run.report import write_population_report, write_report, write_summary
 from wmjax.types import UsageError
 
 MOST_MEMBERS = 1024
@@ -160,7 +160,7 @@ def write_summaries(folder, members, shared, axis):
         rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
         wanted = (axis, "env_steps", "eval/return_mean", "eval/return_std")
         summary = shared | dict(evaluations=[{name: row[name] for name in wanted} for row in rows])
-        workdir.atomic_write(place / "summary.json", json.dumps(summary, indent=1) + "\n")
+        write_summary(place, summary)
 
 
 def write_reports(folder, members):

@@ -19,6 +19,11 @@ EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest on
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
 MOST_CURVES = 24
+CODES = "Frames, the codes they become, each in a colour of its own, and what the decoder makes of them."
+FUTURES = (
+    "A held-out sequence and what the model makes of it: left of the orange marker it was shown the frames, right of "
+    "it each row is a future that it imagined from the same actions."
+)
 
 STYLE = """
 :root { color-scheme: light; }
@@ -56,6 +61,11 @@ def write_table(workdir: str | Path, table: Table) -> None:
     folders.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
 
 
+def write_summary(workdir: str | Path, summary: dict[str, Any]) -> None:
+    """Leaves the results of a run in its folder: summary.json."""
+    folders.atomic_write(Path(workdir) / SUMMARY, json.dumps(summary, indent=1) + "\n")
+
+
 def write_report(workdir: str | Path) -> Path:
     """Writes report.html of a run, whole or not at all; an almost empty run gives an almost empty page.
 
@@ -73,7 +83,8 @@ def write_report(workdir: str | Path) -> Path:
         _returns(rows),
         _videos(folder),
         _strips(folder),
-        _codes(folder),
+        _picture(folder, "codes_*.png", "Codes", CODES),
+        _picture(folder, "futures_*.png", "Futures", FUTURES),
         _losses(rows),
         _held_out(rows),
         _times(rows),
@@ -120,13 +131,16 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
     return write_whole(folder / REPORT, _page(title, body))
 
 
-def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str) -> Path:
-    """Draws evaluation returns against environment steps for groups of runs.
+def write_comparison(
+    path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str, metric: str = "eval/return_mean"
+) -> Path:
+    """Draws a metric against environment steps for groups of runs, or against updates where nothing is played.
 
     Args:
         path: ends in .png or .svg.
         groups: name of a group -> working folders of its seeds.
         title: of the picture.
+        metric: its name in metrics.jsonl.
 
     Raises:
         UsageError: another ending; a folder has no metrics; the picture cannot be written.
@@ -139,7 +153,18 @@ def write_comparison(path: str | Path, groups: Mapping[str, Sequence[str | Path]
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
                 raise UsageError(f"{folder} has no {lines.METRICS} to compare")
-    return write_whole(path, plots.comparison(rows, title, path.suffix[1:]))
+    return write_whole(path, plots.comparison(rows, title, path.suffix[1:], metric))
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a Markdown table. header: names; rows: cells, written with str; all but the first are numbers."""
+    texts = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(header))]
+    lines = [
+        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
+    ]
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]
 
 
 def write_whole(path: Path, content: bytes | str) -> Path:
@@ -306,15 +331,14 @@ def _strips(folder: Path) -> str:
     )
 
 
-def _codes(folder: Path) -> str:
-    files = _newest_first(folder, "codes_*.png")
+def _picture(folder: Path, pattern: str, title: str, text: str) -> str:
+    """The newest of the pictures of this pattern."""
+    files = _newest_first(folder, pattern)
     if not files:
         return ""
-    image = f'<div class="scroll"><img alt="codes" src="{_embedded(files[0], "image/png")}"></div>'
-    return (
-        '<h2>Codes</h2><p class="small">Frames, the codes they become, each in a colour of its own, and what the '
-        "decoder makes of them.</p>" + _figure(image, _text(files[0].stem.replace("_", " ")), "wide")
-    )
+    image = f'<div class="scroll"><img alt="{title}" src="{_embedded(files[0], "image/png")}"></div>'
+    caption = _text(files[0].stem.replace("_", " "))
+    return f'<h2>{title}</h2><p class="small">{text}</p>' + _figure(image, caption, "wide")
 
 
 def _table(title: str, values: dict[str, Any]) -> str:

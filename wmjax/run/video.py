@@ -3,6 +3,7 @@
 import io
 import os
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -91,43 +92,53 @@ def tile(frames: np.ndarray) -> np.ndarray:
 
 
 def strip(truth: np.ndarray, prediction: np.ndarray, context: int = 5, every: int = 5) -> np.ndarray:
-    """What a model saw and what it then imagined, as one picture.
-
-              t=0 | t=5  t=10 ...
-        truth  []     []    []         | stands for the orange marker: left of it the model was shown the frames,
-        model  []     []    []         right of it it imagined from the actions alone
-        error  []     []    []         absolute difference, black where equal
+    """What a model saw and what it then imagined, and their absolute difference, black where equal: see `film`.
 
     Args:
         truth, prediction: uint8 [T, X, Y, C], C 1 or 3.
-        context: frames the model was shown.
-        every: a column for each time 0, every, 2 * every, ...
-
-    Returns:
-        uint8 [rows, columns, 3]; frames smaller than 64 pixels are drawn larger by a whole factor.
+        context, every: as in `film`.
 
     Raises:
         ValueError: the two differ in shape.
     """
     if truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
-    times = range(0, len(truth), every)
-    truth, prediction = _as_rgb(truth[::every]), _as_rgb(prediction[::every])
     error = np.abs(truth.astype(np.int16) - prediction).astype(np.uint8)
-    factor = max(1, -(-CELL // truth.shape[1]))
-    rows = [upscale(frames, factor) for frames in (truth, prediction, error)]
-    _, height, width, _ = rows[0].shape
+    return film(dict(truth=truth, model=prediction, error=error), context, every)
+
+
+def film(rows: Mapping[str, np.ndarray], context: int, every: int) -> np.ndarray:
+    """Sequences of images below each other, as one picture.
+
+              t=0 | t=5  t=10 ...
+        truth  []     []    []         | stands for the orange marker: left of it models were shown the frames,
+        model  []     []    []         right of it they imagined from the actions alone
+
+    Args:
+        rows: uint8 [T, X, Y, C] by name, C 1 or 3.
+        context: frames that were shown.
+        every: a column for each time 0, every, 2 * every, ...
+
+    Returns:
+        uint8 [rows, columns, 3]; frames smaller than 64 pixels are drawn larger by a whole factor.
+    """
+    length, size = next(iter(rows.values())).shape[:2]
+    times = range(0, length, every)
+    factor = max(1, -(-CELL // size))
+    films = [upscale(_as_rgb(frames[::every]), factor) for frames in rows.values()]
+    _, height, width, _ = films[0].shape
     shown = sum(time < context for time in times)
-    left = [LEFT + i * (width + GAP) + (MARK + GAP if i >= shown else 0) for i in range(len(times))]
-    picture = np.full((TOP + 3 * height + 2 * GAP, left[-1] + width, 3), PAPER, np.uint8)
-    for row, frames in enumerate(rows):
+    names_width = max(LEFT, 8 + 7 * max(map(len, rows)))
+    left = [names_width + i * (width + GAP) + (MARK + GAP if i >= shown else 0) for i in range(len(times))]
+    picture = np.full((TOP + len(films) * (height + GAP) - GAP, left[-1] + width, 3), PAPER, np.uint8)
+    for row, frames in enumerate(films):
         top = TOP + row * (height + GAP)
         for x, frame in zip(left, frames, strict=True):
             picture[top : top + height, x : x + width] = frame
     if 0 < shown < len(times):
         mark = left[shown] - GAP - MARK
         picture[TOP:, mark : mark + MARK] = ORANGE
-    return _write_names(picture, left, times, height)
+    return _write_names(picture, list(rows), left, times, height)
 
 
 def write_png(path: str | Path, image: np.ndarray) -> Path:
@@ -151,10 +162,10 @@ def _as_rgb(frames: np.ndarray) -> np.ndarray:
     return frames if frames.shape[-1] == 3 else frames.repeat(3, axis=-1)
 
 
-def _write_names(picture: np.ndarray, left: list[int], times: range, height: int) -> np.ndarray:
+def _write_names(picture: np.ndarray, names: list[str], left: list[int], times: range, height: int) -> np.ndarray:
     image = Image.fromarray(picture)
     draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=12)
-    for row, name in enumerate(("truth", "model", "error")):
+    for row, name in enumerate(names):
         draw.text((4, TOP + row * (height + GAP) + height // 2), name, INK, font, anchor="lm")
     for x, time in zip(left, times, strict=True):
         draw.text((x, TOP // 2), f"t={time}", INK, font, anchor="lm")

@@ -1,0 +1,95 @@
+"""Learning and Querying Fast Generative Models for Reinforcement Learning (Buesing et al. 2018): the models alone.
+
+    python -m experiments.environment_models --config=experiments/environment_models/config.py:ball,sssm,cpu --workdir=runs/a
+
+The data are balls, drawn anew by every run from a key of their own ("ball", or "ball:drifting"), or a folder that
+`experiments.environment_models.record` filled. Models: sssm, dssm_vae, dssm_det, rar, ar, vae. Presets: `paper`, and
+`cpu` for two cores.
+"""  # noqa: E501
+
+from dataclasses import dataclass
+
+from ml_collections import ConfigDict
+
+from experiments.presets import block, check_counts
+from wmjax.models.state_space import KINDS, StateSpaceConfig
+from wmjax.types import UsageError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images."""
+
+    size: int = 80
+    length: int = 40  # images of a sequence
+    train_sequences: int = 1000
+    test_sequences: int = 200
+
+    def __post_init__(self):
+        check_counts(self, "config.data")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Section 2.3 and appendix A.5."""
+
+    updates: int = 500_000  # not in the paper
+    batch: int = 16
+    predicted: int = 10  # T: images after the context, of the environment's steps
+    every: int = 1000  # updates between evaluations, pictures and checkpoints; not in the paper
+    keep_checkpoints: int = 2
+
+    def __post_init__(self):
+        check_counts(self, "config.train")
+        if self.updates % self.every:
+            raise UsageError(f"config.train.every={self.every}: must divide config.train.updates={self.updates}")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """chunks: of held-out sequences, the same at every evaluation; draws: of latents, for both bounds."""
+
+    chunks: int = 256
+    draws: int = 10
+
+    def __post_init__(self):
+        check_counts(self, "config.evaluation")
+
+
+def paper():
+    """Appendix A."""
+    return ConfigDict(
+        dict(
+            seed=0,
+            data=block(DataConfig()),
+            model=block(StateSpaceConfig()),
+            train=block(TrainConfig()),
+            evaluation=block(EvalConfig()),
+        )
+    )
+
+
+def cpu():
+    """Two CPU cores, minutes. Not in the paper: found by measuring, see BUILD_NOTES.md."""
+    config = paper()
+    config.model.update(channels=16, learning_rate=2e-3)
+    config.train.update(updates=2000, batch=8, every=250)
+    config.evaluation.update(chunks=128, draws=5)
+    return config
+
+
+PRESETS = dict(paper=paper, cpu=cpu)
+
+
+def get_config(argument=""):
+    """The config of "data,model,preset"."""
+    data, model, preset = (argument.split(",") + ["", ""])[:3]
+    if not data or model not in KINDS or preset not in PRESETS or argument.count(",") != 2:
+        raise UsageError(
+            f"config {argument!r}: give <data>,<model>,<preset> with data ball, ball:drifting or a recorded folder, "
+            f"model one of {', '.join(KINDS)} and preset one of {', '.join(PRESETS)}"
+        )
+    config = PRESETS[preset]()
+    config.task = "ball:diffusing" if data == "ball" else data
+    config.model.kind = model
+    return config

@@ -1,0 +1,179 @@
+"""The parts of a run, made from its config: shared by training (`__main__`) and the `table`."""
+
+import pathlib
+import sys
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.environment_models.config import DataConfig, EvalConfig, TrainConfig
+from wmjax import imagine, replay
+from wmjax.envs import bouncing_ball
+from wmjax.models import state_space
+from wmjax.models.state_space import CONTEXT, StateSpaceConfig, model_action_size
+from wmjax.ops import bernoulli, jumps
+from wmjax.ops.actions import model_action
+from wmjax.run import shards
+from wmjax.run.main import build
+from wmjax.run.predict import open_loop_images
+from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+
+TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every model and seed
+SAMPLES = 3  # futures drawn for a picture
+
+
+class Settings(NamedTuple):
+    """Every block of the config as its dataclass."""
+
+    task: str  # "ball:diffusing", "ball:drifting" or a recorded folder
+    seed: int
+    data: DataConfig
+    model: StateSpaceConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class Data(NamedTuple):
+    spec: EnvSpec
+    train: replay.Replay
+    test: replay.Replay
+
+
+def settings(config):
+    """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
+    seed = config["seed"]
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
+    classes = dict(data=DataConfig, model=StateSpaceConfig, train=TrainConfig, evaluation=EvalConfig)
+    return Settings(config["task"], seed, **{name: build(cls, config[name], name) for name, cls in classes.items()})
+
+
+def load(chosen):
+    """The Data of a run on the device; raises UsageError for what is not there or does not fit.
+
+    A recorded folder's missing and damaged shards are named on standard error, the rest is used.
+    """
+    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    family, _, task = chosen.task.partition(":")
+    if family != "ball":
+        return recorded(pathlib.Path(chosen.task), rows)
+    if rows > chosen.data.length:
+        raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
+    return balls(task, chosen.data)
+
+
+def recorded(folder, rows):
+    """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit."""
+    spec = shards.read_spec(folder)
+
+    def made(split):
+        steps, faults = shards.read(folder, split)
+        for fault in faults:
+            print(f"warning: {fault}", file=sys.stderr)
+        if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
+            raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
+        whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
+        replay.check_fits(sum(x.nbytes for x in jax.tree.leaves(whole)), f"the {split} data of {folder}")
+        length = whole.reward.shape[1]
+        return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length))
+
+    return Data(spec, made("train"), made("test"))
+
+
+def fits(is_first, rows):
+    """Whether an episode of bool [T] has so many rows."""
+    return np.diff(np.append(np.flatnonzero(is_first), len(is_first))).max() >= rows
+
+
+def predicted_steps(chosen):
+    """Steps of the model in config.train.predicted ones of the environment; raises UsageError if it jumps past them."""
+    steps, rest = divmod(chosen.train.predicted, chosen.model.jump)
+    if rest:
+        raise UsageError(
+            f"config.model.jump={chosen.model.jump}: does not divide config.train.predicted={chosen.train.predicted}"
+        )
+    return steps
+
+
+def balls(task, data):
+    """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
+    env = bouncing_ball.make(task, 1, 0, dict(size=data.size, episode_steps=data.length))
+    count = data.train_sequences + data.test_sequences
+    replay.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
+
+    def made(key, count):
+        steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
+        return replay.Replay(steps, jnp.zeros((), jnp.int32), jnp.int32(data.length))
+
+    return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
+
+
+def make_phase(learner, chosen):
+    """One dispatch of `config.train.every` updates: jitted (state, memory, key) -> (state, metrics [updates])."""
+    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+
+    def phase(state, memory, key):
+        def update(state, key):
+            sample_key, update_key = jax.random.split(key)
+            batch = replay.sample_within_episodes(memory, sample_key, chosen.train.batch, rows)
+            return learner.update(state, update_key, batch)
+
+        return jax.lax.scan(update, state, jax.random.split(key, chosen.train.every))
+
+    return jax.jit(phase, donate_argnums=0)
+
+
+def held_out(chosen, memory):
+    """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them."""
+    count = chosen.evaluation.chunks // chosen.train.batch * chosen.train.batch or chosen.train.batch
+    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    return jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
+        memory, jax.random.key(CHUNKS_KEY), count, rows
+    )
+
+
+def make_evaluate(chosen, env_spec):
+    """A jitted function (params, key, chunks [N]) -> dict of losses [N], minus the bounds in nats a predicted step.
+
+    loss: of the evidence lower bound; loss_tighter: of the importance-weighted one.
+    """
+    score = state_space.make_score(chosen.model, env_spec)
+    batch, steps = chosen.train.batch, predicted_steps(chosen)
+
+    def evaluate(params, key, chunks):
+        chunks = jax.tree.map(lambda x: x.reshape(-1, batch, *x.shape[1:]), chunks)
+        keys = jax.random.split(key, chunks.reward.shape[0])
+        found = jax.lax.map(lambda each: score(params, *each, chosen.evaluation.draws), (keys, chunks))
+        losses = jax.tree.map(lambda x: -x.reshape(-1) / steps, found)
+        return dict(loss=losses["bound"], loss_tighter=losses["tighter"])
+
+    return jax.jit(evaluate)
+
+
+def make_futures(model, chosen, env_spec):
+    """A jitted function (params, key, chunk Step [rows]) -> uint8 [SAMPLES, T, X, Y, C]: futures of one beginning.
+
+    Its first CONTEXT images are those it was shown, the rest it imagined from the actions.
+    """
+    spec = ActionSpec(model_action_size(chosen.model, env_spec.action), False, 0.0, 1.0)
+
+    def futures(params, key, chunk):
+        steps = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (SAMPLES, *x.shape)), chunk)
+        action = model_action(steps.prev_action, env_spec.action)
+        obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, chosen.model.jump)
+        first = jnp.broadcast_to(jnp.arange(reward.shape[1])[None] == 0, reward.shape)
+        steps = Step(action, obs, reward, jnp.ones(reward.shape), first, jnp.zeros(reward.shape, bool))
+        steps = jax.tree.map(imagine.time_first, steps)
+        logits = open_loop_images(model, params, key, steps, action_spec=spec, context=CONTEXT)
+        drawn = jnp.rint(255 * bernoulli.mean(logits[CONTEXT:])).astype(jnp.uint8)
+        return jnp.concatenate([obs[:, :CONTEXT], imagine.time_first(drawn)], axis=1)
+
+    return jax.jit(futures)
+
+
+def pictured(chosen, chunks):
+    """The held-out chunk of the pictures, and its images as the model counts time, uint8 [T, X, Y, C]."""
+    chunk: Any = jax.tree.map(lambda x: x[0], chunks)
+    return chunk, np.asarray(chunk.obs)[:: chosen.model.jump]

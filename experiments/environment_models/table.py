@@ -1,0 +1,199 @@
+"""Table 1 of Buesing et al. (2018): likelihoods over a frame-wise VAE, and the speed of rollouts.
+
+    python -m experiments.environment_models.table --data=ball --preset=cpu --folder=runs/ball
+
+Trains every model with every seed by `python -m experiments.environment_models` in a folder of its own, or loads what is
+there, asks all of them for the same held-out sequences and times their rollouts. Writes table.md, futures.png (Figs. 16
+and 17) and curves.png (Fig. 15) into --folder.
+"""  # noqa: E501
+
+import dataclasses
+import pathlib
+import subprocess
+import sys
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments.environment_models import config as configs
+from experiments.environment_models import parts
+from wmjax import imagine
+from wmjax.models import state_space
+from wmjax.run import checkpoint, timing, workdir
+from wmjax.run import main as mains
+from wmjax.run.report import markdown, write_comparison, write_whole
+from wmjax.run.video import film, write_png
+from wmjax.types import ActionSpec, EnvSpec, UsageError
+
+DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
+PRESET = flags.DEFINE_string("preset", "cpu", "of config.py")
+FOLDER = flags.DEFINE_string("folder", None, "where the runs are, or will be")
+MODELS = flags.DEFINE_list("models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3")
+SEEDS = flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100)
+SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more")
+HORIZONS = flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts")
+BATCHES = flags.DEFINE_list("batches", ["1", "16"], "rollouts at once")
+TIMED = flags.DEFINE_list("timed", list(state_space.KINDS[:5]) + ["sssm_jumpy"], "models whose rollouts are timed")
+REPEATS = flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1)
+
+JUMP, JUMPY = 3, "_jumpy"  # the paper's
+BASE, SLOW = "vae", "ar"  # what likelihoods and speeds are compared with
+PAPER_SPEC = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17), 4)
+SHOWN = 2  # futures of each model in the picture
+
+
+def main(argv):
+    """Prints the table once. argv: the command line."""
+    mains.parse_flags(argv)
+    folder = check()
+    mains.use_compilation_cache()
+    lines: list[str] = []
+    if MODELS.value:
+        runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
+        for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
+            for name, places in runs.items():
+                train(name, seed, places[seed])
+        lines += likelihoods(runs, folder)
+        write_comparison(folder / "curves.png", runs, DATA.value, "eval/loss")
+    if TIMED.value:
+        lines += ["", *speeds()]
+    text = "\n".join(["# Environment models", "", *lines]) + "\n"
+    print(text, end="")
+    write_whole(folder / "table.md", text)
+
+
+def check():
+    """The folder of the runs; raises UsageError for flags that name nothing."""
+    if FOLDER.value is None:
+        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    if PRESET.value not in configs.PRESETS:
+        raise UsageError(f"--preset={PRESET.value}: choose one of {', '.join(configs.PRESETS)}")
+    for flag, names in (("models", MODELS.value), ("timed", TIMED.value)):
+        for name in names:
+            if kind_of(name) not in state_space.KINDS:
+                allowed = ", ".join(state_space.KINDS)
+                raise UsageError(f"--{flag}={name}: choose from {allowed}, or one of them with {JUMPY} at its end")
+    for flag, numbers in (("horizons", HORIZONS.value), ("batches", BATCHES.value)):
+        for number in numbers:
+            if not number.isdecimal() or int(number) < 1:
+                raise UsageError(f"--{flag}={number}: must be whole numbers, at least 1")
+    for horizon in HORIZONS.value:
+        if any(name.endswith(JUMPY) for name in TIMED.value) and int(horizon) % JUMP:
+            raise UsageError(f"--horizons={horizon}: jumpy models need a multiple of {JUMP}")
+    for name in MODELS.value:
+        if base_of(name) not in MODELS.value:
+            raise UsageError(f"--models: {name} is compared with {base_of(name)}, which is not among them")
+    return pathlib.Path(FOLDER.value)
+
+
+def kind_of(name):
+    """The model's kind: its name without what says that it jumps."""
+    return name.removesuffix(JUMPY)
+
+
+def base_of(name):
+    """What a model's likelihood is compared with: the frames of a jumpy model are fewer, so the VAE's are too."""
+    return BASE + name[len(kind_of(name)) :]
+
+
+def train(name, seed, place):
+    """Trains one run in a process of its own, or resumes it; at once where it is finished."""
+    settings = [f"seed={seed}", *SET.value]
+    if name.endswith(JUMPY):
+        settings += [f"model.jump={JUMP}", "train.predicted=9"]
+    file = pathlib.Path(configs.__file__)
+    command = [sys.executable, "-m", "experiments.environment_models", f"--workdir={place}"]
+    command += [f"--config={file}:{DATA.value},{kind_of(name)},{PRESET.value}"]
+    command += [f"--config.{setting}" for setting in settings]
+    print(f"{name}, seed {seed}: {place}", flush=True)
+    ended = subprocess.run(command, check=False)
+    if ended.returncode:
+        raise UsageError(f"{place}: training ended with exit code {ended.returncode}")
+
+
+def likelihoods(runs, folder):
+    """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
+    settings = {name: parts.settings(workdir.read_config(places[0])) for name, places in runs.items()}
+    data = parts.load(next(iter(settings.values())))
+    spec = data.spec
+    found, rows = {}, {}
+    for name, places in runs.items():
+        chosen = settings[name]
+        chunks = parts.held_out(chosen, data.test)
+        evaluate = parts.make_evaluate(chosen, spec)
+        params = [restore(place, chosen, spec) for place in places]
+        found[name] = np.stack([evaluate(each, jax.random.key(0), chunks)["loss"] for each in params])  # [seeds, N]
+        chunk, truth = parts.pictured(chosen, chunks)
+        if chosen.model.jump == 1:
+            futures = parts.make_futures(state_space.make(chosen.model, spec)[0], chosen, spec)
+            rows.setdefault("truth", truth)
+            drawn = np.asarray(futures(params[0], jax.random.key(0), chunk))[:SHOWN]
+            rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
+    write_png(folder / "futures.png", film(rows, context=state_space.CONTEXT, every=1))
+    pixels = spec.obs_shape[0] * spec.obs_shape[1]
+    cells = []
+    for name, losses in found.items():
+        gain = 1e3 * (found[base_of(name)] - losses).mean(axis=1) / pixels  # [seeds]
+        spread = gain.std(ddof=1) if len(gain) > 1 else np.nan
+        each = ", ".join(f"{value:.2f}" for value in gain)
+        cells.append([name, f"{gain.mean():.2f}", f"{spread:.2f}", each, f"{losses.mean():.1f}"])
+    return [
+        f"Gain of the evidence lower bound over {BASE}, in 1e-3 nats a pixel, on {losses.shape[1]} held-out sequences "
+        f"of {DATA.value}; mean and standard deviation over seeds.",
+        "",
+        *markdown(["model", "gain", "std", "seeds", "nats a frame"], cells),
+    ]
+
+
+def restore(place, chosen, spec):
+    """The newest parameters of a run."""
+    state = jax.eval_shape(state_space.make(chosen.model, spec)[1].init, jax.random.key(0))
+    restored = checkpoint.restore_latest(place, dict(learner=state, counters=checkpoint.AS_SAVED))
+    if restored is None:
+        raise UsageError(f"{place} has no checkpoint yet")
+    return restored[1]["learner"].params
+
+
+def speeds():
+    """The lines of the table of speeds, at the paper's sizes: every model in turn with the auto-regressive one."""
+    device = jax.devices()[0].device_kind
+    lines = [
+        f"Rollouts on {device}, 200 x 160 x 3, 18 actions, C 64: times as fast as {SLOW}, and frames a second.",
+        "",
+    ]
+    names = dict.fromkeys([SLOW, *TIMED.value])
+    cells = {name: [name] for name in names}
+    header = ["model"]
+    for horizon in map(int, HORIZONS.value):
+        for batch in map(int, BATCHES.value):
+            header.append(f"{batch} x {horizon}")
+            slow = rollout_work(SLOW, batch, horizon, None)
+            for name in names:
+                row = timing.measure(rollout_work(name, batch, horizon, slow), REPEATS.value)
+                cells[name].append(f"{1 / row['times_ours']:.1f} ({row['frames/s']:,.0f}/s)")
+    return [*lines, *markdown(header, list(cells.values()))]
+
+
+def rollout_work(name, batch, horizon, slow):
+    """A Work: `batch` rollouts of `horizon` steps of the environment, random actions, timed in turn with `slow`."""
+    jump = JUMP if name.endswith(JUMPY) else 1
+    chosen = state_space.StateSpaceConfig(kind=kind_of(name), jump=jump)
+    model, learner = state_space.make(chosen, PAPER_SPEC)
+    params = jax.jit(learner.init)(jax.random.key(0)).params
+    size = state_space.model_action_size(chosen, PAPER_SPEC.action)
+
+    def policy(key, features):
+        steps = jax.random.randint(key, (batch, jump), 0, size // jump)
+        return jax.nn.one_hot(steps, size // jump).reshape(batch, size)
+
+    def rollout(params, key, state):
+        return imagine.rollout(model, params, key, state, policy, horizon // jump)[1].reward
+
+    args = (params, jax.random.key(1), model.initial(params, batch))
+    work = timing.compiled(f"{name}, {batch} x {horizon}", rollout, args, {"frames": batch * horizon})
+    return dataclasses.replace(work, beside=slow)
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))

@@ -1,0 +1,215 @@
+"""The environment models' mains as a user runs them: training, resuming after kills, the table, refusals."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.environment_models import config as configs
+from experiments.environment_models import parts
+from tests import mains
+from tests.mains import assert_same, metrics, state
+from wmjax import replay
+from wmjax.models import state_space
+
+MAIN = "environment_models"
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run: (folder, number of files it moved into place)."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    ended = mains.start(folder, experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
+def test_run_leaves_what_a_user_expects(whole):
+    folder, _ = whole
+    rows = metrics(folder)
+    assert [row["updates"] for row in rows] == [2, 4, 6]
+    assert all(np.isfinite(list(row.values())).all() for row in rows)
+    assert {"train/image", "train/reward", "train/kl", "eval/loss", "eval/loss_tighter"} < set(rows[0])
+    for row in rows:
+        assert row["train/loss"] == pytest.approx(sum(row[f"train/{name}"] for name in ("image", "reward", "kl")))
+        assert row["eval/loss_tighter"] == pytest.approx(row["eval/loss"], rel=0.05)
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["finished"] and summary["updates"] == 6
+    assert [each["eval/loss"] for each in summary["evaluations"]] == [row["eval/loss"] for row in rows]
+    assert (folder / "videos" / "futures_0000006.png").stat().st_size > 0
+    page = (folder / "report.html").read_text()
+    assert "Futures" in page and "eval/loss" in page and "ball:diffusing" in page
+
+
+def test_killed_run_ends_bit_identical(whole, tmp_path):
+    folder, moves = whole
+    for kill_at in (2, moves // 2, moves // 2 + 1, moves - 2):
+        killed_at = tmp_path / str(kill_at)
+        assert mains.start(killed_at, kill_at=kill_at, experiment=MAIN).code == -signal.SIGKILL
+        resumed = mains.start(killed_at, experiment=MAIN)
+        assert resumed.code == 0, resumed.stderr
+        assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
+        assert_same(state(killed_at), state(folder))
+
+
+def test_stops_in_order_and_goes_on(whole, tmp_path):
+    ended = mains.start(tmp_path / "run", "--minutes=0", experiment=MAIN)
+    assert ended.code == 0 and not json.loads((tmp_path / "run" / "summary.json").read_text())["finished"]
+    assert mains.start(tmp_path / "run", experiment=MAIN).code == 0
+    assert metrics(tmp_path / "run") == metrics(whole[0])
+
+
+def test_jumpy_and_pixel_models_run(tmp_path):
+    for name, flags in (
+        ("jumpy", ("--config.model.jump=2",)),
+        ("ar", ("--config=experiments/environment_models/config.py:ball:drifting,ar,cpu", "--config.model.order=2")),
+    ):
+        ended = mains.start(tmp_path / name, *flags, "--config.train.updates=2", experiment=MAIN)
+        assert ended.code == 0, ended.stderr
+        rows = metrics(tmp_path / name)
+        assert len(rows) == 1 and ("train/kl" in rows[0]) == (name == "jumpy")
+
+
+def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
+    folder = tmp_path / "data"
+    flags = ("--game=fake:terminating", f"--folder={folder}", "--steps=90", "--envs=2", "--rows=15")
+    assert mains.command("environment_models.record", *flags).returncode == 0
+    learn = f"--config=experiments/environment_models/config.py:{folder},sssm,cpu"
+    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    (folder / "train_00001.npz").write_bytes(b"?")
+    ended = mains.start(tmp_path / "b", learn, "--config.train.updates=2", experiment=MAIN)
+    assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr
+    ended = mains.start(tmp_path / "c", learn, "--config.train.predicted=40", experiment=MAIN)
+    assert ended.code == 2 and "no train episode has 43 rows" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--config=experiments/environment_models/config.py:ball,sssm", "give <data>,<model>,<preset>"),
+        ("--config=experiments/environment_models/config.py:ball,ssm,cpu", "model one of sssm, dssm_vae"),
+        ("--config=experiments/environment_models/config.py:ball:jumping,sssm,cpu", "unknown ball task 'jumping'"),
+        ("--config=experiments/environment_models/config.py:nowhere,sssm,cpu", "nowhere holds no recorded data"),
+        ("--config.data.size=20", "images of 20 x 20: both sides must be multiples of 8"),
+        ("--config.data.size=4", "size=4"),
+        ("--config.data.length=6", "config.data.length=6: a chunk of this model has 7 rows"),
+        ("--config.model.jump=3", "config.model.jump=3: does not divide config.train.predicted=4"),
+        ("--config.model.channels=9", "channels 9"),
+        ("--config.train.every=4", "config.train.every=4: must divide config.train.updates=6"),
+        ("--config.train.batch=0", "config.train.batch=0: must be at least 1"),
+        ("--config.evaluation.draws=0", "config.evaluation.draws=0"),
+        ("--config.seed=-1", "config.seed=-1"),
+        ("--config.model.chanels=8", "did you mean channels?"),
+        ("--config.data.train_sequences=100000000", "GB are free"),
+    ],
+)
+def test_bad_input_ends_in_one_line(flag, message, tmp_path):
+    ended = mains.start(tmp_path / "run", flag, experiment=MAIN)
+    assert ended.code == 2 and message in ended.stderr
+    assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_model_is_refused_in_the_same_folder(whole):
+    ended = mains.start(whole[0], "--config.model.learning_rate=0.1", experiment=MAIN)
+    assert ended.code == 2 and "learning_rate" in ended.stderr and "Traceback" not in ended.stderr
+
+
+def chosen(**model):
+    config = configs.get_config("ball,sssm,cpu")
+    config.data.update(size=16, length=20, train_sequences=4, test_sequences=40)
+    config.model.update(channels=8, reward_digits=2, **model)
+    config.train.update(batch=4)
+    config.evaluation.update(chunks=8, draws=3)
+    return parts.settings(config)
+
+
+def test_data_are_the_same_for_every_seed_and_test_data_are_others():
+    one, two = (parts.load(chosen()) for _ in range(2))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
+    firsts = {image.tobytes() for image in np.array(one.train.rows.obs[:, 0])}
+    assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
+
+
+def test_evaluation_is_the_mean_bound_of_every_chunk():
+    """Against the model's own score, chunk by chunk, with as many draws that the noise is small."""
+    settings = chosen()
+    data = parts.load(settings)
+    _, learner = state_space.make(settings.model, data.spec)
+    params = learner.init(jax.random.key(0)).params
+    chunks = parts.held_out(settings, data.test)
+    assert chunks.reward.shape == (8, 13)
+    found = parts.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
+    score = jax.jit(state_space.make_score(settings.model, data.spec), static_argnums=3)
+    expected = score(params, jax.random.key(5), chunks, 10)
+    np.testing.assert_allclose(found["loss"], -expected["bound"] / 10, rtol=0.01)
+
+
+def test_futures_begin_alike_and_part():
+    settings = chosen()
+    data = parts.load(settings)
+    model, learner = state_space.make(settings.model, data.spec)
+    params = learner.init(jax.random.key(0)).params
+    chunk, truth = parts.pictured(settings, parts.held_out(settings, data.test))
+    futures = parts.make_futures(model, settings, data.spec)
+    one, again, other = (np.asarray(futures(params, jax.random.key(i), chunk)) for i in (0, 0, 1))
+    assert one.shape == (parts.SAMPLES, *truth.shape) and one.dtype == np.uint8
+    np.testing.assert_array_equal(one, again)
+    np.testing.assert_array_equal(one[:, :3], other[:, :3])
+    assert (one[0, 3:] != one[1, 3:]).any() and (one != other).any()
+
+
+def test_phase_is_a_loop_of_updates():
+    settings = chosen()
+    data = parts.load(settings)
+    _, learner = state_space.make(settings.model, data.spec)
+    settings = settings._replace(train=configs.TrainConfig(updates=2, batch=4, every=2))
+    state, key = learner.init(jax.random.key(0)), jax.random.key(1)
+    expected = state
+    for each in jax.random.split(key, 2):
+        sample_key, update_key = jax.random.split(each)
+        batch = replay.sample_within_episodes(data.train, sample_key, 4, 13)
+        expected, metrics = jax.jit(learner.update)(expected, update_key, batch)
+    state, losses = parts.make_phase(learner, settings)(state, data.train, key)
+    np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-4)
+    for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_table_trains_what_is_missing_and_compares(tmp_path):
+    flags = [f"--set={flag.removeprefix('--config.')}" for flag in mains.ENVIRONMENT_MODELS[1:]]
+    flags += ["--data=ball", "--preset=cpu", f"--folder={tmp_path}", "--models=vae,sssm", "--seeds=2", "--timed="]
+    ended = mains.command("environment_models.table", *flags)
+    assert ended.returncode == 0, ended.stderr
+    text = (tmp_path / "table.md").read_text()
+    assert ended.stdout.endswith(text) and "| vae " in text and "| sssm " in text
+    losses = {
+        name: [metrics(tmp_path / f"{name}_seed_{seed}")[-1]["eval/loss"] for seed in (0, 1)]
+        for name in ("vae", "sssm")
+    }
+    cells = [cell.strip() for cell in next(x for x in text.splitlines() if x.startswith("| sssm")).split("|")]
+    gain = 1e3 * (np.mean(losses["vae"]) - np.mean(losses["sssm"])) / 16**2
+    assert float(cells[2]) == pytest.approx(gain, abs=0.05 * abs(gain) + 0.02)
+    assert all((tmp_path / name).stat().st_size > 0 for name in ("futures.png", "curves.png"))
+    again = mains.command("environment_models.table", *flags)
+    assert again.returncode == 0 and (tmp_path / "table.md").read_text() == text
+    assert metrics(tmp_path / "sssm_seed_1")[-1]["updates"] == 6
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--models=vae,ssm", "--models=ssm: choose from"),
+        ("--models=sssm", "compared with vae"),
+        ("--preset=gpu", "--preset=gpu: choose one of"),
+        ("--horizons=0", "--horizons=0"),
+        ("--horizons=10", "a multiple of 3"),
+        ("--set=model.kinds=3", "exit code 2"),
+    ],
+)
+def test_table_refuses_in_one_line(flag, message, tmp_path):
+    ended = mains.command("environment_models.table", f"--folder={tmp_path}", flag)
+    assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
