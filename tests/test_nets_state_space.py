@@ -85,7 +85,7 @@ def frame_encoder(p, image):
 
 
 def frame_decoder(p, x):
-    return to_space(conv_stack(p["fine"], to_space(relu(conv_stack(p["coarse"], x)), 2)), 4)
+    return to_space(conv_stack(p["fine"], to_space(conv_stack(p["coarse"], x), 2)), 4)
 
 
 def reward_bits(p, x):

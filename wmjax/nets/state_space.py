@@ -94,7 +94,7 @@ class FrameDecoder(nn.Module):
     @nn.compact
     def __call__(self, x):
         half = self.channels // 2
-        x = nn.relu(ConvStack((1, 5, 3), (half, half, self.channels), name="coarse")(x))
+        x = ConvStack((1, 5, 3), (half, half, self.channels), name="coarse")(x)
         fine = ConvStack((3, 3, 1), (self.channels, self.channels, 16 * self.image_channels), name="fine")
         return blocks.to_space(fine(blocks.to_space(x, 2)), 4)
 
