@@ -1,4 +1,4 @@
-"""The rollout engine: imagined states a second under a linear policy, PlaNet's RSSM."""
+"""The rollout engine: imagined states a second under a linear policy, of PlaNet's RSSM and of environment models."""
 
 import functools
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.benchmark.data import SPEC
 from wmjax import imagine
-from wmjax.models import rssm
+from wmjax.models import rssm, state_space
 from wmjax.run.timing import compiled
 
 SIZES = dict(  # (batch, horizon, what is made of the states)
@@ -20,11 +20,18 @@ SIZES = dict(  # (batch, horizon, what is made of the states)
         *((batch, 15, "pixels") for batch in (1, 16, 256)),
     ],
 )
+MAPS = dict(quick=[(16, 15, "heads")], paper=[(batch, 15, "heads") for batch in (1, 16, 256)])  # of the others
 
 
 def works(preset):
     """Latent states alone, with reward and continuation, and with images."""
-    model, learner = rssm.make(rssm.RSSMConfig(), SPEC)
+    yield from rollouts("", *rssm.make(rssm.RSSMConfig(), SPEC), SIZES[preset])
+    for kind in state_space.KINDS:
+        yield from rollouts(f"{kind}, ", *state_space.make(state_space.StateSpaceConfig(kind), SPEC), MAPS[preset])
+
+
+def rollouts(name, model, learner, sizes):
+    """The Works of one model. sizes: as SIZES."""
     params = learner.init(jax.random.key(0)).params
     state = model.initial(params, 1)
     features = model.features(params, state).shape[1]
@@ -41,8 +48,8 @@ def works(preset):
         states = imagine.open_loop(model, params, key, state, actions)
         return states if made == "latent" else model.decode(params, imagine.fold(states))
 
-    for batch, horizon, made in SIZES[preset]:
+    for batch, horizon, made in sizes:
         args = (params, jax.random.key(1), model.initial(params, batch))
         function = functools.partial(rollout, horizon, made)
-        tags = dict(batch=batch, horizon=horizon, made=made)
-        yield compiled(f"{made}, {batch} x {horizon}", function, args, {"states": batch * horizon}, **tags)
+        tags = dict(batch=batch, horizon=horizon, made=f"{name}{made}")
+        yield compiled(f"{name}{made}, {batch} x {horizon}", function, args, {"states": batch * horizon}, **tags)
