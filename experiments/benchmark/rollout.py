@@ -25,13 +25,14 @@ MAPS = dict(quick=[(16, 15, "heads")], paper=[(batch, 15, "heads") for batch in 
 
 def works(preset):
     """Latent states alone, with reward and continuation, and with images."""
-    yield from rollouts("", *rssm.make(rssm.RSSMConfig(), SPEC), SIZES[preset])
+    yield from rollouts("", rssm.make(rssm.RSSMConfig(), SPEC), SIZES[preset])
     for kind in state_space.KINDS:
-        yield from rollouts(f"{kind}, ", *state_space.make(state_space.StateSpaceConfig(kind), SPEC), MAPS[preset])
+        yield from rollouts(f"{kind}, ", state_space.make(state_space.StateSpaceConfig(kind), SPEC), MAPS[preset])
 
 
-def rollouts(name, model, learner, sizes):
+def rollouts(name, model_and_learner, sizes):
     """The Works of one model. sizes: as SIZES."""
+    model, learner = model_and_learner
     params = learner.init(jax.random.key(0)).params
     state = model.initial(params, 1)
     features = model.features(params, state).shape[1]

@@ -57,7 +57,7 @@ def main(argv):
     futures = parts.make_futures(model, chosen, data.spec)
     chunk, truth = parts.pictured(chosen, chunks)
     fold_in = jax.jit(jax.random.fold_in)
-    init_key, train_key, eval_key = jax.random.split(jax.random.key(chosen.seed), 3)
+    init_key, train_key, eval_key = parts.keys_of(chosen.seed)
 
     # A run is the state below.
     state = jax.jit(learner.init)(init_key)

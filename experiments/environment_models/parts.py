@@ -50,6 +50,11 @@ def settings(config):
     return Settings(config["task"], seed, **{name: build(cls, config[name], name) for name, cls in classes.items()})
 
 
+def keys_of(seed):
+    """(key of the parameters, of training, of evaluation) of a run."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
 def load(chosen):
     """The Data of a run on the device; raises UsageError for what is not there or does not fit.
 

@@ -123,14 +123,17 @@ def likelihoods(runs, folder):
         chunks = parts.held_out(chosen, data.test)
         evaluate = parts.make_evaluate(chosen, spec)
         params = [restore(place, chosen, spec) for place in places]
-        found[name] = np.stack([evaluate(each, jax.random.key(0), chunks)["loss"] for each in params])  # [seeds, N]
+        keys = [parts.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
+        asked = zip(params, keys, strict=True)
+        found[name] = np.stack([evaluate(each, key, chunks)["loss"] for each, key in asked])  # [seeds, N]
         chunk, truth = parts.pictured(chosen, chunks)
         if chosen.model.jump == 1:
             futures = parts.make_futures(state_space.make(chosen.model, spec)[0], chosen, spec)
             rows.setdefault("truth", truth)
-            drawn = np.asarray(futures(params[0], jax.random.key(0), chunk))[:SHOWN]
+            drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
-    write_png(folder / "futures.png", film(rows, context=state_space.CONTEXT, every=1))
+    if rows:  # jumpy models see other times
+        write_png(folder / "futures.png", film(rows, context=state_space.CONTEXT, every=1))
     pixels = spec.obs_shape[0] * spec.obs_shape[1]
     cells = []
     for name, losses in found.items():
