@@ -138,9 +138,9 @@ def likelihoods(runs, folder):
     cells = []
     for name, losses in found.items():
         gain = 1e3 * (found[base_of(name)] - losses).mean(axis=1) / pixels  # [seeds]
-        spread = gain.std(ddof=1) if len(gain) > 1 else np.nan
+        spread = f"{gain.std(ddof=1):.2f}" if len(gain) > 1 else ""
         each = ", ".join(f"{value:.2f}" for value in gain)
-        cells.append([name, f"{gain.mean():.2f}", f"{spread:.2f}", each, f"{losses.mean():.1f}"])
+        cells.append([name, f"{gain.mean():.2f}", spread, each, f"{losses.mean():.1f}"])
     return [
         f"Gain of the evidence lower bound over {BASE}, in 1e-3 nats a pixel, on {losses.shape[1]} held-out sequences "
         f"of {DATA.value}; mean and standard deviation over seeds.",
