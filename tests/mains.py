@@ -126,6 +126,13 @@ def fork(module, argv, *, kill_at=0, devices=1):
         return Ended(process.exitcode, out.read_text(), err.read_text())
 
 
+def whole_run(folder, experiment="planet"):
+    """An uninterrupted run: (folder, number of files it moved into place)."""
+    ended = start(folder, experiment=experiment)
+    assert ended.code == 0, ended.stderr
+    return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
 def command(module, *flags):
     """Runs `python -m experiments.<module>` as a user does."""
     words = [sys.executable, "-m", f"experiments.{module}", *flags]

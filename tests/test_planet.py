@@ -17,11 +17,7 @@ from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run: (folder, number of files it moved into place)."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = mains.start(folder)
-    assert ended.code == 0, ended.stderr
-    return folder, int(ended.stdout.rpartition("moves: ")[2])
+    return mains.whole_run(tmp_path_factory.mktemp("whole") / "run")
 
 
 def test_run_leaves_what_a_user_expects(whole):

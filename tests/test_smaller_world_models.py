@@ -22,11 +22,7 @@ MAIN = "smaller_world_models"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run: (folder, number of files it moved into place)."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = mains.start(folder, experiment=MAIN)
-    assert ended.code == 0, ended.stderr
-    return folder, int(ended.stdout.rpartition("moves: ")[2])
+    return mains.whole_run(tmp_path_factory.mktemp("whole") / "run", MAIN)
 
 
 def test_run_leaves_what_a_user_expects(whole):

@@ -171,15 +171,15 @@ def speeds():
     for horizon in map(int, HORIZONS.value):
         for batch in map(int, BATCHES.value):
             header.append(f"{batch} x {horizon}")
-            slow = rollout_work(SLOW, batch, horizon, None)
-            for name in names:
-                row = timing.measure(rollout_work(name, batch, horizon, slow), REPEATS.value)
+            works = {name: rollout_work(name, batch, horizon) for name in names}
+            for name, work in works.items():
+                row = timing.measure(dataclasses.replace(work, beside=works[SLOW]), REPEATS.value)
                 cells[name].append(f"{1 / row['times_ours']:.1f} ({row['frames/s']:,.0f}/s)")
     return [*lines, *markdown(header, list(cells.values()))]
 
 
-def rollout_work(name, batch, horizon, slow):
-    """A Work: `batch` rollouts of `horizon` steps of the environment, random actions, timed in turn with `slow`."""
+def rollout_work(name, batch, horizon):
+    """A Work: `batch` rollouts of `horizon` steps of the environment under random actions."""
     jump = JUMP if name.endswith(JUMPY) else 1
     chosen = state_space.StateSpaceConfig(kind=kind_of(name), jump=jump)
     model, learner = state_space.make(chosen, PAPER_SPEC)
@@ -194,8 +194,7 @@ def rollout_work(name, batch, horizon, slow):
         return imagine.rollout(model, params, key, state, policy, horizon // jump)[1].reward
 
     args = (params, jax.random.key(1), model.initial(params, batch))
-    work = timing.compiled(f"{name}, {batch} x {horizon}", rollout, args, {"frames": batch * horizon})
-    return dataclasses.replace(work, beside=slow)
+    return timing.compiled(f"{name}, {batch} x {horizon}", rollout, args, {"frames": batch * horizon})
 
 
 if __name__ == "__main__":

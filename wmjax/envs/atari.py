@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name
+from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 FRAMES = 108_000  # the usual time limit: half an hour of play
@@ -76,9 +76,7 @@ def make(game: str, num_envs: int, seed: int, options: dict[str, Any]) -> "Atari
     Raises:
         UsageError: unknown game or option, or a value of the wrong type or range.
     """
-    for key in options:
-        check_name("atari option", key, AtariOptions._fields)
-    chosen = AtariOptions(**options)
+    chosen = check_options("atari", options, AtariOptions)
     size = chosen.size if isinstance(chosen.size, tuple | list) else (chosen.size,) * 2
     if len(size) != 2:
         raise UsageError(f"size={chosen.size!r} is not allowed: expected one number or two, height and width.")

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name
+from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, Array, EnvSpec, Step, UsageError
 
 RADIUS = 0.075
@@ -87,9 +87,7 @@ def sequences(key, task, count, length, size):
 def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "BallVecEnv":
     """Makes a BallVecEnv. Raises UsageError: unknown task or option, or a value out of range."""
     check_name("ball task", task, NOISE)
-    for key in options:
-        check_name("ball option", key, BallOptions._fields)
-    options = BallOptions(**options)
+    options = check_options("ball", options, BallOptions)
     check_int("size", options.size, low=16, high=512)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
     return BallVecEnv(task, num_envs, seed, options)

@@ -20,6 +20,13 @@ def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
     raise UsageError(f"unknown {what} {name!r}.{hint} Allowed: {', '.join(allowed)}.")
 
 
+def check_options(family: str, options: dict[str, Any], cls: Any) -> Any:
+    """Options of a family as its NamedTuple `cls`, defaults filled in; raises for a name that is not a field."""
+    for name in options:
+        check_name(f"{family} option", name, cls._fields)
+    return cls(**options)
+
+
 def check_int(what: str, value: Any, *, low: int, high: int, optional: bool = False) -> None:
     """Raises unless `value` is an integer in [low, high] (or None, when optional)."""
     if value is None and optional:

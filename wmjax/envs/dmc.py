@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from wmjax.envs import gl, quality
-from wmjax.envs.check import check_action, check_int, check_name
+from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 ACTION_REPEAT = {  # PlaNet, appendix A; its cartpole task is swingup: balance as a task of the same domain
@@ -96,9 +96,7 @@ def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "DmcVe
     Raises:
         UsageError: unknown task or option, a value out of range, or a machine that cannot render.
     """
-    for key in options:
-        check_name("dmc option", key, DmcOptions._fields)
-    options = DmcOptions(**options)
+    options = check_options("dmc", options, DmcOptions)
     check_int("action_repeat", options.action_repeat, low=1, high=100, optional=True)
     check_int("size", options.size, low=16, high=256)
     check_int("camera", options.camera, low=0, high=100)

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name
+from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 EDGE = 4.0
@@ -46,9 +46,7 @@ class FakeOptions(NamedTuple):
 def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "FakeVecEnv":
     """Makes a FakeVecEnv. Raises UsageError: unknown task or option, or a value out of range."""
     check_name("fake task", task, TASKS)
-    for key in options:
-        check_name("fake option", key, FakeOptions._fields)
-    options = FakeOptions(**options)
+    options = check_options("fake", options, FakeOptions)
     check_int("action_repeat", options.action_repeat, low=1, high=100)
     check_int("size", options.size, low=8, high=256)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
