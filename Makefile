@@ -25,7 +25,7 @@ train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 		--workdir=$(WORKDIR) $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
 
 test: setup ## the tests, on the CPU, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check
