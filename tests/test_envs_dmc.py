@@ -374,6 +374,17 @@ def test_refused_counts_and_actions():
         env.step(np.float32([[0], [np.nan]]))
 
 
+def test_draws_after_a_game_was_played_and_mujoco_imported():
+    """In this order the first frame ended the process: an error of MuJoCo's own GL loader that cannot be caught."""
+    program = (
+        "from wmjax import envs\nenvs.make('atari:Pong', 1, 0).reset()\nimport mujoco\n"
+        "print(envs.make('dmc:cartpole_balance', 1, 0, size=16).reset().obs.shape)"
+    )
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    child = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+    assert child.stdout.strip() == "(1, 16, 16, 3)", child
+
+
 def test_a_machine_without_egl_is_told_what_to_install(tmp_path):
     """Drawing without an EGL driver would abort the process; it must be one line of UsageError instead."""
     program = (

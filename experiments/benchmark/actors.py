@@ -43,6 +43,7 @@ def cheetah(rows):
 
 def game(rows):
     """Four emulated frames a decision; the same actions at every one."""
+    gl.load_libraries()
     import envpool
 
     env = envs.make(f"atari:{GAME}", rows, seed=0, size=GAME_SIZE)

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from wmjax.envs import gl
 from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -57,6 +58,7 @@ class AtariOptions(NamedTuple):
 
 def games() -> dict[str, str]:
     """Returns envpool's ids by game: {"MsPacman": "MsPacman-v5", ...}."""
+    gl.load_libraries()
     import envpool
 
     specs = envpool.registration.registry.specs

@@ -36,12 +36,13 @@ print("drawn", pool.render(env_ids=[0]).shape)
 def load_libraries() -> None:
     """Loads envpool's own GL libraries into the global namespace, in the order they depend on each other.
 
-    Works before as well as after another module imported envpool, as long as nothing was drawn yet.
+    To be called before envpool is imported, for Atari too: once the package mujoco was imported after envpool, which
+    dm_control does, they come too late, and the first frame ends the process.
     """
     os.environ.setdefault("MUJOCO_GL", "egl")
     package = importlib.util.find_spec("envpool")
     if package is None or not package.submodule_search_locations:
-        raise UsageError("the dmc environments need the package envpool: pip install envpool.")
+        raise UsageError("these environments need the package envpool: pip install envpool.")
     folder = pathlib.Path(package.submodule_search_locations[0]).parent / "envpool.libs"
     for name in ("libGLdispatch", "libOpenGL", "libEGL"):
         for path in sorted(folder.glob(f"{name}*")):
