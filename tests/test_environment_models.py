@@ -78,6 +78,12 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     (folder / "train_00001.npz").write_bytes(b"?")
     ended = mains.start(tmp_path / "b", learn, "--config.train.updates=2", experiment=MAIN)
     assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr
+    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr  # the data are the same, less a part
+    more = (*flags[:2], "--steps=130", *flags[3:])
+    assert mains.command("environment_models.record", *more).returncode == 0
+    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
     ended = mains.start(tmp_path / "c", learn, "--config.train.predicted=40", experiment=MAIN)
     assert ended.code == 2 and "no train episode has 43 rows" in ended.stderr
 

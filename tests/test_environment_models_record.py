@@ -65,6 +65,7 @@ def test_shards_hold_what_was_played(whole):
     (train, faults), (test, more) = shards.read(folder, "train"), shards.read(folder, "test")
     assert not faults and not more and len(train) == 2 and len(test) == 1
     spec = shards.read_spec(folder)
+    assert shards.nbytes(folder, "train") == sum(steps.obs.nbytes for steps in train)
     assert spec == envs.make("fake:counter", 1, 0).spec
     returns = []
     for steps in (*train, *test):
@@ -150,7 +151,8 @@ def test_folders_that_cannot_be_read(copy, tmp_path):
     text = index.read_text()
     for bad in (text[:-20], text.replace('"rows": 62', '"rows": 63'), "", "[]", '{"body": {}}'):
         index.write_text(bad)
-        for read in (lambda: shards.read(copy, "train"), lambda: shards.read_spec(copy)):
+        reads = (lambda: shards.read(copy, "train"), lambda: shards.read_spec(copy), lambda: shards.fingerprint(copy))
+        for read in reads:
             with pytest.raises(UsageError, match="shards.json is damaged"):
                 read()
     assert_refused(record(copy, *FAKE), "shards.json is damaged")

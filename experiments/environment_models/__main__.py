@@ -50,7 +50,7 @@ def main(argv):
     data = parts.load(chosen)
     model, learner = state_space.make(chosen.model, data.spec)
     chunks = parts.held_out(chosen, data.test)
-    workdir.open_workdir(folder, CONFIG.value.to_dict())
+    workdir.open_workdir(folder, CONFIG.value.to_dict() | parts.identity(chosen))
 
     phase = parts.make_phase(learner, chosen)
     evaluate = parts.make_evaluate(chosen, data.spec)

@@ -61,12 +61,21 @@ def load(chosen):
     A recorded folder's missing and damaged shards are named on standard error, the rest is used.
     """
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
-    family, _, task = chosen.task.partition(":")
-    if family != "ball":
+    if not is_ball(chosen):
         return recorded(pathlib.Path(chosen.task), rows)
     if rows > chosen.data.length:
         raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
-    return balls(task, chosen.data)
+    return balls(chosen.task.partition(":")[2], chosen.data)
+
+
+def is_ball(chosen):
+    """Whether the data are balls, and not a recorded folder."""
+    return chosen.task.partition(":")[0] == "ball"
+
+
+def identity(chosen):
+    """What a run's config does not say of its data, a dict to compare: which shards its folder was recorded with."""
+    return {} if is_ball(chosen) else dict(recorded=shards.fingerprint(chosen.task))
 
 
 def recorded(folder, rows):
@@ -74,13 +83,13 @@ def recorded(folder, rows):
     spec = shards.read_spec(folder)
 
     def made(split):
+        replay.check_fits(shards.nbytes(folder, split), f"the {split} data of {folder}")
         steps, faults = shards.read(folder, split)
         for fault in faults:
             print(f"warning: {fault}", file=sys.stderr)
         if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
-        replay.check_fits(sum(x.nbytes for x in jax.tree.leaves(whole)), f"the {split} data of {folder}")
         length = whole.reward.shape[1]
         return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length))
 

@@ -57,7 +57,7 @@ def main(argv):
         lines += likelihoods(runs, folder)
         write_comparison(folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:
-        lines += ["", *speeds()]
+        lines += [*([""] if lines else []), *speeds()]
     text = "\n".join(["# Environment models", "", *lines]) + "\n"
     print(text, end="")
     write_whole(folder / "table.md", text)

@@ -121,6 +121,23 @@ def read_spec(folder: str | Path) -> EnvSpec:
     return EnvSpec(shape, dtype, ActionSpec(**spec["action"]), spec["action_repeat"], spec["time_limit"])
 
 
+def fingerprint(folder: str | Path) -> str:
+    """The sha256 of what was recorded, by shards.json: lost and damaged shards, which can be recorded again, count too.
+
+    Raises UsageError if there is no shards.json or it is damaged.
+    """
+    entries = _read_index(Path(folder))["shards"]
+    return hashlib.sha256("".join(name + entries[name]["sha256"] for name in sorted(entries)).encode()).hexdigest()
+
+
+def nbytes(folder: str | Path, split: str) -> int:
+    """About the bytes of a split in memory, by shards.json. Raises UsageError if that is absent or damaged."""
+    index = _read_index(Path(folder))
+    entries = [entry for name, entry in index["shards"].items() if name.startswith(split)]
+    image = int(np.prod(index["spec"]["obs_shape"])) * np.dtype(index["spec"]["obs_dtype"]).itemsize
+    return image * sum(entry["rows"] for entry in entries)
+
+
 def read(folder: str | Path, split: str) -> tuple[list[Step], list[str]]:
     """All good shards of one split.
 
