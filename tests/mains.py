@@ -87,6 +87,7 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "wmjax.run.metrics",
     "ml_collections.config_flags",
 ]
+HANGS = 900  # seconds; the longest takes 130 on two busy cores
 FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
 
 
@@ -121,7 +122,7 @@ def fork(module, argv, *, kill_at=0, devices=1):
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         process = processes.Process(target=_child, args=(module, argv, kill_at, devices, str(out), str(err)))
         process.start()
-        process.join(300)
+        process.join(HANGS)
         assert process.exitcode is not None, "the run hangs"
         return Ended(process.exitcode, out.read_text(), err.read_text())
 
@@ -136,7 +137,7 @@ def whole_run(folder, experiment="planet"):
 def command(module, *flags):
     """Runs `python -m experiments.<module>` as a user does."""
     words = [sys.executable, "-m", f"experiments.{module}", *flags]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=HANGS)
 
 
 def metrics(folder):

@@ -20,6 +20,7 @@ class StateSpaceConfig:
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
+    clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent start would fill Adam's memory for good
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -29,8 +30,9 @@ class StateSpaceConfig:
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
-        if not self.learning_rate > 0:
-            raise UsageError(f"model learning_rate {self.learning_rate}: must be above 0")
+        for name in ("learning_rate", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
 
 
 def map_of(obs_shape):

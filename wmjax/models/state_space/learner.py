@@ -16,7 +16,7 @@ from wmjax.types import Learner, LearnerState
 def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
     model, parts = make_model(config, env_spec)
-    optimizer = optax.adam(config.learning_rate)
+    optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
 
     def init(key):
         params = init_params(key, config, env_spec)
