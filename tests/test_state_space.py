@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.fakes import SPEC, jit, random_steps, randomised
@@ -375,6 +376,14 @@ def test_refuses_chunks_that_do_not_fit():
     assert "\n" not in str(error.value)
 
 
+def test_gradients_have_clipped_norms():
+    """Adam's memory of gradients, after one update, is a tenth of what it was given."""
+    _, learner = state_space.make(configured(kind="dssm_det", clip_norm=0.5), SPEC)
+    state, metrics = jit(learner.update)(learner.init(KEY), KEY, batch_of())
+    assert metrics["grad_norm"] > 1
+    assert optax.global_norm(optax.tree.get(state.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -386,6 +395,7 @@ def test_refuses_chunks_that_do_not_fit():
         (dict(jump=0), "jump 0"),
         (dict(learning_rate=0.0), "learning_rate 0.0"),
         (dict(learning_rate=float("nan")), "learning_rate nan"),
+        (dict(clip_norm=0.0), "clip_norm 0.0"),
     ],
 )
 def test_refuses_settings(settings, message):
