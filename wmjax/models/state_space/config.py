@@ -20,7 +20,7 @@ class StateSpaceConfig:
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
-    clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent start would fill Adam's memory for good
+    clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
         if self.kind not in KINDS:
