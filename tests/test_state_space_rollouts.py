@@ -116,7 +116,7 @@ def best_constant_nats(obs):
 
 @pytest.mark.parametrize("kind", state_space.KINDS)
 def test_learns_a_small_world_by_heart(kind):
-    """All is told by the context and the actions; a vae's latents tell what it does not know of them. Nothing is clipped."""
+    """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
     spec, batch = walks(8, 6)
     config = state_space.StateSpaceConfig(kind=kind, channels=16, reward_digits=3, learning_rate=3e-3, clip_norm=1e9)
     _, learner = state_space.make(config, spec)
