@@ -87,7 +87,7 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "wmjax.run.metrics",
     "ml_collections.config_flags",
 ]
-HANGS = 900  # seconds; the longest takes 130 on two busy cores
+HANGS = 900  # seconds; a table of several runs takes up to 300 on two busy cores
 FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
 
 

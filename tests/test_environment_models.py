@@ -201,6 +201,9 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
     assert all((tmp_path / name).stat().st_size > 0 for name in ("futures.png", "curves.png"))
     assert (tmp_path / "sssm_seed_0" / "metrics.jsonl").read_text() == before
     assert metrics(tmp_path / "sssm_seed_1")[-1]["updates"] == 6
+    again = mains.command("environment_models.table", *flags)
+    assert again.returncode == 0, again.stderr
+    assert (tmp_path / "table.md").read_text() == text
 
 
 @pytest.mark.parametrize(

@@ -151,10 +151,10 @@ def test_folders_that_cannot_be_read(copy, tmp_path):
     text = index.read_text()
     for bad in (text[:-20], text.replace('"rows": 62', '"rows": 63'), "", "[]", '{"body": {}}'):
         index.write_text(bad)
-        reads = (lambda: shards.read(copy, "train"), lambda: shards.read_spec(copy), lambda: shards.fingerprint(copy))
-        for read in reads:
+        reads = ((shards.read, "train"), (shards.nbytes, "train"), (shards.read_spec,), (shards.fingerprint,))
+        for read, *split in reads:
             with pytest.raises(UsageError, match="shards.json is damaged"):
-                read()
+                read(copy, *split)
     assert_refused(record(copy, *FAKE), "shards.json is damaged")
 
 

@@ -374,14 +374,19 @@ def test_refused_counts_and_actions():
         env.step(np.float32([[0], [np.nan]]))
 
 
+def run_alone(program, **settings):
+    """Runs a program's text in a process of its own, with further environment variables."""
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)} | settings
+    return subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+
+
 def test_draws_after_a_game_was_played_and_mujoco_imported():
     """In this order the first frame ended the process: an error of MuJoCo's own GL loader that cannot be caught."""
     program = (
         "from wmjax import envs\nenvs.make('atari:Pong', 1, 0).reset()\nimport mujoco\n"
         "print(envs.make('dmc:cartpole_balance', 1, 0, size=16).reset().obs.shape)"
     )
-    env = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    child = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+    child = run_alone(program)
     assert child.stdout.strip() == "(1, 16, 16, 3)", child
 
 
@@ -391,13 +396,7 @@ def test_a_machine_without_egl_is_told_what_to_install(tmp_path):
         "from wmjax import envs\nfrom wmjax.types import UsageError\n"
         "try: envs.make('dmc:cartpole_balance', 1, 0)\nexcept UsageError as error: print('told:', error)"
     )
-    settings = {
-        "__EGL_VENDOR_LIBRARY_FILENAMES": "/nonexistent",
-        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
-        "TMPDIR": str(tmp_path),
-    }
-    env = os.environ | settings
-    child = subprocess.run([sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=100)
+    child = run_alone(program, __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent", TMPDIR=str(tmp_path))
     lines = child.stdout.strip().splitlines()
     assert child.returncode == 0 and len(lines) == 1, child
     assert not list(tmp_path.iterdir()), "a failure is not remembered"

@@ -43,16 +43,13 @@ def cheetah(rows):
 
 def game(rows):
     """Four emulated frames a decision; the same actions at every one."""
-    gl.load_libraries()
-    import envpool
-
     env = envs.make(f"atari:{GAME}", rows, seed=0, size=GAME_SIZE)
     env.reset()
     actions = np.random.default_rng(0).integers(0, env.spec.action.size, rows).astype(np.int32)
     amounts, tags = {"decisions": rows, "frames": rows * env.spec.action_repeat}, dict(envs=rows, game=GAME)
     ours = Work(f"our actors, {GAME}, {rows} envs", functools.partial(env.step, actions), amounts, tags=tags)
     yield ours
-    pool = envpool.make_gym(
+    pool = gl.import_envpool().make_gym(
         f"{GAME}-v5", num_envs=rows, seed=0, img_height=GAME_SIZE, img_width=GAME_SIZE, stack_num=1, gray_scale=True
     )
     pool.reset()
@@ -72,9 +69,6 @@ def decide(pool, actions, ids):
 
 def raw_pool(rows):
     """envpool's own cheetah, as it comes."""
-    gl.load_libraries()
-    import envpool
-
-    return envpool.make_dm(
+    return gl.import_envpool().make_dm(
         "CheetahRun-v1", num_envs=rows, seed=0, render_mode="rgb_array", render_width=SIZE, render_height=SIZE
     )

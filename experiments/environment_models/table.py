@@ -48,17 +48,17 @@ def main(argv):
     mains.parse_flags(argv)
     folder = check()
     mains.use_compilation_cache()
-    lines: list[str] = []
+    sections = [["# Environment models"]]
     if MODELS.value:
         runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
         for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
             for name, places in runs.items():
                 train(name, seed, places[seed])
-        lines += likelihoods(runs, folder)
+        sections.append(likelihoods(runs, folder))
         write_comparison(folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:
-        lines += [*([""] if lines else []), *speeds()]
-    text = "\n".join(["# Environment models", "", *lines]) + "\n"
+        sections.append(speeds())
+    text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
     print(text, end="")
     write_whole(folder / "table.md", text)
 

@@ -58,9 +58,7 @@ class AtariOptions(NamedTuple):
 
 def games() -> dict[str, str]:
     """Returns envpool's ids by game: {"MsPacman": "MsPacman-v5", ...}."""
-    gl.load_libraries()
-    import envpool
-
+    envpool = gl.import_envpool()
     specs = envpool.registration.registry.specs
     ids = [env_id for env_id in envpool.list_all_envs() if specs[env_id][0] == "envpool.atari"]
     return {env_id.removesuffix("-v5"): env_id for env_id in ids}
@@ -180,8 +178,7 @@ class AtariVecEnv:
 
     def _make_pool(self):
         """Makes an envpool whose next reset begins the first episode of every row, and forgets the history."""
-        import envpool
-
+        envpool = gl.import_envpool()
         self._skipped = np.zeros(self._num_envs, np.int32)
         self._length = np.zeros(self._num_envs, np.int32)  # of each row's part of the history, its newest end
         self._history = []  # of int32 [E], one for every call

@@ -66,9 +66,7 @@ class DmcOptions(NamedTuple):
 
 def task_ids() -> dict[str, str]:
     """Returns envpool's ids keyed by dm_control's names: {"ball_in_cup_catch": "BallInCupCatch-v1", ...}."""
-    gl.load_libraries()
-    import envpool
-
+    envpool = gl.import_envpool()
     tasks = {}
     for env_id in envpool.list_all_envs():
         module, _, settings = envpool.registration.registry.specs[env_id]
@@ -197,8 +195,7 @@ class DmcVecEnv:
 
     def _make_pool(self):
         """Makes an envpool whose next reset begins the first episode of every row, and forgets the history."""
-        import envpool
-
+        envpool = gl.import_envpool()
         self._episodes = np.zeros(self._num_envs, np.int32)
         self._decisions = np.zeros(self._num_envs, np.int32)
         self._is_last = np.zeros(self._num_envs, bool)

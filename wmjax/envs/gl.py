@@ -17,6 +17,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from typing import Any
 
 from wmjax.types import UsageError
 
@@ -24,21 +25,28 @@ PROBE_SECONDS = 120  # a cold import of envpool from a slow disk, with much to s
 
 _PROBE = """
 from wmjax.envs import gl
-gl.load_libraries()
-import envpool
-pool = envpool.make_dm("CartpoleBalance-v1", num_envs=1, render_mode="rgb_array", render_width=16, render_height=16,
-                       render_camera_id=0)
+options = dict(render_mode="rgb_array", render_width=16, render_height=16, render_camera_id=0)
+pool = gl.import_envpool().make_dm("CartpoleBalance-v1", num_envs=1, **options)
 pool.reset()
 print("drawn", pool.render(env_ids=[0]).shape)
 """
 
 
-def load_libraries() -> None:
-    """Loads envpool's own GL libraries into the global namespace, in the order they depend on each other.
+@functools.cache
+def import_envpool() -> Any:
+    """Returns the module envpool, after its GL libraries: the only way to import it, for Atari too.
 
-    To be called before envpool is imported, for Atari too: once the package mujoco was imported after envpool, which
-    dm_control does, they come too late, and the first frame ends the process.
+    Once the package mujoco was imported after envpool, which dm_control does, they come too late, and the first frame
+    ends the process.
     """
+    load_libraries()
+    import envpool
+
+    return envpool
+
+
+def load_libraries() -> None:
+    """Loads envpool's own GL libraries into the global namespace, in the order they depend on each other."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     package = importlib.util.find_spec("envpool")
     if package is None or not package.submodule_search_locations:
