@@ -24,6 +24,8 @@ CASES = {  # name -> settings
     "ar_of_order_1": dict(kind="ar", order=1),
     "ar_of_order_5": dict(kind="ar", order=5),
     "sssm_without_actions": dict(kind="sssm", sees_actions=False),
+    "sssm_with_contrast": dict(kind="sssm", contrast=3.0),
+    "rar_with_contrast": dict(kind="rar", contrast=3.0),
 }
 DRAWN = ("sssm", "dssm_vae", "vae")
 
@@ -62,11 +64,15 @@ def unit(obs):
     return np.asarray(obs, np.float32) / 255
 
 
+def sigmoid(x):
+    return 1 / (1 + np.exp(-np.asarray(x)))
+
+
 class Episode:
     """One episode of one row, told by the paper's equations: it keeps the whole past and looks up what it needs."""
 
     def __init__(self, name):
-        self.config, _, _, _, self.call = made(name)
+        self.config, _, _, self.params, self.call = made(name)
         self.kind = self.config.kind
         self.embeds, self.actions = [], []  # of every image; actions[t] led to image t
         self.state, self.latent, self.prior, self.posterior = None, None, None, None
@@ -97,7 +103,7 @@ class Episode:
         self.latent = drawn if self.kind in DRAWN else mean
 
     def observe(self, obs, action, noise):
-        embed = self.call["encoder"](unit(obs)[None])
+        embed = self.embed(unit(obs)[None])
         if len(self.embeds) >= 3:
             self.step(action, noise, embed)
         self.remember(embed, action)
@@ -108,7 +114,7 @@ class Episode:
     def imagine(self, action, noise):
         self.step(action, noise)
         if self.kind in ("rar", "ar"):
-            self.remember(self.call["encoder"](1 / (1 + np.exp(-self.image()))), action)
+            self.remember(self.embed(sigmoid(self.image())), action)
 
     def remember(self, embed, action):
         self.embeds.append(embed)
@@ -117,9 +123,15 @@ class Episode:
     def maps(self):
         return np.concatenate([self.state, self.latent], axis=-1)
 
+    def embed(self, image):
+        if self.config.contrast:
+            image = self.config.contrast * (image - sigmoid(self.params["background"]))
+        return self.call["encoder"](image)
+
     def image(self):
         """Logits of the pixels."""
-        return np.asarray(self.call["decoder"](self.maps()))
+        background = self.params["background"] if self.config.contrast else 0
+        return np.asarray(self.call["decoder"](self.maps())) + background
 
 
 def noises(key, count, rows=B):
@@ -173,7 +185,7 @@ def test_steps_equal_the_papers_equations(name):
             close(dreamt.latent[h, b], episode.latent[0])
             close(images[h, b], episode.image()[0])
             close(features[h, b], episode.maps().ravel())
-            bits = 1 / (1 + np.exp(-np.asarray(call["reward"](episode.maps())[0])))
+            bits = sigmoid(call["reward"](episode.maps())[0])
             size = sum(p * 2**i for i, p in enumerate(bits[:DIGITS]))
             close(rewards[h, b], (1 - bits[-1]) * (1 - 2 * bits[-2]) * size)
 
@@ -289,6 +301,35 @@ def test_models_that_see_no_actions(name):
     start = jax.tree.map(lambda x: x + 1, model.initial(params, B))
     step = jit(lambda action: model.imagine(params, KEY, start, action))
     jax.tree.map(np.testing.assert_array_equal, step(jnp.zeros((B, 2))), step(jnp.ones((B, 2))))
+
+
+def test_a_model_with_a_background_begins_at_it():
+    """Whatever the state, the first images are the mean of the data; everything else still learns."""
+    config = configured(contrast=3.0)
+    model, learner = state_space.make(config, SPEC)
+    image = np.random.default_rng(0).uniform(0.01, 0.99, SPEC.obs_shape).astype(np.float32)
+    state = learner.init(KEY)
+    state = state.replace(params=state_space.with_background(state.params, image))
+    last = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape), model.initial(state.params, B))
+    drawn = jax.nn.sigmoid(jit(model.decode)(state.params, last))
+    np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=1e-5)
+    update = jit(learner.update)
+    for _ in range(3):  # the decoder's last layer learns first, what is before it afterwards
+        state = update(state, KEY, batch_of())[0]
+    after = jit(model.decode)(state.params, last)
+    assert (np.abs(after[0] - after[1]) > 1e-6).mean() > 0.9
+
+
+def test_latents_cost_little_at_first():
+    config = configured(kl_updates=100)
+    weights = [state_space.learner.kl_weight(config, jnp.int32(updates)) for updates in (0, 25, 50, 100, 1000)]
+    np.testing.assert_allclose(weights, [1e-4, 1e-3, 1e-2, 1, 1], rtol=1e-5)
+    _, learner = state_space.make(config, SPEC)
+    state = learner.init(KEY)
+    for updates, weight in ((0, 1e-4), (50, 1e-2), (2**31 - 2, 1)):
+        metrics = jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
+        bound = metrics["image"] + metrics["reward"]
+        np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
 
 
 def conv(kernel, inputs, outputs):

@@ -60,7 +60,7 @@ def main(argv):
     init_key, train_key, eval_key = parts.keys_of(chosen.seed)
 
     # A run is the state below.
-    state = jax.jit(learner.init)(init_key)
+    state = parts.make_init(learner, chosen)(init_key, data.train)
     counters: dict[str, Any] = dict(updates=0, minutes=0.0, metrics_bytes=0)
     restored = checkpoint.restore_latest(folder, dict(learner=state, counters=counters))
     if restored:

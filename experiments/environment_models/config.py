@@ -4,7 +4,7 @@
 
 The data are balls, drawn anew by every run from a key of their own ("ball", or "ball:drifting"), or a folder that
 `experiments.environment_models.record` filled. Models: sssm, dssm_vae, dssm_det, rar, ar, vae. Presets: `paper`, and
-`cpu` for two cores.
+for two cores `cpu` and, for recorded games, `cpu_games`.
 """  # noqa: E501
 
 from dataclasses import dataclass
@@ -78,7 +78,15 @@ def cpu():
     return config
 
 
-PRESETS = dict(paper=paper, cpu=cpu)
+def cpu_games():
+    """As `cpu`, for recorded games of reduced size: their sprites are a few pixels before a background."""
+    config = cpu()
+    config.model.update(contrast=16.0, kl_updates=1500)
+    config.train.update(updates=3000, every=500)
+    return config
+
+
+PRESETS = dict(paper=paper, cpu=cpu, cpu_games=cpu_games)
 
 
 def get_config(argument=""):

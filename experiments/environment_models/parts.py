@@ -124,6 +124,19 @@ def balls(task, data):
     return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
 
 
+def make_init(learner, chosen):
+    """The jitted beginning of a run: (key, memory) -> LearnerState."""
+
+    def init(key, memory):
+        state = learner.init(key)
+        if not chosen.model.contrast:
+            return state
+        mean = memory.rows.obs.mean(axis=(0, 1), dtype=jnp.float32) / 255  # every slot of these memories is filled
+        return state.replace(params=state_space.with_background(state.params, mean))
+
+    return jax.jit(init)
+
+
 def make_phase(learner, chosen):
     """One dispatch of `config.train.every` updates: jitted (state, memory, key) -> (state, metrics [updates])."""
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))

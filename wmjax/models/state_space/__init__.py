@@ -2,5 +2,15 @@
 
 from wmjax.models.state_space.config import CONTEXT, KINDS, StateSpaceConfig, model_action_size
 from wmjax.models.state_space.learner import make, make_score, rows_of
+from wmjax.models.state_space.model import with_background
 
-__all__ = ["CONTEXT", "KINDS", "StateSpaceConfig", "make", "make_score", "model_action_size", "rows_of"]
+__all__ = [
+    "CONTEXT",
+    "KINDS",
+    "StateSpaceConfig",
+    "make",
+    "make_score",
+    "model_action_size",
+    "rows_of",
+    "with_background",
+]

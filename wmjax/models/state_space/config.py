@@ -20,6 +20,8 @@ class StateSpaceConfig:
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
+    contrast: float = 0.0  # above 0, which is the paper: images are read and drawn as deviations; see model.py
+    kl_updates: int = 0  # not in the paper: the latents' weight in the loss rises to 1 in so many updates
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
@@ -30,6 +32,9 @@ class StateSpaceConfig:
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
+        for name in ("contrast", "kl_updates"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise UsageError(f"model {name} {getattr(self, name)}: must not be negative")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")

@@ -12,6 +12,8 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Learner, LearnerState
 
+FIRST_WEIGHT = 1e-4
+
 
 def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
@@ -24,15 +26,15 @@ def make(config, env_spec):
 
     jax.eval_shape(init, jax.random.key(0))  # images that do not fit are refused here
 
-    def loss_of(params, key, batch):
+    def loss_of(params, key, batch, updates):
         terms = score(model, parts, config, env_spec.action, params, key, batch)[0]
         metrics = {name: x.mean() for name, x in terms.items()}
-        loss = sum(metrics.values())
+        loss = sum(x * kl_weight(config, updates) if name == "kl" else x for name, x in metrics.items())
         return loss, dict(loss=loss, **metrics)
 
     def update(state, key, batch):
         """One gradient step on chunks inside episodes, Step [B, rows]; see `rows_of`."""
-        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch)
+        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, state.updates)
         updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         metrics["grad_norm"] = optax.global_norm(grads)
@@ -40,6 +42,14 @@ def make(config, env_spec):
         return LearnerState(params, opt_state, state.updates + 1), metrics
 
     return model, Learner(init, update)
+
+
+def kl_weight(config, updates):
+    """Weight of the latents' divergence in the loss after `updates` updates: from FIRST_WEIGHT to 1, geometrically.
+
+    A model whose latents cost their full price from the start leaves them empty, and never finds what they are for.
+    """
+    return FIRST_WEIGHT ** (1 - jnp.minimum(updates / config.kl_updates, 1)) if config.kl_updates else 1.0
 
 
 def rows_of(config, predicted):

@@ -12,6 +12,11 @@
 An episode's first three images make its first state, the first image in place of those that are still missing, with a
 latent of zeros. Where there is a z each image after them brings its posterior, q(z' | s, m', a, e').
 
+With a `contrast` (not in the paper) there is a background, logits of every pixel that are learnt: the encoder is given
+`contrast` times the difference between image and background, and the decoder's logits are added to the background's.
+`with_background` begins it at the mean of the training images. Games need it: their sprites are a few pixels, which
+pixels in [0, 1] and random first logits drown.
+
 Models in pixels (rar, ar) render and embed an image for every imagined step. No image is embedded twice: a state has
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
 """
@@ -95,7 +100,16 @@ def init_params(key, config, env_spec):
         decoder=[jnp.concatenate([state, latent], axis=-1)],
         reward=[jnp.concatenate([state, latent], axis=-1)],
     )
-    return {name: module.init(keys[name], *inputs[name]) for name, module in modules.items()}
+    params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items()}
+    return params | ({"background": jnp.zeros(env_spec.obs_shape)} if config.contrast else {})
+
+
+def with_background(params, image):
+    """Parameters of a model with contrast that draws one image, float32 [8 X, 8 Y, c] in [0, 1], whatever its state."""
+    last = params["decoder"]["params"]["fine"]["Conv_2"]
+    fine = params["decoder"]["params"]["fine"] | {"Conv_2": jax.tree.map(jnp.zeros_like, last)}
+    decoder = {"params": params["decoder"]["params"] | {"fine": fine}}
+    return params | dict(background=bernoulli.logits(image), decoder=decoder)
 
 
 def acts(config):
@@ -147,12 +161,18 @@ def make_model(config, env_spec):
         actions = jnp.concatenate([state.actions, given(action)], axis=-1)
         return dict(embeddings=embeddings, actions=actions[:, actions.shape[1] - state.actions.shape[1] :])
 
+    def read(params, image):
+        """Embedding of an image in [0, 1]."""
+        if config.contrast:
+            image = config.contrast * (image - bernoulli.mean(params["background"])[None])
+        return apply(params, "encoder", image)
+
     def initial(params, batch):
         return empty_state(config, env_spec, batch)
 
     def encode(params, obs):
         """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
-        return apply(params, "encoder", unit_pixels(obs))
+        return read(params, unit_pixels(obs))
 
     def follow(params, key, state, prev_action, embed, is_first):
         before = what_is_left(params, state)
@@ -203,7 +223,7 @@ def make_model(config, env_spec):
         if kind not in IN_PIXELS:
             return after
         image = bernoulli.mean(decode(params, after))
-        return after.replace(**remember(state, apply(params, "encoder", image), action))
+        return after.replace(**remember(state, read(params, image), action))
 
     def maps(state):
         return jnp.concatenate([state.state, state.latent], axis=-1)
@@ -221,7 +241,8 @@ def make_model(config, env_spec):
         return jnp.ones(state.seen.shape)  # the paper predicts no ends of episodes
 
     def decode(params, state):
-        return apply(params, "decoder", maps(state))
+        logits = apply(params, "decoder", maps(state))
+        return logits + params["background"][None] if config.contrast else logits
 
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
     return model, Parts(start, follow, reward_logits)
