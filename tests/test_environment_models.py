@@ -73,19 +73,24 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     folder = tmp_path / "data"
     flags = ("--game=fake:terminating", f"--folder={folder}", "--steps=90", "--envs=2", "--rows=15")
     assert mains.command("environment_models.record", *flags).returncode == 0
-    learn = f"--config=experiments/environment_models/config.py:{folder},sssm,cpu"
-    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    learn = (
+        f"--config=experiments/environment_models/config.py:{folder},sssm,cpu_games",
+        "--config.train.updates=2",
+        "--config.model.kl_updates=2",
+    )
+    ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 0, ended.stderr
+    assert metrics(tmp_path / "a")[-1]["train/kl_weight"] == pytest.approx((1e-4 + 1e-2) / 2)
     (folder / "train_00001.npz").write_bytes(b"?")
-    ended = mains.start(tmp_path / "b", learn, "--config.train.updates=2", experiment=MAIN)
+    ended = mains.start(tmp_path / "b", *learn, experiment=MAIN)
     assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr
-    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr  # the data are the same, less a part
     more = (*flags[:2], "--steps=130", *flags[3:])
     assert mains.command("environment_models.record", *more).returncode == 0
-    ended = mains.start(tmp_path / "a", learn, "--config.train.updates=2", experiment=MAIN)
+    ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
-    ended = mains.start(tmp_path / "c", learn, "--config.train.predicted=40", experiment=MAIN)
+    ended = mains.start(tmp_path / "c", *learn, "--config.train.predicted=40", experiment=MAIN)
     assert ended.code == 2 and "no train episode has 43 rows" in ended.stderr
 
 
@@ -102,6 +107,7 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
         ("--config.model.jump=3", "config.model.jump=3: does not divide config.train.predicted=4"),
         ("--config.model.channels=9", "channels 9"),
         ("--config.train.every=4", "config.train.every=4: must divide config.train.updates=6"),
+        ("--config.model.kl_updates=7", "config.model.kl_updates=7: more than config.train.updates=6"),
         ("--config.train.batch=0", "config.train.batch=0: must be at least 1"),
         ("--config.evaluation.draws=0", "config.evaluation.draws=0"),
         ("--config.seed=-1", "config.seed=-1"),
@@ -163,6 +169,17 @@ def test_futures_begin_alike_and_part():
     np.testing.assert_array_equal(one, again)
     np.testing.assert_array_equal(one[:, :3], other[:, :3])
     assert (one[0, 3:] != one[1, 3:]).any() and (one != other).any()
+
+
+def test_models_of_games_begin_at_the_mean_of_their_data():
+    settings = chosen(contrast=16.0)
+    data = parts.load(settings)
+    model, learner = state_space.make(settings.model, data.spec)
+    state = parts.make_init(learner, settings)(jax.random.key(0), data.train)
+    first = jax.nn.sigmoid(jax.jit(model.decode)(state.params, model.initial(state.params, 1)))
+    mean = np.asarray(data.train.rows.obs).mean(axis=(0, 1)) / 255
+    np.testing.assert_allclose(first[0], mean.clip(0.5 / 255, 1 - 0.5 / 255), atol=1e-5)
+    assert 0.01 < mean.mean() < 0.99
 
 
 def test_phase_is_a_loop_of_updates():

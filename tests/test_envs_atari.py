@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.envs import atari, joystick
+from wmjax.envs import atari, gl, joystick
 from wmjax.ops import frames
 from wmjax.types import Step, UsageError
 
@@ -29,8 +29,7 @@ def play(env, length, seed=0):
 
 
 def envpool_alone(game, num_envs, seed, **options):
-    import envpool
-
+    envpool = gl.import_envpool()
     options = dict(img_height=96, img_width=96, stack_num=1, gray_scale=True) | options
     return envpool.make_gym(f"{game}-v5", num_envs=num_envs, seed=seed, **options)
 

@@ -28,8 +28,7 @@ def random_actions(env, length: int, seed: int = 0) -> np.ndarray:
 
 def first_observation(env_id: str, seed: int, num_envs: int):
     """Returns the symbolic observation in which envpool begins: it gives away the physical state."""
-    import envpool
-
+    envpool = gl.import_envpool()
     return envpool.make_dm(env_id, num_envs=num_envs, seed=seed).reset().observation
 
 

@@ -157,6 +157,13 @@ def test_a_block_by_hand():
     np.testing.assert_array_equal(blocks.to_depth(x, 2), np.arange(8.0).reshape(1, 1, 1, 8))
 
 
+def test_first_standard_deviations_are_as_asked():
+    for module, expected in ((nets.LatentHead(C), np.log(2)), (nets.LatentHead(C, 0.1), 0.1)):
+        params = jax.tree.map(np.zeros_like, jax.eval_shape(module.init, KEY, [STATE], ACTION))
+        _, std = jit(module.apply)(params, [STATE], ACTION)
+        np.testing.assert_allclose(std, expected + nets.MIN_STD, rtol=1e-5)
+
+
 def test_no_standard_deviation_is_zero():
     module = nets.LatentHead(C)
     params = randomised(jax.eval_shape(module.init, KEY, [STATE], ACTION))

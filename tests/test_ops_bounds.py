@@ -88,6 +88,13 @@ def test_importance_weights_by_hand():
     np.testing.assert_allclose(importance_weighted(far), [-2000.0])
 
 
+def test_bernoulli_logits_are_finite_and_have_their_mean():
+    pixels = np.float32([0, 1, 3, 128, 255]) / 255
+    logits = np.asarray(bernoulli.logits(pixels))
+    np.testing.assert_allclose(logits[[0, -1]], [-np.log(509), np.log(509)], rtol=1e-4)
+    np.testing.assert_allclose(bernoulli.mean(logits)[1:-1], pixels[1:-1], rtol=1e-4)
+
+
 def test_bernoulli_kl_equals_numpy():
     """Of every value that a uint8 pixel has, black and white among them."""
     pixels = np.arange(256).repeat(4).reshape(32, 8, 4)

@@ -304,7 +304,7 @@ def test_models_that_see_no_actions(name):
 
 
 def test_a_model_with_a_background_begins_at_it():
-    """Whatever the state, the first images are the mean of the data; everything else still learns."""
+    """Whatever the state; from there everything learns, the decoder's last layer first."""
     config = configured(contrast=3.0)
     model, learner = state_space.make(config, SPEC)
     image = np.random.default_rng(0).uniform(0.01, 0.99, SPEC.obs_shape).astype(np.float32)
@@ -313,11 +313,17 @@ def test_a_model_with_a_background_begins_at_it():
     last = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape), model.initial(state.params, B))
     drawn = jax.nn.sigmoid(jit(model.decode)(state.params, last))
     np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=1e-5)
-    update = jit(learner.update)
-    for _ in range(3):  # the decoder's last layer learns first, what is before it afterwards
+    update, begun = jit(learner.update), state.params
+    for _ in range(3):
         state = update(state, KEY, batch_of())[0]
-    after = jit(model.decode)(state.params, last)
-    assert (np.abs(after[0] - after[1]) > 1e-6).mean() > 0.9
+    for (path, old), new in zip(jax.tree.leaves_with_path(begun), jax.tree.leaves(state.params), strict=True):
+        assert np.isfinite(new).all() and (old != new).any(), jax.tree_util.keystr(path)
+    learnt = jit(jax.grad(lambda params: model.encode(params, batch_of().obs[:, 0]).sum()))(state.params)
+    assert (learnt["background"] == 0).all(), "it learns from what is drawn alone"
+    with pytest.raises(KeyError, match="background"):
+        state_space.with_background(made("sssm")[3], image)
+    with pytest.raises(AssertionError):
+        state_space.with_background(begun, image[..., :1])
 
 
 def test_latents_cost_little_at_first():
@@ -330,6 +336,7 @@ def test_latents_cost_little_at_first():
         metrics = jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
         bound = metrics["image"] + metrics["reward"]
         np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-5)
 
 
 def conv(kernel, inputs, outputs):
@@ -437,6 +444,11 @@ def test_gradients_have_clipped_norms():
         (dict(learning_rate=0.0), "learning_rate 0.0"),
         (dict(learning_rate=float("nan")), "learning_rate nan"),
         (dict(clip_norm=0.0), "clip_norm 0.0"),
+        (dict(latent_std=0.0), "latent_std 0.0"),
+        (dict(latent_std=float("inf")), "latent_std inf"),
+        (dict(contrast=-1.0), "contrast -1.0: must be finite and at least 0"),
+        (dict(contrast=float("nan")), "contrast nan: must be finite"),
+        (dict(kl_updates=-1), "kl_updates -1: must be finite and at least 0"),
     ],
 )
 def test_refuses_settings(settings, message):

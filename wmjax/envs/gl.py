@@ -34,10 +34,9 @@ print("drawn", pool.render(env_ids=[0]).shape)
 
 @functools.cache
 def import_envpool() -> Any:
-    """Returns the module envpool, after its GL libraries: the only way to import it, for Atari too.
+    """Returns the module envpool, its GL libraries loaded before it: the only way to import it, for Atari too.
 
-    Once the package mujoco was imported after envpool, which dm_control does, they come too late, and the first frame
-    ends the process.
+    After envpool and then mujoco (by dm_control, say) the libraries come too late: the first frame ends the process.
     """
     load_libraries()
     import envpool

@@ -11,6 +11,8 @@ The figures leave two sums open. Ours: in a stack round its second layer, whose 
 res conv to the first C channels of its input, which are the state's.
 """
 
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -19,6 +21,7 @@ from wmjax.nets import blocks
 from wmjax.nets.conv import Conv
 from wmjax.nets.grid_dynamics import with_action
 
+LOG_2 = math.log(2)
 MIN_STD = 1e-3  # not in the paper: keeps a divergence finite
 
 
@@ -73,7 +76,7 @@ class Transition(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Image in [0, 1], [B, 8 X, 8 Y, c] -> [B, X, Y, C], not negative (Fig. 11)."""
+    """Image in [0, 1], or its deviation from a background, [B, 8 X, 8 Y, c] -> [B, X, Y, C], not negative (Fig. 11)."""
 
     channels: int
 
@@ -112,16 +115,20 @@ class RewardBits(nn.Module):
 
 
 class LatentHead(nn.Module):
-    """(maps [B, X, Y, c] each, action [B, A]) -> mean and standard deviation, [B, X, Y, C / 2] each (Figs. 12, 13)."""
+    """(maps [B, X, Y, c] each, action [B, A]) -> mean and standard deviation, [B, X, Y, C / 2] each (Figs. 12, 13).
+
+    std: what standard deviations are about before training; that of softplus is log 2.
+    """
 
     channels: int
+    std: float = LOG_2
 
     @nn.compact
     def __call__(self, maps, action):
         half = self.channels // 2
         x = with_action(jnp.concatenate(maps, axis=-1), action)
         mean, spread = jnp.split(ConvStack((1, 3, 3), (half, half, self.channels))(x), 2, axis=-1)
-        return mean, jax.nn.softplus(spread) + MIN_STD
+        return mean, jax.nn.softplus(spread + math.log(math.expm1(self.std))) + MIN_STD
 
 
 class InitialState(nn.Module):

@@ -23,7 +23,7 @@ def kl(x, logits, event_dims):
 
 
 def logits(mean):
-    """The logits of pixels of 8 bits, mean in [0, 1], elementwise: black and white half a step from the ends."""
+    """The logits of pixels in [0, 1], elementwise; black and white count as half a step of 8 bits from the ends."""
     mean = jnp.clip(mean, 0.5 / 255, 1 - 0.5 / 255)
     return jnp.log(mean) - jnp.log1p(-mean)
 

@@ -1,5 +1,6 @@
 """Settings of the environment models of Buesing et al. (2018) and of their training."""
 
+import math
 from dataclasses import dataclass
 
 from wmjax.types import UsageError
@@ -20,8 +21,9 @@ class StateSpaceConfig:
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
-    contrast: float = 0.0  # above 0, which is the paper: images are read and drawn as deviations; see model.py
-    kl_updates: int = 0  # not in the paper: the latents' weight in the loss rises to 1 in so many updates
+    contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
+    latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
+    kl_updates: int = 0  # 0: the paper; else latents, if any, weigh 1e-4 in the loss at first, 1 after so many updates
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
@@ -34,7 +36,9 @@ class StateSpaceConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
         for name in ("contrast", "kl_updates"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise UsageError(f"model {name} {getattr(self, name)}: must not be negative")
+                raise UsageError(f"model {name} {getattr(self, name)}: must be finite and at least 0")
+        if not 0 < self.latent_std <= 10:
+            raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
         for name in ("learning_rate", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")

@@ -12,10 +12,10 @@
 An episode's first three images make its first state, the first image in place of those that are still missing, with a
 latent of zeros. Where there is a z each image after them brings its posterior, q(z' | s, m', a, e').
 
-With a `contrast` (not in the paper) there is a background, logits of every pixel that are learnt: the encoder is given
-`contrast` times the difference between image and background, and the decoder's logits are added to the background's.
-`with_background` begins it at the mean of the training images. Games need it: their sprites are a few pixels, which
-pixels in [0, 1] and random first logits drown.
+With a `contrast` (not in the paper) there is a background, the logits of one image, grey until `with_background`: the
+encoder is given `contrast` times the difference between an image and the background's, and the decoder's logits are
+added to the background's, which learns from what is drawn alone. Games need it (BUILD_NOTES.md): sprites are a few
+pixels, too little to be found among those of a maze and under the noise of random first logits.
 
 Models in pixels (rar, ar) render and embed an image for every imagined step. No image is embedded twice: a state has
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
@@ -23,6 +23,7 @@ the embeddings of the newest ones (the paper's caching of the vision preprocessi
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -72,13 +73,13 @@ def make_modules(config, env_spec):
     modules = dict(
         encoder=nets.FrameEncoder(size),
         start=nets.InitialState(size),
-        prior=nets.LatentHead(size),
+        prior=nets.LatentHead(size, config.latent_std),
         transition=nets.Transition(size),
         decoder=nets.FrameDecoder(size, env_spec.obs_shape[-1]),
         reward=nets.RewardBits(size, config.reward_digits + 2),
     )
     if config.kind in DRAWN:
-        modules["posterior"] = nets.LatentHead(size)
+        modules["posterior"] = nets.LatentHead(size, config.latent_std)
     if config.kind == "vae":
         del modules["transition"]
     return modules
@@ -105,7 +106,12 @@ def init_params(key, config, env_spec):
 
 
 def with_background(params, image):
-    """Parameters of a model with contrast that draws one image, float32 [8 X, 8 Y, c] in [0, 1], whatever its state."""
+    """Parameters of a model with contrast, not yet trained, that draws one image whatever its state.
+
+    The decoder's last layer becomes zero. image: float32 [8 X, 8 Y, c] in [0, 1], the mean of the training images, say.
+    """
+    chex.assert_equal_shape((params["background"], image))
+    chex.assert_type(image, float)
     last = params["decoder"]["params"]["fine"]["Conv_2"]
     fine = params["decoder"]["params"]["fine"] | {"Conv_2": jax.tree.map(jnp.zeros_like, last)}
     decoder = {"params": params["decoder"]["params"] | {"fine": fine}}
@@ -164,7 +170,8 @@ def make_model(config, env_spec):
     def read(params, image):
         """Embedding of an image in [0, 1]."""
         if config.contrast:
-            image = config.contrast * (image - bernoulli.mean(params["background"])[None])
+            background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
+            image = config.contrast * (image - background[None])
         return apply(params, "encoder", image)
 
     def initial(params, batch):
