@@ -159,7 +159,7 @@ def test_a_block_by_hand():
 
 def test_first_standard_deviations_are_as_asked():
     for module, expected in ((nets.LatentHead(C), np.log(2)), (nets.LatentHead(C, 0.1), 0.1)):
-        params = jax.tree.map(np.zeros_like, jax.eval_shape(module.init, KEY, [STATE], ACTION))
+        params = jax.tree.map(lambda x: np.zeros(x.shape), jax.eval_shape(module.init, KEY, [STATE], ACTION))
         _, std = jit(module.apply)(params, [STATE], ACTION)
         np.testing.assert_allclose(std, expected + nets.MIN_STD, rtol=1e-5)
 

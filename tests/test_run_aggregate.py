@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wmjax.run.aggregate import aggregates, interquartile_mean, intervals
+from wmjax.run.aggregate import aggregates, half_interval, interquartile_mean, intervals
 
 
 def test_interquartile_mean_by_hand():
@@ -17,6 +17,12 @@ def test_interquartile_mean_by_hand():
 def test_interquartile_mean_is_scipys(count):
     values = np.random.default_rng(count).normal(size=count)
     np.testing.assert_allclose(interquartile_mean(values), stats.trim_mean(values, 0.25), rtol=1e-12)
+
+
+def test_interval_of_a_mean_by_hand():
+    """Student's t with two degrees of freedom reaches 4.3027 standard errors."""
+    values = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
+    np.testing.assert_allclose(half_interval(values), [4.3027 / np.sqrt(3), 0], rtol=1e-4)
 
 
 def test_aggregates_by_hand():

@@ -22,6 +22,7 @@ from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.run import checkpoint, timing, workdir
 from wmjax.run import main as mains
+from wmjax.run.aggregate import half_interval
 from wmjax.run.report import markdown, write_comparison, write_whole
 from wmjax.run.video import film, write_png
 from wmjax.types import ActionSpec, EnvSpec, UsageError
@@ -138,14 +139,17 @@ def likelihoods(runs, folder):
     cells = []
     for name, losses in found.items():
         gain = 1e3 * (found[base_of(name)] - losses).mean(axis=1) / pixels  # [seeds]
-        spread = f"{gain.std(ddof=1):.2f}" if len(gain) > 1 else ""
+        spread = interval = ""
+        if len(gain) > 1:
+            half = half_interval(gain)
+            spread, interval = f"{gain.std(ddof=1):.2f}", f"{gain.mean() - half:.2f} to {gain.mean() + half:.2f}"
         each = ", ".join(f"{value:.2f}" for value in gain)
-        cells.append([name, f"{gain.mean():.2f}", spread, each, f"{losses.mean():.1f}"])
+        cells.append([name, f"{gain.mean():.2f}", spread, interval, each, f"{losses.mean():.1f}"])
     return [
         f"Gain of the evidence lower bound over {BASE}, in 1e-3 nats a pixel, on {losses.shape[1]} held-out sequences "
-        f"of {DATA.value}; mean and standard deviation over seeds.",
+        f"of {DATA.value}; mean over seeds, standard deviation and 95% interval of the mean (Student's t).",
         "",
-        *markdown(["model", "gain", "std", "seeds", "nats a frame"], cells),
+        *markdown(["model", "gain", "std", "95%", "seeds", "nats a frame"], cells),
     ]
 
 

@@ -16,6 +16,13 @@ def interquartile_mean(values):
     return values[..., cut : values.shape[-1] - cut].mean(-1)
 
 
+def half_interval(values):
+    """[N, ...] -> [...]: how far the 95% confidence interval reaches from the mean of N runs (Student's t), N > 1."""
+    from scipy import stats  # jax's own requirement; here for its half second
+
+    return stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
+
+
 def aggregates(scores):
     """Mean and median over tasks of each task's mean over seeds, and the interquartile mean over all runs of all tasks.
 

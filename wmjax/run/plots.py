@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from wmjax.run.aggregate import half_interval
+
 COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", "#888888", "#bb5599", "#555555")
 SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
 BARS = 60  # at most so many bars in the picture of times
@@ -120,8 +122,6 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metr
 
 def population(runs: Sequence[Rows], title: str = "") -> str:
     """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run."""
-    from scipy import stats  # jax's own requirement; here for its half second
-
     figure, axes = _figure()
     curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
     x, values = curves[0][0], np.stack([y for _, y in curves])  # [runs, evaluations]
@@ -129,8 +129,7 @@ def population(runs: Sequence[Rows], title: str = "") -> str:
         axes.plot(x, each, color=COLOURS[0], linewidth=0.6, alpha=0.45)
     mean = values.mean(0)
     if len(values) > 1:
-        error = values.std(0, ddof=1) / np.sqrt(len(values))
-        half = stats.t.ppf(0.975, len(values) - 1) * error  # Student's t: few runs
+        half = half_interval(values)
         shade = dict(color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
         axes.fill_between(x, mean - half, mean + half, **shade)
     axes.plot(x, mean, "o-", markersize=3, color=COLOURS[0], linewidth=2, label=f"mean of {len(values)}")
