@@ -83,8 +83,8 @@ def cpu_games():
     empty. Not in the paper: found by measuring, see BUILD_NOTES.md.
     """
     config = cpu()
-    config.model.update(contrast=16.0, latent_std=0.1, kl_updates=1000)
-    config.train.update(updates=2000, every=500)
+    config.model.update(contrast=16.0, latent_std=0.1, kl_updates=800)
+    config.train.update(updates=1600, every=400)
     return config
 
 

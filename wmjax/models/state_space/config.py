@@ -23,7 +23,7 @@ class StateSpaceConfig:
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
     contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
     latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
-    kl_updates: int = 0  # 0: the paper; else latents, if any, weigh 1e-4 in the loss at first, 1 after so many updates
+    kl_updates: int = 0  # 0: the paper; else latents, if any, weigh 1e-8 in the loss at first, 1 after so many updates
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):

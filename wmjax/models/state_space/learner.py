@@ -12,7 +12,7 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Learner, LearnerState
 
-FIRST_WEIGHT = 1e-4  # not in the paper, see BUILD_NOTES.md
+FIRST_WEIGHT = 1e-8  # not in the paper, see BUILD_NOTES.md
 
 
 def make(config, env_spec):
