@@ -1,0 +1,143 @@
+"""Environment models' learner: what it starts from, weighs and clips, its chunks of jumpy models, what is refused."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from tests.fakes import SPEC, jit, randomised
+from tests.tiny_state_space import KEY, B, batch_of, configured
+from wmjax.models import state_space
+from wmjax.models.state_space.learner import score
+from wmjax.models.state_space.model import MapState, make_model
+from wmjax.ops import jumps
+from wmjax.types import ActionSpec, EnvSpec, UsageError
+
+
+def test_a_model_with_a_background_begins_at_it():
+    """Whatever the state; from there everything learns, the decoder's last layer first."""
+    config = configured(contrast=3.0)
+    model, learner = state_space.make(config, SPEC)
+    image = np.random.default_rng(0).uniform(0.01, 0.99, SPEC.obs_shape).astype(np.float32)
+    state = learner.init(KEY)
+    state = state.replace(params=state_space.with_background(state.params, image))
+    last = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape), model.initial(state.params, B))
+    drawn = jax.nn.sigmoid(jit(model.decode)(state.params, last))
+    np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=1e-5)
+    update, begun = jit(learner.update), state.params
+    for _ in range(3):
+        state = update(state, KEY, batch_of())[0]
+    for (path, old), new in zip(jax.tree.leaves_with_path(begun), jax.tree.leaves(state.params), strict=True):
+        assert np.isfinite(new).all() and (old != new).any(), jax.tree_util.keystr(path)
+    learnt = jit(jax.grad(lambda params: model.encode(params, batch_of().obs[:, 0]).sum()))(state.params)
+    assert (learnt["background"] == 0).all(), "it learns from what is drawn alone"
+    with pytest.raises(KeyError, match="background"):
+        state_space.with_background(state_space.make(configured(), SPEC)[1].init(KEY).params, image)
+    with pytest.raises(AssertionError):
+        state_space.with_background(begun, image[..., :1])
+
+
+def test_latents_cost_little_at_first():
+    config = configured(kl_updates=100)
+    weights = [state_space.learner.kl_weight(config, jnp.int32(updates)) for updates in (0, 25, 50, 100, 1000)]
+    np.testing.assert_allclose(weights, [1e-8, 1e-6, 1e-4, 1, 1], rtol=1e-5)
+    _, learner = state_space.make(config, SPEC)
+    state = learner.init(KEY)
+    for updates, weight in ((0, 1e-8), (50, 1e-4), (2**31 - 2, 1)):
+        metrics = jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
+        bound = metrics["image"] + metrics["reward"]
+        np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-5)
+
+
+@pytest.mark.parametrize("jump", [1, 2, 3])
+def test_subsample_equals_loops(jump):
+    rng, steps, size = np.random.default_rng(0), 4, 2
+    time = jumps.rows(steps, jump)
+    assert time == 1 + 3 * jump
+    obs, action, reward = rng.normal(size=(B, time, 3)), rng.normal(size=(B, time, size)), rng.normal(size=(B, time))
+    found = jumps.subsample(*(jnp.asarray(x, jnp.float32) for x in (obs, action, reward)), jump)
+    plain = np.zeros((B, steps, 3)), np.zeros((B, steps, jump * size)), np.zeros((B, steps))
+    for b, t in np.ndindex(B, steps):
+        plain[0][b, t] = obs[b, t * jump]
+        for i in range(jump if t else 0):
+            arrival = (t - 1) * jump + 1 + i
+            plain[1][b, t, i * size : (i + 1) * size] = action[b, arrival]
+            plain[2][b, t] += reward[b, arrival]
+    for one, other in zip(found, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_jumpy_model_learns_from_the_same_chunks():
+    """Its terms are those of a plain model whose environment makes two steps at a time."""
+    jumpy, steps = configured(jump=2), 2
+    model, learner = state_space.make(jumpy, SPEC)
+    batch = batch_of(state_space.rows_of(jumpy, steps))
+    assert batch.reward.shape[1] == 9 and state_space.model_action_size(jumpy, SPEC.action) == 4
+    params = randomised(jax.eval_shape(learner.init, KEY).params, 0.12)
+    pairs = np.zeros((B, 5, 4), np.float32)
+    pairs[:, 1:] = np.concatenate([batch.prev_action[:, 1::2], batch.prev_action[:, 2::2]], axis=-1)
+    sums = np.zeros((B, 5), np.float32)
+    sums[:, 1:] = batch.reward[:, 1::2] + batch.reward[:, 2::2]
+    wide = EnvSpec(SPEC.obs_shape, SPEC.obs_dtype, ActionSpec(4, False, -1.0, 1.0))
+    other = batch.replace(prev_action=pairs, obs=batch.obs[:, ::2], reward=sums)
+
+    def terms(config, spec, batch):
+        return jit(lambda x: score(*make_model(config, spec), config, spec.action, params, KEY, x)[0])(batch)
+
+    one, two = terms(jumpy, SPEC, batch), terms(configured(), wide, other)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one, two)
+    assert one["image"].shape == (B, steps)
+    state, metrics = jit(learner.update)(jit(learner.init)(KEY), KEY, batch)
+    assert metrics["grad_finite"].all() and metrics["grad_norm"] > 0 and int(state.updates) == 1
+    imagined = jax.eval_shape(model.imagine, params, KEY, model.initial(params, B), jnp.zeros((B, 4)))
+    assert isinstance(imagined, MapState)
+
+
+def test_refuses_chunks_that_do_not_fit():
+    _, learner = state_space.make(configured(jump=3), SPEC)
+    with pytest.raises(UsageError, match="9 rows of a sequence.* jumps 3 steps") as error:
+        jax.eval_shape(learner.update, jax.eval_shape(learner.init, KEY), KEY, batch_of(9))
+    assert "\n" not in str(error.value)
+
+
+def test_gradients_have_clipped_norms():
+    """Adam's memory of gradients, after one update, is a tenth of what it was given."""
+    _, learner = state_space.make(configured(kind="dssm_det", clip_norm=0.5), SPEC)
+    state, metrics = jit(learner.update)(learner.init(KEY), KEY, batch_of())
+    assert metrics["grad_norm"] > 1
+    assert optax.global_norm(optax.tree.get(state.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(kind="ssm"), "kind 'ssm'"),
+        (dict(channels=12), "channels 12"),
+        (dict(channels=0), "channels 0"),
+        (dict(reward_digits=0), "reward_digits 0"),
+        (dict(order=17), "order 17"),
+        (dict(jump=0), "jump 0"),
+        (dict(learning_rate=0.0), "learning_rate 0.0"),
+        (dict(learning_rate=float("nan")), "learning_rate nan"),
+        (dict(clip_norm=0.0), "clip_norm 0.0"),
+        (dict(latent_std=0.0), "latent_std 0.0"),
+        (dict(latent_std=float("inf")), "latent_std inf"),
+        (dict(contrast=-1.0), "contrast -1.0: must be finite and at least 0"),
+        (dict(contrast=float("nan")), "contrast nan: must be finite"),
+        (dict(kl_updates=-1), "kl_updates -1: must be finite and at least 0"),
+    ],
+)
+def test_refuses_settings(settings, message):
+    with pytest.raises(UsageError) as error:
+        configured(**settings)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(84, 80, 1), (80, 84, 1)])
+def test_refuses_images_that_are_no_multiple_of_8(shape):
+    with pytest.raises(UsageError, match=f"images of {shape[0]} x {shape[1]}: .* multiples of 8"):
+        state_space.make(configured(), SPEC._replace(obs_shape=shape))
