@@ -39,6 +39,7 @@ def tiny_state_space(spec, **settings):
     return spec, *state_space.make(config, spec)
 
 
+FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_updates=10)
 MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "rssm": lambda: tiny_rssm(SPEC),
     "rssm_elu_overshooting": lambda: tiny_rssm(SPEC, activation="elu", overshooting_distance=3),
@@ -50,9 +51,7 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "vq_convlstm_vector": lambda: tiny_vq(SPEC, latent="continuous", dimensions=1),
     "vq_convlstm_autoregressive": lambda: tiny_vq(DISCRETE_SPEC, predictor="autoregressive", encoder_kernel=2),
     "sssm": lambda: tiny_state_space(SPEC, kind="sssm"),
-    "dssm_vae": lambda: tiny_state_space(
-        SPEC, kind="dssm_vae", contrast=16.0, latent_std=0.1, kl_updates=10
-    ),  # as for games
+    "dssm_vae": lambda: tiny_state_space(SPEC, kind="dssm_vae", **FOR_GAMES),
     "dssm_det": lambda: tiny_state_space(DISCRETE_SPEC, kind="dssm_det"),
     "rar": lambda: tiny_state_space(SPEC, kind="rar"),
     "ar": lambda: tiny_state_space(SPEC, kind="ar"),

@@ -21,7 +21,6 @@ from wmjax.nets import blocks
 from wmjax.nets.conv import Conv
 from wmjax.nets.grid_dynamics import with_action
 
-LOG_2 = math.log(2)
 MIN_STD = 1e-3  # not in the paper: keeps a divergence finite
 
 
@@ -121,7 +120,7 @@ class LatentHead(nn.Module):
     """
 
     channels: int
-    std: float = LOG_2
+    std: float = math.log(2)
 
     @nn.compact
     def __call__(self, maps, action):

@@ -6,7 +6,7 @@ Where an image stays black, or white, its gradient soon vanishes; that of `conti
 import chex
 import jax
 import jax.numpy as jnp
-from jax.scipy.special import xlogy
+from jax.scipy.special import logit, xlogy
 
 
 def log_prob(x, logits, event_dims):
@@ -24,8 +24,7 @@ def kl(x, logits, event_dims):
 
 def logits(mean):
     """The logits of pixels in [0, 1], elementwise; black and white count as half a step of 8 bits from the ends."""
-    mean = jnp.clip(mean, 0.5 / 255, 1 - 0.5 / 255)
-    return jnp.log(mean) - jnp.log1p(-mean)
+    return logit(jnp.clip(mean, 0.5 / 255, 1 - 0.5 / 255))
 
 
 def mean(logits):

@@ -31,7 +31,7 @@ def make(config, env_spec):
         terms = score(model, parts, config, env_spec.action, params, key, batch)[0]
         metrics = {name: x.mean() for name, x in terms.items()}
         weight = kl_weight(config, updates)
-        loss = sum(x * weight if name == "kl" else x for name, x in metrics.items())
+        loss = metrics["image"] + metrics["reward"] + weight * metrics.get("kl", 0.0)
         if "kl" in metrics and config.kl_updates:
             metrics["kl_weight"] = weight
         return loss, dict(loss=loss, **metrics)
