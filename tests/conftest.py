@@ -20,6 +20,9 @@ _SETTINGS = {
 
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
+# Tests, and the mains that they fork, run each program a few times on tiny arrays: what they wait for is the compiler.
+_QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_QUICK}".strip()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,19 +1,11 @@
 """Models with known answers and records that say where they come from, for tests of the core."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
 from wmjax.types import ActionSpec, EnvSpec, Step, WorldModel
-
-# Tests run each program a few times on tiny arrays: what they wait for is the compiler.
-jit = functools.partial(
-    jax.jit,
-    compiler_options={"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True},
-)
 
 SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(2, False, -1.0, 1.0))
 DISCRETE_SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import DISCRETE_SPEC, jit, make_point_model
+from tests.fakes import DISCRETE_SPEC, make_point_model
 from wmjax import envs
 from wmjax.agents.mpc import MPCConfig, make_actor, make_random_actor
 from wmjax.planners import CEMConfig, make_cem
@@ -42,7 +42,7 @@ def arrivals(rows, first=(), light=0):
 def acting(action_spec, noise=0.3, planner=None):
     """(actor, jitted act) of the fake planner."""
     actor = make_actor(MODEL, planner or Planner(plan_position), action_spec, MPCConfig(noise))
-    return actor, jit(actor.act)
+    return actor, jax.jit(actor.act)
 
 
 def test_the_belief_takes_in_action_and_image_before_planning():

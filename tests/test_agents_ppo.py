@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from tests import ppo_by_hand
-from tests.fakes import jit
 from wmjax.agents import ppo
 from wmjax.agents.ppo.learner import Decisions, minibatches, ppo_loss
 from wmjax.nets.policy import VectorPolicy
@@ -34,7 +33,7 @@ def random_rollout(seed=0):
 @pytest.fixture(scope="module")
 def learner():
     learner = ppo.make(CONFIG, LINEAR, F)
-    return learner._replace(update=jit(learner.update))
+    return learner._replace(update=jax.jit(learner.update))
 
 
 def test_a_round_equals_plain_numpy(learner):
@@ -106,7 +105,7 @@ def test_minibatches_that_divide_or_hold_all(minibatch):
     learner = ppo.make(dataclasses.replace(CONFIG, minibatch=minibatch), LINEAR, F)
     rollout = random_rollout()
     state = learner.init(KEY)
-    new, metrics = jit(learner.update)(state, KEY, rollout)
+    new, metrics = jax.jit(learner.update)(state, KEY, rollout)
     whole, rest = map(np.asarray, minibatches(KEY, B * H, CONFIG.epochs, minibatch))
     batches = [batch for epoch in range(CONFIG.epochs) for batch in (*whole[epoch], rest[epoch]) if batch.size]
     params, expected = ppo_by_hand.update(state.params["params"], CONFIG, rollout, batches)
@@ -124,7 +123,7 @@ def random_decisions(rows):
 def loss_and_gradient(batch, config=CONFIG):
     params = LINEAR.init(KEY, np.zeros((1, F), np.float32))
     function = jax.value_and_grad(ppo_loss, argnums=2, has_aux=True)
-    return jit(lambda batch: function(LINEAR, config, params, batch))(batch)
+    return jax.jit(lambda batch: function(LINEAR, config, params, batch))(batch)
 
 
 def two_decisions(ratios, advantages=(1, -1)):

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import jit
 from wmjax.agents import ppo
 from wmjax.nets.policy import VectorPolicy
 from wmjax.run.collect import make_player
@@ -63,7 +62,7 @@ def shares(action):
 def test_actions_are_sampled_with_the_temperature_of_the_occasion(explore, temperature):
     actor = ppo.make_actor(make_light_model(), NETWORK, CONFIG)
     step = arrivals(ROWS)
-    carry, action, logits = jit(actor.act)(PARAMS, KEY, actor.initial(PARAMS, ROWS), step, explore)
+    carry, action, logits = jax.jit(actor.act)(PARAMS, KEY, actor.initial(PARAMS, ROWS), step, explore)
     np.testing.assert_allclose(logits, np.tile(np.float32([0, 0.5, 1]), (ROWS, 1)), rtol=1e-6)
     assert action.shape == (ROWS,) and action.dtype == np.int32 and carry == ()
     expected = softmax(np.array([0, 0.5, 1]) / temperature)
@@ -74,7 +73,7 @@ def test_actions_are_sampled_with_the_temperature_of_the_occasion(explore, tempe
 
 def test_only_the_present_image_counts():
     actor = ppo.make_actor(make_light_model(), NETWORK, CONFIG)
-    act = jit(actor.act)
+    act = jax.jit(actor.act)
     _, one, logits = act(PARAMS, KEY, (), arrivals(50, 102), True)
     _, two, same = act(PARAMS, KEY, (), arrivals(50, 102, seed=1), True)
     np.testing.assert_array_equal(one, two)
@@ -154,13 +153,13 @@ def test_ppo_solves_a_chain():
         rollout = ppo.dream(model, network, None, state.params, imagine_key, start, HORIZON)
         return learner.update(state, update_key, rollout)
 
-    @jit
+    @jax.jit
     def mean_return(params):
         return ppo.dream(model, network, None, params, OTHER_KEY, model.initial(None, 200), 21).reward.sum(1).mean()
 
     state = learner.init(KEY)
     assert mean_return(state.params) < 0.3
-    state, metrics = jit(lambda state: jax.lax.scan(one_round, state, jax.random.split(KEY, 60)))(state)
+    state, metrics = jax.jit(lambda state: jax.lax.scan(one_round, state, jax.random.split(KEY, 60)))(state)
     assert mean_return(state.params) > 1.7
     logits, value = network.apply(state.params, np.eye(PLACES, dtype=np.float32))
     assert (jax.nn.softmax(logits)[:-1, 1] > 0.9).all()

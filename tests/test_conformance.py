@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import DISCRETE_SPEC, SPEC, jit, random_steps
+from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from wmjax import imagine
 from wmjax.models import rssm, state_space, vq_convlstm
 from wmjax.ops.actions import model_action
@@ -98,15 +98,15 @@ def make_look(model, spec):
         imagined = imagine.time_first(imagine.unfold_like(model.features(params, imagine.fold(onward)), onward))
         return dict(seen=(states, aux, seen), imagined=imagined)
 
-    return jit(look)
+    return jax.jit(look)
 
 
 @pytest.fixture(scope="module", params=MODELS)
 def case(request):
     spec, model, learner = MODELS[request.param]()
-    state = jit(learner.init)(jax.random.key(0))
+    state = jax.jit(learner.init)(jax.random.key(0))
     batch = jax.tree.map(jnp.asarray, random_steps(spec, B, T))
-    return Case(request.param, spec, model, learner, batch, state, jit(learner.update), make_look(model, spec))
+    return Case(request.param, spec, model, learner, batch, state, jax.jit(learner.update), make_look(model, spec))
 
 
 def start_of(case, rows=B):
@@ -216,7 +216,7 @@ def test_filtering_equals_a_loop_of_observe(case):
     states, aux, _ = case.look(params, KEY, batch, start_of(case))["seen"]
     action, state = model_action(batch.prev_action, case.spec.action), start_of(case)
 
-    @jit
+    @jax.jit
     def observe(key, state, obs, action, is_first):
         return model.observe(params, key, state, action, model.encode(params, obs), is_first)
 
@@ -261,11 +261,11 @@ def test_rows_are_independent(case):
 def test_gradients_reach_back_in_their_own_row_and_nowhere_else(case):
     """Of what is believed at (row 2, time 3) with respect to all embeddings and actions."""
     model, params = case.model, case.state.params
-    embed = jit(model.encode)(params, imagine.fold(case.batch.obs))
+    embed = jax.jit(model.encode)(params, imagine.fold(case.batch.obs))
     embed = embed.reshape(B, T, *embed.shape[1:])
     action = model_action(case.batch.prev_action, case.spec.action)
 
-    @jit
+    @jax.jit
     @jax.grad
     def gradient(inputs):
         embed, action = inputs

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import Point, jit, make_point_model, make_trail_model
+from tests.fakes import Point, make_point_model, make_trail_model
 from wmjax import imagine
 from wmjax.run.predict import open_loop_images
 from wmjax.types import ActionSpec, Step
@@ -29,7 +29,7 @@ def test_filter_equals_a_loop_over_time():
     is_first = np.zeros((B, T), bool)
     is_first[0, 0] = is_first[1, 3] = True
     inputs = dict(prev_action=prev_action, embed=embed, is_first=is_first)
-    last, states, aux = jit(lambda inputs: imagine.filter(model, PARAMS, KEY, start, **inputs))(inputs)
+    last, states, aux = jax.jit(lambda inputs: imagine.filter(model, PARAMS, KEY, start, **inputs))(inputs)
 
     position = start.position
     for t in range(T):
@@ -60,7 +60,7 @@ def test_open_loop_adds_up_the_actions():
 def halving():
     """A jitted rollout under the policy that halves the distance to 0; reward -|position|^2, over beyond 0.2."""
     model = make_point_model(2, edge=0.2)
-    return jit(lambda state: imagine.rollout(model, PARAMS, KEY, state, lambda key, features: -features / 2, H))
+    return jax.jit(lambda state: imagine.rollout(model, PARAMS, KEY, state, lambda key, features: -features / 2, H))
 
 
 def test_rollout_values(halving):
@@ -81,7 +81,8 @@ def test_rollout_values(halving):
 def test_closed_loop_keeps_its_start_and_every_action():
     start = point()
     policy = lambda key, features: -features / 2
-    states, actions = jit(lambda start: imagine.closed_loop(make_point_model(2), PARAMS, KEY, start, policy, H))(start)
+    imagined = jax.jit(lambda start: imagine.closed_loop(make_point_model(2), PARAMS, KEY, start, policy, H))
+    states, actions = imagined(start)
     halvings = 0.5 ** np.arange(H + 1)
     positions = start.position[None] * halvings[:, None, None]  # [H + 1, B, A], the given ones first
     np.testing.assert_array_equal(states.position, positions)
@@ -119,7 +120,7 @@ def test_overshoot_indices(distance):
     is_first = np.zeros((B, T), bool)
     is_first[0, 0] = is_first[1, 3] = is_first[2, 1] = is_first[2, 4] = True
 
-    @jit
+    @jax.jit
     def run(actions, embed, is_first):
         inputs = dict(prev_action=actions, is_first=is_first)
         states = imagine.filter(model, None, KEY, model.initial(None, B), embed=embed, **inputs)[1]

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.fakes import jit, randomised
+from tests.fakes import randomised
 from wmjax.nets.gru import GRU
 from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead
 
@@ -51,7 +51,7 @@ def test_gru_equals_a_numpy_loop_over_time(reset):
     h = rng.normal(size=(ROWS, UNITS)).astype(np.float32)
     params = randomised(jax.eval_shape(gru.init, jax.random.key(0), h, xs[0]))
 
-    @jit
+    @jax.jit
     def scan(params, h, xs):
         return jax.lax.scan(lambda h, x: (gru.apply(params, h, x),) * 2, h, xs)[1]
 
@@ -62,7 +62,7 @@ def test_gru_equals_a_numpy_loop_over_time(reset):
 
 
 def test_gru_gates_begin_open():
-    params = jit(GRU(UNITS).init)(jax.random.key(0), np.zeros((1, UNITS)), np.zeros((1, INPUTS)))["params"]
+    params = jax.jit(GRU(UNITS).init)(jax.random.key(0), np.zeros((1, UNITS)), np.zeros((1, INPUTS)))["params"]
     np.testing.assert_array_equal(params["gates_bias"], np.ones(2 * UNITS))
     np.testing.assert_array_equal(params["candidate_bias"], np.zeros(UNITS))
     assert "hidden_bias" not in params

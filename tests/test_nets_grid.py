@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import jit, randomised
+from tests.fakes import randomised
 from wmjax.nets.conv_lstm import ConvLSTM
 from wmjax.nets.grid_dynamics import GridDynamics, GridHead, GridReward, scale_gradient, with_action
 from wmjax.nets.norm import BatchNorm, GridNorm
@@ -44,7 +44,8 @@ def test_conv_lstm_equals_a_numpy_loop_over_time():
     xs = normal(4, rows, 4, 5, 3)
     state = (normal(rows, 4, 5, features, seed=1), normal(rows, 4, 5, features, seed=2))
     params = randomised(jax.eval_shape(cell.init, KEY, state, xs[0]))
-    scanned = jit(lambda p, s, xs: jax.lax.scan(lambda s, x: (cell.apply(p, s, x),) * 2, s, xs)[1])(params, state, xs)
+    scan = jax.jit(lambda p, s, xs: jax.lax.scan(lambda s, x: (cell.apply(p, s, x),) * 2, s, xs)[1])
+    scanned = scan(params, state, xs)
     p = params["params"]
     h, c = (np.float64(x) for x in state)
     for t, x in enumerate(xs):
@@ -85,14 +86,14 @@ def test_the_encoder_replaces_batch_statistics_one_by_one():
     """With the statistics it returned the result is the same, with others in any place it is not."""
     x = np.random.default_rng(0).uniform(size=(3, 16, 8, 1)).astype(np.float32)
     encoder = GridEncoder((4, 8), 5)
-    params = jit(encoder.init)(KEY, x)
-    y, statistics = jit(encoder.apply)(params, x)
+    params = jax.jit(encoder.init)(KEY, x)
+    y, statistics = jax.jit(encoder.apply)(params, x)
     assert y.shape == (3, 4, 2, 5) and len(statistics) == 7
-    np.testing.assert_allclose(jit(encoder.apply)(params, x, statistics)[0], y, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(encoder.apply)(params, x, statistics)[0], y, rtol=1e-4, atol=1e-4)
     for i in range(7):
         other = list(statistics)
         other[i] = (statistics[i][0] + 1, statistics[i][1])
-        assert (jit(encoder.apply)(params, x, tuple(other))[0] != y).any()
+        assert (jax.jit(encoder.apply)(params, x, tuple(other))[0] != y).any()
 
 
 def count(shapes):

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from tests.fakes import jit, randomised
+from tests.fakes import randomised
 from wmjax.nets.pixel_cnn import GatedPixelCNN
 
 KEY = jax.random.key(0)
@@ -21,7 +21,8 @@ def test_sees_all_positions_before_and_none_after():
     net, params = made(layers=3, kernel=5)
     x = np.random.default_rng(0).normal(size=(1, X, Y, D)).astype(np.float32)
     condition = np.random.default_rng(1).normal(size=(1, X, Y, C)).astype(np.float32)
-    jacobian = jit(jax.jacobian(lambda x: net.apply(params, x, condition).sum((0, 3))))(x)[:, :, 0]  # [X, Y, X, Y, D]
+    jacobian = jax.jit(jax.jacobian(lambda x: net.apply(params, x, condition).sum((0, 3))))
+    jacobian = jacobian(x)[:, :, 0]  # [X, Y, X, Y, D]
     reached = np.abs(jacobian).sum(-1) > 0
     for i, j in np.ndindex(X, Y):
         for k, l in np.ndindex(X, Y):
@@ -43,7 +44,7 @@ def test_one_layer_equals_a_loop():
         gated = np.tanh(inner[:, :4]) / (1 + np.exp(-inner[:, 4:]))
         shown = np.maximum(gated @ p["out_0"]["kernel"] + p["out_0"]["bias"], 0)
         out[:, i, j] = shown @ p["out"]["kernel"] + p["out"]["bias"]
-    np.testing.assert_allclose(jit(net.apply)(params, x, condition), out, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(net.apply)(params, x, condition), out, rtol=1e-4, atol=1e-4)
 
 
 def test_the_condition_reaches_every_layer():
@@ -53,4 +54,4 @@ def test_the_condition_reaches_every_layer():
         other = jax.tree.map(np.copy, params)
         other["params"][name]["kernel"] *= 0
         condition = np.ones((1, X, Y, C), np.float32)
-        assert (jit(net.apply)(params, x, condition) != jit(net.apply)(other, x, condition)).any(), name
+        assert (jax.jit(net.apply)(params, x, condition) != jax.jit(net.apply)(other, x, condition)).any(), name

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 
-from tests.fakes import jit, randomised
+from tests.fakes import randomised
 from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
 
 KEY = jax.random.key(0)
@@ -108,7 +108,7 @@ def test_vector_policy_equals_numpy():
 def test_a_new_policy_takes_all_actions_about_equally():
     network = GridPolicy(18)
     x = inputs(6 * 6 * 32)
-    logits, value = network.apply(jit(network.init)(KEY, x), x)
+    logits, value = network.apply(jax.jit(network.init)(KEY, x), x)
     probability = np.asarray(jax.nn.softmax(logits))
     assert probability.min() > 0.5 / 18 and probability.max() < 2 / 18
     assert 0 < np.abs(value).max() < 1
@@ -132,5 +132,5 @@ def test_image_policy_is_convolutions_before_a_grid_policy():
         grids.append(image.reshape(-1))
     grid = GridPolicy(ACTIONS, (2, 2, 5))
     expected = grid.apply(dict(params=p["GridPolicy_0"]), np.float32(grids))
-    for got, wanted in zip(jit(network.apply)(params, x), expected, strict=True):
+    for got, wanted in zip(jax.jit(network.apply)(params, x), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from tests.fakes import jit, randomised
+from tests.fakes import randomised
 from wmjax.nets import blocks
 from wmjax.nets import state_space as nets
 
@@ -123,7 +123,7 @@ CASES = {  # module, its inputs, the same in numpy, the shapes of its results
 def test_equals_numpy(name):
     module, inputs, plain, shapes = CASES[name]
     params = randomised(jax.eval_shape(module.init, KEY, *inputs), scale=0.3)
-    found = jax.tree.leaves(jit(module.apply)(params, *inputs))
+    found = jax.tree.leaves(jax.jit(module.apply)(params, *inputs))
     assert [x.shape for x in found] == shapes
     for one, other in zip(found, jax.tree.leaves(plain(params["params"], *inputs)), strict=True):
         assert other.std() > 0.01
@@ -136,7 +136,7 @@ def test_what_is_anywhere_is_known_everywhere():
     state, action = normal(1, 3, 16, C), normal(1, A)
     state[:, :, 0] *= 20
     params = randomised(jax.eval_shape(module.init, KEY, [state], action), scale=0.3)
-    far = jit(jax.grad(lambda state, params: module.apply(params, [state], action)[0, 2, 15].sum()))
+    far = jax.jit(jax.grad(lambda state, params: module.apply(params, [state], action)[0, 2, 15].sum()))
     assert (far(state, params)[0, :, 0] != 0).any()
     params["params"]["pool"]["Conv_0"]["kernel"] *= 0
     assert (far(state, params)[0, :, 0] == 0).all()
@@ -160,7 +160,7 @@ def test_a_block_by_hand():
 def test_first_standard_deviations_are_as_asked():
     for module, expected in ((nets.LatentHead(C), np.log(2)), (nets.LatentHead(C, 0.1), 0.1)):
         params = jax.tree.map(lambda x: np.zeros(x.shape), jax.eval_shape(module.init, KEY, [STATE], ACTION))
-        _, std = jit(module.apply)(params, [STATE], ACTION)
+        _, std = jax.jit(module.apply)(params, [STATE], ACTION)
         np.testing.assert_allclose(std, expected + nets.MIN_STD, rtol=1e-5)
 
 
@@ -168,5 +168,5 @@ def test_no_standard_deviation_is_zero():
     module = nets.LatentHead(C)
     params = randomised(jax.eval_shape(module.init, KEY, [STATE], ACTION))
     params["params"]["ConvStack_0"]["Conv_2"]["bias"][C // 2 :] = -1e4
-    _, std = jit(module.apply)(params, [STATE], ACTION)
+    _, std = jax.jit(module.apply)(params, [STATE], ACTION)
     np.testing.assert_array_equal(std, np.full((B, X, Y, C // 2), nets.MIN_STD, np.float32))

@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import jit
 from wmjax import imagine
 from wmjax.envs import bouncing_ball
 from wmjax.ops import bernoulli, bounds, gaussian
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import WorldModel
 
-log_weights, importance_weighted = jit(bounds.log_weights), jit(bounds.importance_weighted)
-kl_diagonal, bernoulli_kl = jit(gaussian.kl_diagonal), jit(bernoulli.kl, static_argnums=2)
+log_weights, importance_weighted = jax.jit(bounds.log_weights), jax.jit(bounds.importance_weighted)
+kl_diagonal, bernoulli_kl = jax.jit(gaussian.kl_diagonal), jax.jit(bernoulli.kl, static_argnums=2)
 T, KEY = 6, jax.random.key(0)
 PUSH, SEEN = 0.8, 0.5  # standard deviations of the toy's latent and of what is seen of its state
 DRIFT = np.array([0.3, -1.0, 0.5, 0.0, 2.0, -0.7])
@@ -113,7 +112,7 @@ def test_bernoulli_kl_is_zero_where_equal_and_never_nan(x):
     logit = np.log(p / (1 - p))
     logits = np.array([logit, logit + 3, logit - 3, -200, 200], np.float32)[:, None]
     pixel = np.full((5, 1), x, np.float32)
-    kl, gradient = jit(jax.vmap(jax.value_and_grad(lambda logit, x: bernoulli.kl(x, logit, 1))))(logits, pixel)
+    kl, gradient = jax.jit(jax.vmap(jax.value_and_grad(lambda logit, x: bernoulli.kl(x, logit, 1))))(logits, pixel)
     assert abs(kl[0]) < 2e-5 and np.isfinite(kl).all() and np.isfinite(gradient).all()
     wrong = [way for way in (1, 2) if x not in (0, 1) or (way == 1) == (x == 0)]
     assert (kl[np.array(wrong)] > 1e-6).all() or x > 1
@@ -183,8 +182,8 @@ def pixel_nats(x, p):
 def test_perfect_knowledge_of_the_ball_scores_what_arithmetic_says():
     rng = np.random.default_rng(2)
     pushes = SIGMA * rng.normal(size=(BALLS, STEPS, 2))
-    first = jit(jax.vmap(bouncing_ball.begin))(jax.random.split(KEY, BALLS))
-    noise = jit(jax.vmap(lambda key: jax.random.normal(key, (BALLS, 2)), out_axes=1))(jax.random.split(KEY, STEPS))
+    first = jax.jit(jax.vmap(bouncing_ball.begin))(jax.random.split(KEY, BALLS))
+    noise = jax.jit(jax.vmap(lambda key: jax.random.normal(key, (BALLS, 2)), out_axes=1))(jax.random.split(KEY, STEPS))
     noise = np.float64(noise)
     pixels, arithmetic = np.zeros((BALLS, STEPS, SIZE, SIZE, 1)), np.zeros((BALLS, STEPS))
     for b in range(BALLS):
@@ -197,7 +196,7 @@ def test_perfect_knowledge_of_the_ball_scores_what_arithmetic_says():
 
     model = make_ball_model()
 
-    @jit
+    @jax.jit
     def run(first, pushes):
         none, start = jnp.zeros((BALLS, STEPS)), Told(first, jnp.zeros((BALLS, 2)))
         states, posterior = imagine.filter(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import Point, jit, make_point_model
+from tests.fakes import Point, make_point_model
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.planners.shooting import score
 from wmjax.types import ActionSpec, UsageError
@@ -26,7 +26,7 @@ def at_origin(targets):
 @pytest.fixture(scope="module")
 def cem():
     planner = make_cem(MODEL, BOUNDS, CEMConfig(horizon=3, iterations=12, candidates=400, elites=40))
-    return jit(planner.plan)
+    return jax.jit(planner.plan)
 
 
 @pytest.mark.parametrize("rows", [1, 3])
@@ -44,7 +44,7 @@ def test_cem_finds_the_sequence_of_every_row(cem, rows):
 
 def test_cem_stays_in_bounds_and_uses_them_fully():
     planner = make_cem(MODEL, HALF, CEMConfig(horizon=3, iterations=12, candidates=400, elites=40))
-    plan = jit(planner.plan)(PARAMS, KEY, at_origin([[1.2, 0], [0, -9]]))
+    plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin([[1.2, 0], [0, -9]]))
     assert np.abs(plan.mean).max() <= 0.5
     np.testing.assert_allclose(plan.mean[0, :, 0], [0.5, 0.5, 0.2], atol=0.05)
     np.testing.assert_allclose(plan.mean[1, :, 1], [-0.5, -0.5, -0.5], atol=0.01)
@@ -86,7 +86,7 @@ def scans_over_rows(plan):
 
 
 def test_planning_compiles_once_and_depends_on_the_key_alone():
-    plan = jit(make_cem(MODEL, BOUNDS, CEMConfig(horizon=2, iterations=2, candidates=8, elites=2)).plan)
+    plan = jax.jit(make_cem(MODEL, BOUNDS, CEMConfig(horizon=2, iterations=2, candidates=8, elites=2)).plan)
     one = plan(PARAMS, KEY, at_origin(TARGETS))
     again = plan(PARAMS, KEY, at_origin(TARGETS))
     other = plan(PARAMS, jax.random.key(4), at_origin(TARGETS))
@@ -113,7 +113,7 @@ def values_by_loop(candidates, target):
 )
 def test_cem_equals_numpy(config):
     """The whole of Algorithm 2 on the planner's own noise, with the biased standard deviation."""
-    plan = jit(make_cem(MODEL, HALF, config).plan)(PARAMS, KEY, at_origin(TARGETS))
+    plan = jax.jit(make_cem(MODEL, HALF, config).plan)(PARAMS, KEY, at_origin(TARGETS))
     for b, row_key in enumerate(jax.random.split(KEY, 3)):
         mean, std = np.zeros((config.horizon, 2)), np.ones((config.horizon, 2))
         for key in jax.random.split(row_key, config.iterations):
@@ -132,7 +132,7 @@ def test_cem_equals_numpy(config):
 
 def test_deviations_shrink_with_the_iterations():
     stds = [
-        jit(make_cem(MODEL, BOUNDS, CEMConfig(3, iterations, 100, 10)).plan)(PARAMS, KEY, at_origin(TARGETS)).std
+        jax.jit(make_cem(MODEL, BOUNDS, CEMConfig(3, iterations, 100, 10)).plan)(PARAMS, KEY, at_origin(TARGETS)).std
         for iterations in (1, 6)
     ]
     assert stds[0].mean() < 0.8 and stds[1].mean() < 0.3 * stds[0].mean()
@@ -140,7 +140,7 @@ def test_deviations_shrink_with_the_iterations():
 
 def test_random_shooting_takes_the_best_candidate():
     planner = make_random_shooting(MODEL, HALF, ShootingConfig(horizon=3, candidates=50))
-    plan = jit(planner.plan)(PARAMS, KEY, at_origin(TARGETS))
+    plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin(TARGETS))
     for b, key in enumerate(jax.random.split(KEY, 3)):
         candidates = np.clip(np.asarray(jax.random.normal(jax.random.split(key)[0], (3, 50, 2))), -0.5, 0.5)
         values = values_by_loop(candidates, TARGETS[b])
@@ -169,7 +169,7 @@ def test_planning_avoids_a_predicted_end():
     """With a reward of 1 a step nothing matters but to go on, and that needs a first move below -0.5."""
     model = make_point_model(1, edge=-0.5)._replace(reward=lambda params, state: jnp.ones(state.position.shape[0]))
     planner = make_cem(model, ActionSpec(1, False, -1.0, 1.0), CEMConfig(4, 8, 200, 20))
-    plan = jit(planner.plan)(PARAMS, KEY, at_origin([[0]]))
+    plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin([[0]]))
     assert (np.cumsum(plan.mean[0, :3, 0]) <= -0.5).all()
     np.testing.assert_allclose(plan.value, [4])
 

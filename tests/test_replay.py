@@ -6,16 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from tests.fakes import jit
 from wmjax import replay
 from wmjax.types import Step, UsageError
 
 E, CAPACITY, LENGTH = 3, 8, 3
 KEY = jax.random.key(0)
 
-sample = jit(replay.sample, static_argnums=(2, 3))
-sample_within = jit(replay.sample_within_episodes, static_argnums=(2, 3))
-extend = jit(replay.extend)
+sample = jax.jit(replay.sample, static_argnums=(2, 3))
+sample_within = jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))
+extend = jax.jit(replay.extend)
 
 
 def steps(first, count, rows=E, begins=()):
@@ -118,7 +117,7 @@ def test_what_goes_in_keeps_its_type():
 
 
 def test_add_equals_extend_by_one_and_extend_equals_many_adds():
-    one = jit(replay.add)(filled(7), jax.tree.map(lambda x: x[0], steps(7, 1)))
+    one = jax.jit(replay.add)(filled(7), jax.tree.map(lambda x: x[0], steps(7, 1)))
     jax.tree.map(np.testing.assert_array_equal, one, filled(8))
     many = extend(extend(filled(0), steps(0, 6)), steps(6, 6))
     jax.tree.map(np.testing.assert_array_equal, many, filled(12))
@@ -132,7 +131,7 @@ def test_more_rows_than_fit_are_refused():
 def test_donated_rings_are_written_in_place():
     old = filled(3, capacity=5000)
     size, address = sum(x.nbytes for x in jax.tree.leaves(old)), old.rows.obs.unsafe_buffer_pointer()
-    program = jit(replay.extend, donate_argnums=0).lower(old, steps(3, 1)).compile()
+    program = jax.jit(replay.extend, donate_argnums=0).lower(old, steps(3, 1)).compile()
     memory = program.memory_analysis()
     assert memory.alias_size_in_bytes == size and memory.temp_size_in_bytes < size / 100
     new = program(old, steps(3, 1))

@@ -11,7 +11,7 @@ import optax
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from tests.fakes import DISCRETE_SPEC, SPEC, jit, random_steps, randomised
+from tests.fakes import DISCRETE_SPEC, SPEC, random_steps, randomised
 from wmjax import imagine
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import model_loss, overshooting_loss
@@ -144,14 +144,14 @@ def test_loss_equals_numpy(settings, spec):
     noise_key, filter_key, overshoot_key = jax.random.split(KEY, 3)
     action = np.asarray(model_action(batch.prev_action, spec.action), np.float64)
     obs = batch.obs.reshape(B * T, *spec.obs_shape)
-    embed = np.asarray(jit(model.encode)(params, obs), np.float64).reshape(B, T, -1)
+    embed = np.asarray(jax.jit(model.encode)(params, obs), np.float64).reshape(B, T, -1)
     found = reference.filter(filter_key, embed, action, batch.is_first)
     features = np.stack([np.concatenate([sample, belief], -1) for _, sample, belief, _ in found], axis=1)
 
     flat = features.reshape(B * T, -1)
     reward = reference.reward(flat)
     fake_state = RSSMState(None, None, flat[:, :Z].astype(np.float32), flat[:, Z:].astype(np.float32))
-    image = np.asarray(jit(model.decode)(params, fake_state), np.float64)
+    image = np.asarray(jax.jit(model.decode)(params, fake_state), np.float64)
     target = np.floor(obs / 8) / 32 - 0.5 + np.asarray(jax.random.uniform(noise_key, obs.shape)) / 32
     image_loss = 0.5 * np.square(target - image).sum((1, 2, 3)).mean()
     reward_loss = 0.5 * np.square(batch.reward.reshape(-1) - reward).mean()
@@ -169,7 +169,7 @@ def test_loss_equals_numpy(settings, spec):
         total += 0.3 * expected["overshooting_kl"]
     expected["loss"] = total
 
-    loss, metrics = jit(lambda *args: model_loss(model, config, spec.action, *args))(params, KEY, batch)
+    loss, metrics = jax.jit(lambda *args: model_loss(model, config, spec.action, *args))(params, KEY, batch)
     assert metrics.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(metrics[name], value, rtol=2e-4, err_msg=name)
@@ -182,7 +182,7 @@ def test_a_distance_of_one_is_no_overshooting():
     for distance in (1, 2):
         config = configured(overshooting_distance=distance)
         model, learner = rssm.make(config, SPEC)
-        run = jit(lambda *args, model=model, config=config: model_loss(model, config, SPEC.action, *args))
+        run = jax.jit(lambda *args, model=model, config=config: model_loss(model, config, SPEC.action, *args))
         losses[distance] = run(random_params(learner), KEY, batch)[1]
     assert "overshooting_kl" not in losses[1]
     rest = losses[2]["loss"] - 0.3 * losses[2]["overshooting_kl"]
@@ -201,7 +201,7 @@ def test_overshooting_trains_priors_towards_posteriors_and_not_back(kind):
     belief = rng.normal(size=(B, T, 0 if kind == "ssm" else U)).astype(np.float32)
     states = RSSMState(mean, std, sample, belief)
 
-    @jit
+    @jax.jit
     @jax.grad
     def gradient(states, params):
         return overshooting_loss(model, config, params, KEY, states, batch.prev_action, batch.is_first)
@@ -219,7 +219,7 @@ def test_the_prior_does_not_see_the_image_it_predicts():
     params, batch = random_params(learner), chunks()
     embed = np.random.default_rng(0).normal(size=(B, T, 5)).astype(np.float32)
 
-    @jit
+    @jax.jit
     @jax.grad
     def gradient(embed):
         start = model.initial(params, B)
@@ -234,7 +234,7 @@ def test_the_encoder_sees_five_bits_without_noise():
     model, learner = rssm.make(configured(), SPEC)
     obs = np.zeros((3, 16, 16, 3), np.uint8)
     obs[1], obs[2] = 7, 8
-    embed = jit(model.encode)(random_params(learner), obs)
+    embed = jax.jit(model.encode)(random_params(learner), obs)
     np.testing.assert_array_equal(embed[0], embed[1])
     assert (embed[0] != embed[2]).any()
 
@@ -284,7 +284,7 @@ def memorising():
         for t in range(T):
             batch.obs[b, t, :, 2 * t : 2 * t + 4, b] = 255
     batch.reward[:] = np.arange(T)[None] / 2 * np.array([[1], [-1]])
-    return learner, jit(learner.update), jit(learner.init)(KEY), batch
+    return learner, jax.jit(learner.update), jax.jit(learner.init)(KEY), batch
 
 
 def test_the_first_update_is_adam_on_a_clipped_gradient(memorising):
@@ -363,8 +363,8 @@ def test_bfloat16_is_of_the_networks_alone(kind):
         gradient = jax.value_and_grad(functools.partial(model_loss, model, config, SPEC.action), has_aux=True)
         jaxpr = jax.make_jaxpr(gradient)(params, KEY, chunks())
         assert {x.aval.dtype for eqn in products(jaxpr.jaxpr) for x in eqn.invars} == {jnp.dtype(dtype)}
-        (_, metrics), gradients = jit(gradient)(params, KEY, chunks())
-        state = jit(model.imagine)(params, KEY, model.initial(params, B), jnp.ones((B, SPEC.action.size)))
+        (_, metrics), gradients = jax.jit(gradient)(params, KEY, chunks())
+        state = jax.jit(model.imagine)(params, KEY, model.initial(params, B), jnp.ones((B, SPEC.action.size)))
         assert {x.dtype for x in jax.tree.leaves((metrics, gradients, state))} == {jnp.dtype("float32")}
         found[dtype] = metrics, gradients
     (exact, exact_gradients), (rounded, gradients) = found["float32"], found["bfloat16"]

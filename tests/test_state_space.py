@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import SPEC, jit, randomised
+from tests.fakes import SPEC, randomised
 from tests.tiny_state_space import DIGITS, KEY, B, C, T, batch_of, configured
 from wmjax import imagine
 from wmjax.models import state_space
@@ -30,7 +30,7 @@ DRAWN = ("sssm", "dssm_vae", "vae")
 @functools.cache
 def jitted(module):
     """Compiled once, whichever models have the module."""
-    return jit(module.apply)
+    return jax.jit(module.apply)
 
 
 def called(module, *args):
@@ -133,7 +133,7 @@ def test_steps_equal_the_papers_equations(name):
     batch = batch_of()
     batch.is_first[:, 0] = batch.is_first[1, 2] = True
 
-    @jit
+    @jax.jit
     def run(params, batch):
         embed = model.encode(params, imagine.fold(batch.obs))
         embed = embed.reshape(B, T, *embed.shape[1:])
@@ -199,7 +199,7 @@ def kl(posterior, prior):
 def scored(name):
     """(jitted score, its terms of `batch_of()`)."""
     config, model, parts, params, _ = made(name)
-    run = jit(lambda params, key, batch: score(model, parts, config, SPEC.action, params, key, batch))
+    run = jax.jit(lambda params, key, batch: score(model, parts, config, SPEC.action, params, key, batch))
     return run, run(params, KEY, batch_of())[0]
 
 
@@ -238,7 +238,7 @@ def test_scores_of_sequences_are_sums_of_the_terms(name):
         )
         ratio = np.log(s / s0) + ((z - m) / s) ** 2 / 2 - ((z - m0) / s0) ** 2 / 2
         weights.append(-np.float64(terms["image"] + terms["reward"]).sum(axis=1) + ratio.sum(axis=1))
-    found = jit(state_space.make_score(config, SPEC), static_argnums=3)(params, KEY, batch, draws)
+    found = jax.jit(state_space.make_score(config, SPEC), static_argnums=3)(params, KEY, batch, draws)
     np.testing.assert_allclose(found["bound"], np.mean(each, axis=0), rtol=1e-4)
     np.testing.assert_allclose(found["tighter"], np.logaddexp.reduce(weights, axis=0) - np.log(draws), rtol=1e-4)
     if name == "dssm_det":
@@ -268,7 +268,7 @@ def test_actions_reach_their_own_and_later_steps_alone(name):
     config, model, parts, params, _ = made(name)
     batch = batch_of()
 
-    @jit
+    @jax.jit
     @jax.grad
     def gradient(action):
         given = batch.replace(prev_action=action)
@@ -286,7 +286,7 @@ def test_models_that_see_no_actions(name):
     for one, two in zip(*(jax.tree.leaves(scored(name)[0](params, KEY, x)) for x in (batch_of(), other)), strict=True):
         np.testing.assert_array_equal(one, two)
     start = jax.tree.map(lambda x: x + 1, model.initial(params, B))
-    step = jit(lambda action: model.imagine(params, KEY, start, action))
+    step = jax.jit(lambda action: model.imagine(params, KEY, start, action))
     jax.tree.map(np.testing.assert_array_equal, step(jnp.zeros((B, 2))), step(jnp.ones((B, 2))))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.fakes import SPEC, jit, randomised
+from tests.fakes import SPEC, randomised
 from tests.tiny_state_space import KEY, B, batch_of, configured
 from wmjax.models import state_space
 from wmjax.models.state_space.learner import score
@@ -25,14 +25,14 @@ def test_a_model_with_a_background_begins_at_it():
     state = learner.init(KEY)
     state = state.replace(params=state_space.with_background(state.params, image))
     last = jax.tree.map(lambda x: jax.random.normal(KEY, x.shape), model.initial(state.params, B))
-    drawn = jax.nn.sigmoid(jit(model.decode)(state.params, last))
+    drawn = jax.nn.sigmoid(jax.jit(model.decode)(state.params, last))
     np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=1e-5)
-    update, begun = jit(learner.update), state.params
+    update, begun = jax.jit(learner.update), state.params
     for _ in range(3):
         state = update(state, KEY, batch_of())[0]
     for (path, old), new in zip(jax.tree.leaves_with_path(begun), jax.tree.leaves(state.params), strict=True):
         assert np.isfinite(new).all() and (old != new).any(), jax.tree_util.keystr(path)
-    learnt = jit(jax.grad(lambda params: model.encode(params, batch_of().obs[:, 0]).sum()))(state.params)
+    learnt = jax.jit(jax.grad(lambda params: model.encode(params, batch_of().obs[:, 0]).sum()))(state.params)
     assert (learnt["background"] == 0).all(), "it learns from what is drawn alone"
     with pytest.raises(KeyError, match="background"):
         state_space.with_background(state_space.make(configured(), SPEC)[1].init(KEY).params, image)
@@ -47,7 +47,7 @@ def test_latents_cost_little_at_first():
     _, learner = state_space.make(config, SPEC)
     state = learner.init(KEY)
     for updates, weight in ((0, 1e-8), (50, 1e-4), (2**31 - 2, 1)):
-        metrics = jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
+        metrics = jax.jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
         bound = metrics["image"] + metrics["reward"]
         np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
         np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-5)
@@ -86,12 +86,12 @@ def test_a_jumpy_model_learns_from_the_same_chunks():
     other = batch.replace(prev_action=pairs, obs=batch.obs[:, ::2], reward=sums)
 
     def terms(config, spec, batch):
-        return jit(lambda x: score(*make_model(config, spec), config, spec.action, params, KEY, x)[0])(batch)
+        return jax.jit(lambda x: score(*make_model(config, spec), config, spec.action, params, KEY, x)[0])(batch)
 
     one, two = terms(jumpy, SPEC, batch), terms(configured(), wide, other)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), one, two)
     assert one["image"].shape == (B, steps)
-    state, metrics = jit(learner.update)(jit(learner.init)(KEY), KEY, batch)
+    state, metrics = jax.jit(learner.update)(jax.jit(learner.init)(KEY), KEY, batch)
     assert metrics["grad_finite"].all() and metrics["grad_norm"] > 0 and int(state.updates) == 1
     imagined = jax.eval_shape(model.imagine, params, KEY, model.initial(params, B), jnp.zeros((B, 4)))
     assert isinstance(imagined, MapState)
@@ -107,7 +107,7 @@ def test_refuses_chunks_that_do_not_fit():
 def test_gradients_have_clipped_norms():
     """Adam's memory of gradients, after one update, is a tenth of what it was given."""
     _, learner = state_space.make(configured(kind="dssm_det", clip_norm=0.5), SPEC)
-    state, metrics = jit(learner.update)(learner.init(KEY), KEY, batch_of())
+    state, metrics = jax.jit(learner.update)(learner.init(KEY), KEY, batch_of())
     assert metrics["grad_norm"] > 1
     assert optax.global_norm(optax.tree.get(state.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
 

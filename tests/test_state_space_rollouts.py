@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import SPEC, jit
+from tests.fakes import SPEC
 from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.models.state_space.model import init_params, make_model
@@ -28,7 +28,7 @@ def lowered_rollout(kind, drop=()):
         policy = lambda key, features: jnp.tanh(features[:, :2])
         return imagine.rollout(model, params, key, model.initial(params, B), policy, H)[1]
 
-    return jit(run).lower(params, jax.eval_shape(lambda: KEY))
+    return jax.jit(run).lower(params, jax.eval_shape(lambda: KEY))
 
 
 def flops(program):
@@ -121,8 +121,8 @@ def test_learns_a_small_world_by_heart(kind):
     config = state_space.StateSpaceConfig(kind=kind, channels=16, reward_digits=3, learning_rate=3e-3, clip_norm=1e9)
     _, learner = state_space.make(config, spec)
     batch = jax.tree.map(jnp.asarray, batch)
-    train = jit(lambda state, keys: jax.lax.scan(lambda state, key: learner.update(state, key, batch), state, keys))
-    _, metrics = train(jit(learner.init)(KEY), jax.random.split(jax.random.key(1), 300))
+    train = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: learner.update(state, key, batch), state, keys))
+    _, metrics = train(jax.jit(learner.init)(KEY), jax.random.split(jax.random.key(1), 300))
     assert metrics["grad_finite"].all()
     constant = best_constant_nats(np.asarray(batch.obs[:, 3:]))
     assert metrics["image"][0] > constant > 100 and metrics["image"][-10:].mean() < 0.1 * constant

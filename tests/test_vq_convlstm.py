@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import DISCRETE_SPEC, jit, random_steps
+from tests.fakes import DISCRETE_SPEC, random_steps
 from wmjax import imagine
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
@@ -35,10 +35,10 @@ KEY = jax.random.key(0)
 def parts():
     """(modules, model, params with several codes in use, batch with rewards of every class)."""
     model, learner = make(TINY, DISCRETE_SPEC)
-    state = jit(learner.init)(KEY)
+    state = jax.jit(learner.init)(KEY)
     batch = jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T))
     updates = make_updates(TINY, DISCRETE_SPEC)
-    settle = jit(lambda state: updates.autoencoder(state, KEY, imagine.fold(batch.obs))[0])
+    settle = jax.jit(lambda state: updates.autoencoder(state, KEY, imagine.fold(batch.obs))[0])
     for _ in range(20):
         state = settle(state)
     params = state.params
@@ -63,15 +63,15 @@ def softmax_nats(logits, index):
 def test_dynamics_loss_equals_a_loop(parts):
     """Row by row and step by step, as the paper tells it: zero memory, real latents for `context` steps, then drawn."""
     (modules, _), model, params, batch = parts
-    dynamics, reward_head = jit(modules["dynamics"].apply), jit(modules["reward"].apply)
-    latent_head = jit(modules["latent_head"].apply)
+    dynamics, reward_head = jax.jit(modules["dynamics"].apply), jax.jit(modules["reward"].apply)
+    latent_head = jax.jit(modules["latent_head"].apply)
     vectors = np.asarray(params["codebook"].vectors)
     latent_nats, reward_nats, right = [], [], []
     counts = {
         name: 0 for name in ("there_minus", "there_zero", "there_plus", "right_minus", "right_zero", "right_plus")
     }
     for b in range(B):
-        embed = np.asarray(jit(model.encode)(params, batch.obs[b]))
+        embed = np.asarray(jax.jit(model.encode)(params, batch.obs[b]))
         codes = np.argmin(np.square(embed[..., None, :] - vectors).sum(-1), axis=-1)  # [T, X, Y]
         cells = tuple((np.zeros((1, 4, 4, width), np.float32),) * 2 for width in TINY.cells)
         drawn = None
@@ -89,7 +89,7 @@ def test_dynamics_loss_equals_a_loop(parts):
             counts[f"there_{name}"] += 1
             counts[f"right_{name}"] += foretold.argmax() == kind
             reward_nats.append(softmax_nats(foretold, kind))
-    loss, metrics = jit(functools.partial(loss_of, parts))(params, batch)
+    loss, metrics = jax.jit(functools.partial(loss_of, parts))(params, batch)
     np.testing.assert_allclose(metrics["latent_loss"], np.mean(latent_nats), rtol=1e-3)
     np.testing.assert_allclose(metrics["reward_loss"], np.mean(reward_nats), rtol=1e-3)
     np.testing.assert_allclose(loss, np.mean(latent_nats) + np.mean(reward_nats), rtol=1e-3)
@@ -102,7 +102,7 @@ def test_dynamics_loss_equals_a_loop(parts):
 def test_steps_into_another_episode_do_not_count(parts, at):
     """Inside the context a sequence starts again there; after it the rest of the chunk is left out."""
     modules, model, params, batch = parts
-    loss = jit(functools.partial(loss_of, parts))
+    loss = jax.jit(functools.partial(loss_of, parts))
     crossing = batch.replace(is_first=batch.is_first.at[0, at].set(True))
     rest = slice(at, at + 1) if at < TINY.context else slice(at, None)  # arrivals that no longer count
     other = crossing.replace(reward=crossing.reward.at[0, rest].set(-crossing.reward[0, rest] - 1))
@@ -118,7 +118,7 @@ def test_steps_into_another_episode_do_not_count(parts, at):
 
 def test_what_the_dynamics_loss_trains(parts):
     _, _, params, batch = parts
-    grads, _ = jit(jax.grad(functools.partial(loss_of, parts), has_aux=True))(params, batch)
+    grads, _ = jax.jit(jax.grad(functools.partial(loss_of, parts), has_aux=True))(params, batch)
     sizes = {name: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(grad)) for name, grad in grads.items()}
     assert sizes["dynamics"] > 0 and sizes["reward"] > 0
     assert [sizes[name] for name in ("encoder", "decoder", "running")] == [0, 0, 0]
@@ -133,7 +133,7 @@ def test_the_reward_hardly_moves_the_dynamics(parts):
         loss = lambda p: dynamics_loss(
             config, modules, model, p, KEY, batch.replace(reward=reward), DISCRETE_SPEC.action
         )[0]
-        return jit(jax.grad(loss))(params)
+        return jax.jit(jax.grad(loss))(params)
 
     one, other = grads(1e-30, batch.reward), grads(1e-30, -batch.reward)
     jax.tree.map(np.testing.assert_array_equal, one["dynamics"], other["dynamics"])
@@ -149,12 +149,12 @@ def test_autoencoder_loss_by_its_parts(parts):
     (modules, latents), _, params, batch = parts
     images = imagine.fold(batch.obs)
     vectors = params["codebook"].vectors
-    loss, (metrics, outputs, _) = jit(
+    loss, (metrics, outputs, _) = jax.jit(
         functools.partial(autoencoder_loss, (modules, latents, continuous_bernoulli.log_prob))
     )(params, KEY, images)
     codes = vq.nearest(vectors, outputs)
     x = np.asarray(images, np.float64) / 255
-    logits = np.asarray(jit(modules["decoder"].apply)(params["decoder"], vectors[codes]), np.float64)
+    logits = np.asarray(jax.jit(modules["decoder"].apply)(params["decoder"], vectors[codes]), np.float64)
     each = x * logits - np.log1p(np.exp(logits)) + np.log(logits / np.tanh(logits / 2))
     distance = np.square(np.asarray(outputs) - np.asarray(vectors)[codes]).mean()
     np.testing.assert_allclose(metrics["elbo"], each.sum((1, 2, 3)).mean() - 16 * np.log(6), rtol=1e-4)
@@ -165,14 +165,14 @@ def test_autoencoder_loss_by_its_parts(parts):
 def test_autoencoder_update_moves_statistics_and_takes_a_rate():
     _, learner = make(TINY, DISCRETE_SPEC)
     updates = make_updates(TINY, DISCRETE_SPEC)
-    state = jit(learner.init)(KEY)
+    state = jax.jit(learner.init)(KEY)
     images = imagine.fold(jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T)).obs)
-    update = jit(updates.autoencoder)
+    update = jax.jit(updates.autoencoder)
     one, ten = update(state, KEY, images, 1.0)[0], update(state, KEY, images, 10.0)[0]
     kernel = lambda s: s.params["decoder"]["params"]["conv_in"]["kernel"]
     np.testing.assert_allclose(kernel(ten) - kernel(state), 10 * (kernel(one) - kernel(state)), rtol=1e-2, atol=1e-6)
     modules, _ = make_modules(TINY, DISCRETE_SPEC.obs_shape)
-    _, statistics = jit(modules["encoder"].apply)(state.params["encoder"], images / 255.0)
+    _, statistics = jax.jit(modules["encoder"].apply)(state.params["encoder"], images / 255.0)
     for (mean, variance), (used_mean, used_variance) in zip(one.params["running"], statistics, strict=True):
         np.testing.assert_allclose(mean, 0.1 * used_mean, rtol=1e-4, atol=1e-6)
         np.testing.assert_allclose(variance, 0.9 + 0.1 * used_variance, rtol=1e-4)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import DISCRETE_SPEC, jit
+from tests.fakes import DISCRETE_SPEC
 from tests.test_vq_convlstm import TINY, walks
 from wmjax import imagine
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
@@ -58,19 +58,19 @@ def test_a_sequence_of_codes_is_drawn_in_reading_order():
     """One by one, each given those before it: as a plain loop draws them."""
     settings = config(predictor="autoregressive")
     _, learner = make(settings, DISCRETE_SPEC)
-    params = jit(learner.init)(KEY).params
+    params = jax.jit(learner.init)(KEY).params
     modules, latents = make_modules(settings, DISCRETE_SPEC.obs_shape)
     params["latent_head"] = jax.tree.map(lambda x: 3 * x, params["latent_head"])
     hidden, action = normal(2, 4, 4, 4), np.eye(3, dtype=np.float32)[:2]
-    drawn = jit(make_draw(settings, modules, latents))(params, KEY, hidden, action)
-    head = jit(lambda latent: modules["latent_head"].apply(params["latent_head"], hidden, action, latent))
+    drawn = jax.jit(make_draw(settings, modules, latents))(params, KEY, hidden, action)
+    head = jax.jit(lambda latent: modules["latent_head"].apply(params["latent_head"], hidden, action, latent))
     latent = np.zeros((2, 4, 4, 3), np.float32)
     for at, (i, j) in enumerate(np.ndindex(4, 4)):
         codes = jax.random.categorical(jax.random.fold_in(KEY, at), head(latent)[:, i, j])
         latent[:, i, j] = params["codebook"].vectors[codes]
     np.testing.assert_array_equal(drawn, latent)
     changed = normal(2, 4, 4, 4, seed=5)
-    assert (jit(make_draw(settings, modules, latents))(params, KEY, changed, action) != drawn).any()
+    assert (jax.jit(make_draw(settings, modules, latents))(params, KEY, changed, action) != drawn).any()
 
 
 def test_only_one_cell_is_left_with_a_pixel_cnn():
@@ -84,13 +84,13 @@ def test_patches_do_not_overlap():
     settings = config(encoder_kernel=2)
     modules, latents = make_modules(settings, DISCRETE_SPEC.obs_shape)
     _, learner = make(settings, DISCRETE_SPEC)
-    params = jit(learner.init)(KEY).params
+    params = jax.jit(learner.init)(KEY).params
     x = np.random.default_rng(0).uniform(size=(1, *DISCRETE_SPEC.obs_shape)).astype(np.float32)
     size = x.shape[1] // 4
     encode = lambda x: modules["encoder"].apply(params["encoder"], x, params["running"])[0].sum((0, 3))
-    seen = np.abs(jit(jax.jacobian(encode))(x))[:, :, 0].sum(-1) > 0  # [G, G, X, Y]
+    seen = np.abs(jax.jit(jax.jacobian(encode))(x))[:, :, 0].sum(-1) > 0  # [G, G, X, Y]
     decode = lambda z: modules["decoder"].apply(params["decoder"], z).sum((0, 3))
-    drawn = np.abs(jit(jax.jacobian(decode))(normal(1, size, size, 3)))[:, :, 0].sum(-1) > 0  # [X, Y, G, G]
+    drawn = np.abs(jax.jit(jax.jacobian(decode))(normal(1, size, size, 3)))[:, :, 0].sum(-1) > 0  # [X, Y, G, G]
     for i, j in np.ndindex(size, size):
         own = np.zeros(x.shape[1:3], bool)
         own[4 * i : 4 * i + 4, 4 * j : 4 * j + 4] = True
@@ -113,7 +113,7 @@ def test_every_kind_learns_a_small_world(settings):
     settings = config(learning_rate=3e-3, dynamics_learning_rate=1e-2, cells=(8, 8), **settings)
     _, learner = make(settings, spec)
     updates = make_updates(settings, spec)
-    state, batch = jit(learner.init)(KEY), jax.tree.map(jnp.asarray, batch)
+    state, batch = jax.jit(learner.init)(KEY), jax.tree.map(jnp.asarray, batch)
 
     def train(update, data, state, count):
         step = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: update(state, key, data), state, keys))
