@@ -94,7 +94,7 @@ def test_perplexity_counts_the_codes_in_use():
     np.testing.assert_allclose(vq.perplexity(jnp.array([0, 0, 1, 2]), 8), np.exp(1.5 * np.log(2)), rtol=1e-5)
 
 
-LOGITS = [-30.0, -5.0, -0.51, -0.49, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.3, 0.499, 0.501, 2.0, 12.0, 60.0]
+LOGITS = [-15.9, -5.0, -0.51, -0.49, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.3, 0.499, 0.501, 2.0, 12.0, 15.9]  # where the normaliser is a density's
 
 
 @pytest.mark.parametrize("logit", LOGITS)
@@ -129,6 +129,27 @@ def test_continuous_bernoulli_is_smooth_where_the_series_takes_over():
     )
     assert np.isfinite(grads).all()
     np.testing.assert_allclose(grads, 0.3 - continuous_bernoulli.mean(jnp.float32(LOGITS)), atol=1e-5)
+
+
+@pytest.mark.parametrize("x", [0.0, 1.0])
+@pytest.mark.parametrize("logit", [-200.0, -20.0, -15.0, 15.0, 20.0])
+def test_continuous_bernoulli_has_a_floor(x, logit):
+    """As in torch.distributions, whose normaliser sees probabilities clamped to float32's epsilon; here by numpy."""
+    epsilon = np.float64(np.finfo(np.float32).eps)
+    p = np.clip(1 / (1 + np.exp(-np.float64(logit))), epsilon, 1 - epsilon)
+    expected = x * logit - np.logaddexp(0.0, logit) + np.log((np.log1p(-p) - np.log(p)) / (1 - 2 * p))
+    log_prob = lambda logit: continuous_bernoulli.log_prob(jnp.full(1, x), logit[None], 1)
+    value, slope = jax.value_and_grad(log_prob)(jnp.float32(logit))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    beyond = abs(logit) > np.log((1 - epsilon) / epsilon)
+    certain = x - 1 / (1 + np.exp(-np.float64(logit)))  # the slope of a Bernoulli alone
+    np.testing.assert_allclose(slope, certain if beyond else certain + 1 / logit, atol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [-30.0, 60.0, 1e6])
+def test_continuous_bernoulli_means_have_no_floor(logit):
+    x = 1 - 1 / logit if logit > 0 else -1 / logit
+    np.testing.assert_allclose(continuous_bernoulli.mean(jnp.float32(logit)), x, rtol=1e-6)
 
 
 def test_log_prob_sums_the_event_axes():

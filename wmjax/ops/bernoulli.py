@@ -1,6 +1,6 @@
 """The Bernoulli distribution over pixels in [0, 1] by its logits, as an error: not a density of grey pixels.
 
-Where an image stays black, or white, its gradient soon vanishes; that of `continuous_bernoulli` goes on for ever.
+Where an image stays black, or white, its gradient soon vanishes.
 """
 
 import chex
