@@ -26,7 +26,7 @@ def decisions(params, config, rollout):
         for t in range(horizon):
             advantage, weight = 0.0, 1.0
             for u in range(t, horizon):
-                goes_on = config.discount * discount[u]
+                goes_on = config.discount * discount[u] * (config.bootstrap or u < horizon - 1)
                 advantage += weight * (reward[u] + goes_on * value[u + 1] - value[u])
                 weight *= goes_on * config.gae_lambda
             log_prob = log_softmax(logits[t])[action[t].argmax()]

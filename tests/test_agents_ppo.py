@@ -8,7 +8,7 @@ import pytest
 
 from tests import ppo_by_hand
 from wmjax.agents import ppo
-from wmjax.agents.ppo.learner import Decisions, minibatches, ppo_loss
+from wmjax.agents.ppo.learner import Decisions, judge, minibatches, ppo_loss
 from wmjax.nets.policy import VectorPolicy
 from wmjax.types import UsageError
 
@@ -16,7 +16,7 @@ KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
 B, H, F, M = 3, 5, 4, 3
 LINEAR = VectorPolicy(M, ())
 # Steps large enough that the ratio, the change in value and the gradient's norm are clipped somewhere, not everywhere.
-CONFIG = ppo.PPOConfig(learning_rate=0.05, epochs=3, minibatch=6, entropy=0.1, clip_norm=0.7)
+CONFIG = ppo.PPOConfig(learning_rate=0.05, epochs=3, minibatch=6, entropy=0.1, clip_norm=0.7, bootstrap=True)
 
 
 def random_rollout(seed=0):
@@ -88,6 +88,20 @@ def test_a_cut_is_bootstrapped_and_an_end_is_not(learner):
         rollout.features[:, -1] += 5
         _, two = learner.update(learner.init(KEY), KEY, rollout)
         assert (one["value_loss"] != two["value_loss"]) == differ
+
+
+@pytest.mark.parametrize("bootstrap", [False, True])
+def test_imagined_episodes_end_with_the_rollout_unless_bootstrapped(learner, bootstrap):
+    """Equation 17: d = 1 for t >= T_sim, whatever the model says of the last step."""
+    config = dataclasses.replace(CONFIG, bootstrap=bootstrap)
+    params, rollout = learner.init(KEY).params, random_rollout()
+    found = jax.jit(lambda params, rollout: judge(LINEAR, config, params, rollout))
+    *_, advantage = ppo_by_hand.decisions(jax.tree.map(np.asarray, params["params"]), config, rollout)
+    np.testing.assert_allclose(found(params, rollout).advantage, advantage, rtol=1e-4, atol=1e-5)
+    beyond = random_rollout()
+    beyond.features[:, -1] += 5
+    assert (found(params, rollout).advantage != found(params, beyond).advantage).any() == bootstrap
+    assert not ppo.PPOConfig().bootstrap
 
 
 @pytest.mark.parametrize(("size", "minibatch", "left"), [(800, 256, 32), (15, 6, 3), (12, 6, 0), (5, 8, 5)])

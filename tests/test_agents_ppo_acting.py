@@ -145,7 +145,7 @@ def test_ppo_solves_a_chain():
     still to come in this episode.
     """
     model, network = make_chain(), VectorPolicy(2, (32,))
-    learner = ppo.make(ppo.PPOConfig(learning_rate=3e-3, minibatch=32), network, PLACES)
+    learner = ppo.make(ppo.PPOConfig(learning_rate=3e-3, minibatch=32, bootstrap=True), network, PLACES)
 
     def one_round(state, key):
         start_key, imagine_key, update_key = jax.random.split(key, 3)

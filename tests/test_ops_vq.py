@@ -94,7 +94,8 @@ def test_perplexity_counts_the_codes_in_use():
     np.testing.assert_allclose(vq.perplexity(jnp.array([0, 0, 1, 2]), 8), np.exp(1.5 * np.log(2)), rtol=1e-5)
 
 
-LOGITS = [-15.9, -5.0, -0.51, -0.49, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.3, 0.499, 0.501, 2.0, 12.0, 15.9]  # where the normaliser is a density's
+# Where the normaliser is that of a density.
+LOGITS = [-15.9, -5.0, -0.51, -0.49, -1e-3, -1e-6, 0.0, 1e-6, 1e-3, 0.3, 0.499, 0.501, 2.0, 12.0, 15.9]
 
 
 @pytest.mark.parametrize("logit", LOGITS)

@@ -3,9 +3,9 @@
     p(x) = C(l) exp(x l) / (1 + exp(l))     C(l) = l / tanh(l / 2), its normaliser; 2 at l = 0
 
 A Bernoulli's formula without C is no density over [0, 1]: grey pixels would be pushed to black and white.
-C grows without end with |l|, so that an image with exactly black pixels would earn ever more for ever blacker logits. As
-in the authors' library (PyTorch), C is therefore that of a probability clamped to [eps, 1 - eps], eps of float32: beyond
-|l| = 15.94 it is constant and has no gradient.
+C grows without end with |l|, so that an image with exactly black pixels would earn ever more for ever blacker
+logits. As in the authors' library (PyTorch), C is therefore that of a probability clamped to [eps, 1 - eps], eps of
+float32: beyond |l| = 15.94 it is constant and has no gradient.
 """
 
 import chex

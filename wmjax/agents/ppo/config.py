@@ -14,6 +14,7 @@ class PPOConfig:
     clip_norm: float = 0.5  # of the gradient; not in the paper: authors' code
     discount: float = 0.99  # gamma
     gae_lambda: float = 0.95
+    bootstrap: bool = False  # whether the last imagined state's value counts; Equation 17 ends every episode there
     clip: float = 0.1  # of the probability ratio; of the change in value too, which is not in the paper: authors' code
     entropy: float = 0.01  # c_1 of Equation 8
     value_scale: float = 0.5  # c_2, of half the squared error (the half: authors' code)

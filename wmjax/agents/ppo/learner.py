@@ -18,7 +18,6 @@ from wmjax.types import Array, Learner, LearnerState
 class Rollout:
     """What a policy did in imagination: H decisions of B rows.
 
-    Its end is a cut and not an end of the episode: what would follow counts by the value of the last features.
     Every decision is learnt from, those after an imagined end of the episode too, as decisions of another episode.
     """
 
@@ -98,7 +97,11 @@ def make(config, network, features):
 
 
 def judge(network, config, params, rollout):
-    """The Decisions of a Rollout, N = B * H, with values and advantages by these parameters."""
+    """The Decisions of a Rollout, N = B * H, with values and advantages by these parameters.
+
+    The episode ends with the rollout (Equation 17), unless config.bootstrap makes its end a cut, after which the value
+    of the last features stands for what would follow.
+    """
     rows, horizon = rollout.reward.shape
     chex.assert_shape(rollout.features, (rows, horizon + 1, None))
     chex.assert_shape(rollout.action, (rows, horizon, None))
@@ -106,8 +109,9 @@ def judge(network, config, params, rollout):
     logits, value = network.apply(params, imagine.fold(rollout.features))
     logits = logits.reshape(rows, horizon + 1, -1)[:, :-1]
     value = value.reshape(rows, horizon + 1)
+    discount = config.discount * rollout.discount.at[:, -1].multiply(config.bootstrap)
     estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
-    advantage = jax.vmap(estimate)(rollout.reward, value, config.discount * rollout.discount)  # over B
+    advantage = jax.vmap(estimate)(rollout.reward, value, discount)  # over B
     log_prob = jnp.sum(rollout.action * jax.nn.log_softmax(logits), axis=-1)
     return imagine.fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
 
