@@ -6,6 +6,7 @@ import pytest
 
 from wmjax import envs
 from wmjax.envs import atari, gl, joystick
+from wmjax.envs.seeds import row_seeds
 from wmjax.ops import frames
 from wmjax.types import Step, UsageError
 
@@ -31,7 +32,7 @@ def play(env, length, seed=0):
 def envpool_alone(game, num_envs, seed, **options):
     envpool = gl.import_envpool()
     options = dict(img_height=96, img_width=96, stack_num=1, gray_scale=True) | options
-    return envpool.make_gym(f"{game}-v5", num_envs=num_envs, seed=seed, **options)
+    return envpool.make_gym(f"{game}-v5", num_envs=num_envs, seed=row_seeds(seed, num_envs), **options)
 
 
 def test_equals_envpool():

@@ -9,6 +9,7 @@ import pytest
 
 from wmjax import envs
 from wmjax.envs import dmc, gl
+from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, Step, UsageError
 
 FIELDS = tuple(Step.__dataclass_fields__)
@@ -29,7 +30,7 @@ def random_actions(env, length: int, seed: int = 0) -> np.ndarray:
 def first_observation(env_id: str, seed: int, num_envs: int):
     """Returns the symbolic observation in which envpool begins: it gives away the physical state."""
     envpool = gl.import_envpool()
-    return envpool.make_dm(env_id, num_envs=num_envs, seed=seed).reset().observation
+    return envpool.make_dm(env_id, num_envs=num_envs, seed=row_seeds(seed, num_envs)).reset().observation
 
 
 def cartpole_state(obs, row):

@@ -119,7 +119,7 @@ def predicted_steps(chosen):
 
 def balls(task, data):
     """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
-    env = bouncing_ball.make(task, 1, 0, dict(size=data.size, episode_steps=data.length))
+    env = bouncing_ball.make(task, [0], dict(size=data.size, episode_steps=data.length))
     count = data.train_sequences + data.test_sequences
     replay.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
 

@@ -54,7 +54,7 @@ def main(argv):
     parts.check_devices(chosen, mesh)
     population.check_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
     env = population.join_envs(chosen.members, train.num_envs, chosen.env)
-    eval_env = population.join_envs(chosen.members, evaluation.episodes, chosen.env, population.EVALUATION_SEED)
+    eval_env = population.join_envs(chosen.members, evaluation.episodes, chosen.env, purpose="evaluation")
     env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
     print(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")

@@ -20,7 +20,7 @@ from wmjax.types import UsageError
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 10, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the planner", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the planner", lower_bound=0)
 
 
 def main(argv):
@@ -32,7 +32,7 @@ def main(argv):
     folder = pathlib.Path(WORKDIR.value)
     chosen = parts.settings(workdir.read_config(folder))
     task = population.pick(chosen.members, MEMBER.value).task
-    env = envs.make(task, EPISODES.value, SEED.value, **chosen.env)
+    env = envs.make(task, EPISODES.value, SEED.value, purpose="test", **chosen.env)
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 

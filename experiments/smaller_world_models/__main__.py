@@ -59,7 +59,7 @@ def main(argv):
     population.check_memory(capacity, 1, example, len(chosen.members), mesh)
     env = population.join_envs(chosen.members, 1, chosen.env)
     episodes = chosen.evaluation.episodes
-    eval_env = population.join_envs(chosen.members, episodes, chosen.env, population.EVALUATION_SEED)
+    eval_env = population.join_envs(chosen.members, episodes, chosen.env, purpose="evaluation")
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)

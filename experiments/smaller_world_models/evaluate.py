@@ -27,7 +27,7 @@ from wmjax.types import UsageError
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 32, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 2_000_000, "seed of the episodes and of the actions", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the actions", lower_bound=0)
 POLICY = flags.DEFINE_enum("policy", "newest", ["newest", "random"], "who plays: the newest checkpoint, or chance")
 
 
@@ -43,7 +43,7 @@ def main(argv):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = parts.settings(config)
     task = population.pick(chosen.members, MEMBER.value).task
-    env = envs.make(task, EPISODES.value, SEED.value, **chosen.env)
+    env = envs.make(task, EPISODES.value, SEED.value, purpose="test", **chosen.env)
     if POLICY.value == "random":
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
         played, who = dict(policy="random"), "random actions"

@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from wmjax.envs.adapter import adapt
-from wmjax.envs.check import check_int
+from wmjax.envs.seeds import row_seeds
 from wmjax.types import EnvSpec, Step, UsageError
 
 __all__ = ["VecEnv", "adapt", "make"]
@@ -66,13 +66,14 @@ class VecEnv(Protocol):
         """Frees what the environments hold."""
 
 
-def make(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
+def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **options: Any) -> VecEnv:
     """Makes `num_envs` environments stepped together.
 
     Args:
         name: "family:task", for example "dmc:cheetah_run".
         num_envs: rows E, 1 to 1024.
-        seed: 0 to 2**31 - 1 - num_envs. The same seed and the same actions give the same steps.
+        seed: 0 to 2**31 - 1. The same seed, purpose and actions give the same steps.
+        purpose: train, evaluation or test. Pools share no environment where seed or purpose differ (`envs/seeds.py`).
         options: the family's own, see its module.
 
     Raises:
@@ -85,30 +86,28 @@ def make(name: str, num_envs: int, seed: int, **options: Any) -> VecEnv:
         close = difflib.get_close_matches(family, families, n=1)
         hint = f" Did you mean {close[0]}:{task}?" if close and colon else ""
         raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(families)}.")
-    check_int("num_envs", num_envs, low=1, high=1024)
-    check_int("seed", seed, low=0, high=2**31 - 1 - num_envs)
-    return families[family](task, int(num_envs), int(seed), options)
+    return families[family](task, row_seeds(seed, num_envs, purpose), options)
 
 
-def _make_dmc(task, num_envs, seed, options):
+def _make_dmc(task, seeds, options):
     from wmjax.envs import dmc  # here, so that importing this package costs nothing
 
-    return dmc.make(task, num_envs, seed, options)
+    return dmc.make(task, seeds, options)
 
 
-def _make_atari(game, num_envs, seed, options):
+def _make_atari(game, seeds, options):
     from wmjax.envs import atari
 
-    return atari.make(game, num_envs, seed, options)
+    return atari.make(game, seeds, options)
 
 
-def _make_ball(task, num_envs, seed, options):
+def _make_ball(task, seeds, options):
     from wmjax.envs import bouncing_ball
 
-    return bouncing_ball.make(task, num_envs, seed, options)
+    return bouncing_ball.make(task, seeds, options)
 
 
-def _make_fake(task, num_envs, seed, options):
+def _make_fake(task, seeds, options):
     from wmjax.envs import fake
 
-    return fake.make(task, num_envs, seed, options)
+    return fake.make(task, seeds, options)

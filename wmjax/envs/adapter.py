@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int
+from wmjax.envs.check import check_action
+from wmjax.envs.seeds import row_seeds
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 
@@ -30,22 +31,25 @@ class _Arrival(NamedTuple):
 
 
 def adapt(
-    make_env: Callable[[int], Any], num_envs: int, seed: int, *, render: Callable[[Any], np.ndarray] | None = None
+    make_env: Callable[[int], Any],
+    num_envs: int,
+    seed: int,
+    *,
+    purpose: str = "train",
+    render: Callable[[Any], np.ndarray] | None = None,
 ) -> "AdaptedVecEnv":
     """Makes a VecEnv of `num_envs` environments of the user's own.
 
     Args:
         make_env: makes one environment from an integer seed. A gymnasium one is given that seed at its first reset too.
         num_envs: rows E, 1 to 1024.
-        seed: row e gets seed + e.
+        seed, purpose: as of `wmjax.envs.make`; every row gets a seed of its own, made of both.
         render: environment -> uint8 [X, Y, C]; None when the observation is the image.
 
     Raises:
         UsageError: an environment of neither kind, or one whose actions or observations are not as asked above.
     """
-    check_int("num_envs", num_envs, low=1, high=1024)
-    check_int("seed", seed, low=0, high=2**31 - 1 - num_envs)
-    return AdaptedVecEnv(make_env, num_envs, seed, render)
+    return AdaptedVecEnv(make_env, row_seeds(seed, num_envs, purpose), render)
 
 
 class AdaptedVecEnv:
@@ -54,8 +58,8 @@ class AdaptedVecEnv:
     Actions of `spec` are in [-1, 1] and are stretched to the environment's own bounds where it has bounds.
     """
 
-    def __init__(self, make_env, num_envs: int, seed: int, render):
-        self._make_env, self._num_envs, self._seed, self._render = make_env, num_envs, seed, render
+    def __init__(self, make_env, seeds: list[int], render):
+        self._make_env, self._num_envs, self._seeds, self._render = make_env, len(seeds), seeds, render
         self._make_rows()
         action, self._low, self._high = _read_action_spec(self._envs[0])
         self.spec = EnvSpec(self._begin(0).obs.shape, np.dtype(np.uint8), action)
@@ -78,16 +82,16 @@ class AdaptedVecEnv:
             getattr(env, "close", lambda: None)()
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns seed (int) and everything done so far: actions [T, E, ...] and is_reset, bool [T]."""
+        """Returns the rows' seeds [E] and everything done so far: actions [T, E, ...] and is_reset, bool [T]."""
         if not self._history:
             raise UsageError("snapshot() was called before reset().")
         actions, is_reset = zip(*self._history, strict=True)
-        return {"seed": self._seed, "actions": np.array(actions), "is_reset": np.array(is_reset)}
+        return {"seeds": np.array(self._seeds), "actions": np.array(actions), "is_reset": np.array(is_reset)}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Makes all environments again and replays a snapshot."""
         actions = np.asarray(snapshot["actions"])
-        if int(snapshot["seed"]) != self._seed or actions.shape[1:] != self._zeros().shape:
+        if not np.array_equal(snapshot.get("seeds"), self._seeds) or actions.shape[1:] != self._zeros().shape:
             raise UsageError("this snapshot is of another environment: num_envs, seed or the actions differ.")
         self.close()
         self._make_rows()
@@ -97,7 +101,7 @@ class AdaptedVecEnv:
 
     def _make_rows(self) -> None:
         """Makes the environments and forgets the history."""
-        self._envs = [self._make_env(self._seed + row) for row in range(self._num_envs)]
+        self._envs = [self._make_env(seed) for seed in self._seeds]
         self._begun = np.zeros(self._num_envs, bool)
         self._is_last = np.zeros(self._num_envs, bool)
         self._history = []  # of (action [E, A] or [E], is_reset)
@@ -125,7 +129,7 @@ class AdaptedVecEnv:
         if hasattr(env, "action_spec"):
             obs = env.reset().observation
         else:
-            obs, _ = env.reset() if self._begun[row] else env.reset(seed=self._seed + row)
+            obs, _ = env.reset() if self._begun[row] else env.reset(seed=self._seeds[row])
         self._begun[row] = True
         return _Arrival(_read_image(env, obs, self._render), 0.0, 1.0, False)
 

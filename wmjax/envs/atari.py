@@ -64,13 +64,12 @@ def games() -> dict[str, str]:
     return {env_id.removesuffix("-v5"): env_id for env_id in ids}
 
 
-def make(game: str, num_envs: int, seed: int, options: dict[str, Any]) -> "AtariVecEnv":
+def make(game: str, seeds: list[int], options: dict[str, Any]) -> "AtariVecEnv":
     """Makes an AtariVecEnv.
 
     Args:
         game: its gym name without a version.
-        num_envs: rows E.
-        seed: row e is seeded with seed + e.
+        seeds: of each row [E], as `wmjax.envs.seeds.row_seeds` makes them.
         options: fields of AtariOptions.
 
     Raises:
@@ -96,7 +95,7 @@ def make(game: str, num_envs: int, seed: int, options: dict[str, Any]) -> "Atari
     ids = games()
     check_name("atari game", game, ids)
     steps = chosen.episode_steps or longest
-    return AtariVecEnv(ids[game], num_envs, seed, chosen._replace(size=tuple(size), episode_steps=steps))
+    return AtariVecEnv(ids[game], seeds, chosen._replace(size=tuple(size), episode_steps=steps))
 
 
 class AtariVecEnv:
@@ -107,12 +106,11 @@ class AtariVecEnv:
         options: AtariOptions as used, defaults filled in.
     """
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, options: AtariOptions):
-        self._env_id, self._num_envs, self._seed, self.options = env_id, num_envs, seed, options
-        told = options if options.crop else options[:-1]  # snapshots from before there was a crop stay good
-        self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(told))).encode())
+    def __init__(self, env_id: str, seeds: list[int], options: AtariOptions):
+        self._env_id, self._num_envs, self._seeds, self.options = env_id, len(seeds), seeds, options
+        self._identity = zlib.crc32(repr((env_id, seeds, tuple(options))).encode())
         self._whole_history = options.life_loss or options.sticky > 0
-        self._rows = np.arange(num_envs, dtype=np.int32)
+        self._rows = np.arange(len(seeds), dtype=np.int32)
         self._pool = self._make_pool()
         actions = self._pool.action_spec().num_values
         height, width = options.size
@@ -188,7 +186,7 @@ class AtariVecEnv:
         return envpool.make_dm(
             self._env_id,
             num_envs=self._num_envs,
-            seed=self._seed,
+            seed=self._seeds,
             img_height=options.size[0],
             img_width=options.size[1],
             gray_scale=not options.colour,

@@ -84,13 +84,13 @@ def sequences(key, task, count, length, size):
     )
 
 
-def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "BallVecEnv":
+def make(task: str, seeds: list[int], options: dict[str, Any]) -> "BallVecEnv":
     """Makes a BallVecEnv. Raises UsageError: unknown task or option, or a value out of range."""
     check_name("ball task", task, NOISE)
     options = check_options("ball", options, BallOptions)
     check_int("size", options.size, low=16, high=512)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
-    return BallVecEnv(task, num_envs, seed, options)
+    return BallVecEnv(task, seeds, options)
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
@@ -109,12 +109,12 @@ def _advance(ball, seeds, counts, is_first, task, size):
 class BallVecEnv:
     """E balls; see `wmjax.envs.VecEnv`. Attributes: spec, an EnvSpec; options, BallOptions."""
 
-    def __init__(self, task: str, num_envs: int, seed: int, options: BallOptions):
-        self._task, self._num_envs, self.options = task, num_envs, options
-        self._identity = zlib.crc32(repr((task, num_envs, seed, tuple(options))).encode())
-        self._seeds = seed + np.arange(num_envs)
-        self._counts = np.zeros((num_envs, 2), np.int32)
-        self._ball = Ball(*np.zeros((2, num_envs, 2), np.float32))
+    def __init__(self, task: str, seeds: list[int], options: BallOptions):
+        self._task, self._num_envs, self.options = task, len(seeds), options
+        self._identity = zlib.crc32(repr((task, seeds, tuple(options))).encode())
+        self._seeds = np.array(seeds)
+        self._counts = np.zeros((len(seeds), 2), np.int32)
+        self._ball = Ball(*np.zeros((2, len(seeds), 2), np.float32))
         self._begun = False
         shape = (options.size, options.size, 1)
         self.spec = EnvSpec(shape, np.dtype(np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)

@@ -82,13 +82,12 @@ def _domain(env_id: str, task: str) -> str:
     return "_".join(word if len(word) > 1 and word.isupper() else word.lower() for word in words)
 
 
-def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "DmcVecEnv":
+def make(task: str, seeds: list[int], options: dict[str, Any]) -> "DmcVecEnv":
     """Makes a DmcVecEnv.
 
     Args:
         task: dm_control's name, "<domain>_<task>".
-        num_envs: rows E.
-        seed: row e is seeded with seed + e.
+        seeds: of each row [E], as `wmjax.envs.seeds.row_seeds` makes them.
         options: fields of DmcOptions.
 
     Raises:
@@ -108,7 +107,7 @@ def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "DmcVe
         action_repeat=options.action_repeat or ACTION_REPEAT.get(task, OTHER_ACTION_REPEAT),
         episode_steps=options.episode_steps or EPISODE_STEPS,
     )
-    return DmcVecEnv(ids[task], num_envs, seed, options)
+    return DmcVecEnv(ids[task], seeds, options)
 
 
 class DmcVecEnv:
@@ -119,12 +118,12 @@ class DmcVecEnv:
         options: DmcOptions as used, defaults filled in.
     """
 
-    def __init__(self, env_id: str, num_envs: int, seed: int, options: DmcOptions):
-        self._env_id, self._num_envs, self._seed, self.options = env_id, num_envs, seed, options
+    def __init__(self, env_id: str, seeds: list[int], options: DmcOptions):
+        self._env_id, self._num_envs, self._seeds, self.options = env_id, len(seeds), seeds, options
         repeat, steps = options.action_repeat, options.episode_steps
         assert repeat and steps, "make fills in the defaults"
         self._repeat: int = repeat
-        self._identity = zlib.crc32(repr((env_id, num_envs, seed, tuple(options))).encode())
+        self._identity = zlib.crc32(repr((env_id, seeds, tuple(options))).encode())
         self._pool = self._make_pool()
         bounds = self._pool.action_spec()
         low = np.broadcast_to(bounds.minimum, bounds.shape).astype(np.float64)
@@ -206,7 +205,7 @@ class DmcVecEnv:
         return envpool.make_dm(
             self._env_id,
             num_envs=self._num_envs,
-            seed=self._seed,
+            seed=self._seeds,
             max_episode_steps=self.options.episode_steps,
             render_mode="rgb_array",
             render_width=drawn,

@@ -15,7 +15,7 @@ blue channel in this order; a coordinate without a partner has the centre as its
      4 +-----------+
       -4     0     4
 
-Every episode starts anywhere in [-2, 2]^A, drawn from (seed + row, number of the episode).
+Every episode starts anywhere in [-2, 2]^A, drawn from (the row's seed, number of the episode).
 
 Options of `make("fake:...", num_envs, seed, ...)`: action_repeat (1), size (16), episode_steps in control steps (12),
 action_size A, 1 to 6 (2).
@@ -43,7 +43,7 @@ class FakeOptions(NamedTuple):
     action_size: int = 2
 
 
-def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "FakeVecEnv":
+def make(task: str, seeds: list[int], options: dict[str, Any]) -> "FakeVecEnv":
     """Makes a FakeVecEnv. Raises UsageError: unknown task or option, or a value out of range."""
     check_name("fake task", task, TASKS)
     options = check_options("fake", options, FakeOptions)
@@ -51,18 +51,18 @@ def make(task: str, num_envs: int, seed: int, options: dict[str, Any]) -> "FakeV
     check_int("size", options.size, low=8, high=256)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
     check_int("action_size", options.action_size, low=1, high=6)
-    return FakeVecEnv(task, num_envs, seed, options)
+    return FakeVecEnv(task, seeds, options)
 
 
 class FakeVecEnv:
     """E fake environments; see `wmjax.envs.VecEnv`. Attributes: spec, an EnvSpec; options, FakeOptions."""
 
-    def __init__(self, task: str, num_envs: int, seed: int, options: FakeOptions):
-        self._terminates, self._num_envs, self._seed, self.options = task == "terminating", num_envs, seed, options
-        self._identity = zlib.crc32(repr((task, num_envs, seed, tuple(options))).encode())
-        self._position = np.zeros((num_envs, options.action_size))
-        self._elapsed = np.zeros(num_envs, np.int32)  # control steps
-        self._episodes = np.zeros(num_envs, np.int32)
+    def __init__(self, task: str, seeds: list[int], options: FakeOptions):
+        self._terminates, self._num_envs, self._seeds, self.options = task == "terminating", len(seeds), seeds, options
+        self._identity = zlib.crc32(repr((task, seeds, tuple(options))).encode())
+        self._position = np.zeros((len(seeds), options.action_size))
+        self._elapsed = np.zeros(len(seeds), np.int32)  # control steps
+        self._episodes = np.zeros(len(seeds), np.int32)
         self._step: Step | None = None
         action = ActionSpec(options.action_size, False, -1.0, 1.0)
         limit = -(-options.episode_steps // options.action_repeat)
@@ -122,7 +122,7 @@ class FakeVecEnv:
         self._elapsed[rows] = 0
         self._episodes += rows
         for row in np.flatnonzero(rows):
-            rng = np.random.default_rng((self._seed + row, self._episodes[row]))
+            rng = np.random.default_rng((self._seeds[row], self._episodes[row]))
             self._position[row] = rng.uniform(-START, START, self.options.action_size)
 
     def _nothing(self) -> tuple[np.ndarray, np.ndarray]:

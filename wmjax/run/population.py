@@ -18,7 +18,7 @@ from wmjax.run.report import write_population_report, write_report, write_summar
 from wmjax.types import UsageError
 
 MOST_MEMBERS = 1024
-EVALUATION_SEED = 1_000_000  # added to the run's seed: the evaluation pool never sees a training episode
+LARGEST_SEED = 2**31 - 1 - MOST_MEMBERS  # of the first member
 
 
 class Member(NamedTuple):
@@ -33,8 +33,8 @@ def make_members(task, seed, population):
 
     Raises: UsageError for numbers out of range and for a task that is named twice.
     """
-    if type(seed) is not int or not 0 <= seed < EVALUATION_SEED:
-        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {EVALUATION_SEED - 1}")
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {LARGEST_SEED}")
     tasks = task.split("+")
     if len(set(tasks)) < len(tasks):
         raise UsageError(f"config.task={task!r}: names one task twice; config.population is for several seeds")
@@ -68,9 +68,9 @@ def first_step(members, rows, options):
     return env.spec, step
 
 
-def join_envs(members, rows, options, seed=0):
-    """One pool for every member, `rows` environments each, as one VecEnv; seed: added to the members'."""
-    return JoinedVecEnv([envs.make(each.task, rows, each.seed + seed, **options) for each in members])
+def join_envs(members, rows, options, purpose="train"):
+    """One pool for every member, `rows` environments each, as one VecEnv; purpose: as of `wmjax.envs.make`."""
+    return JoinedVecEnv([envs.make(each.task, rows, each.seed, purpose=purpose, **options) for each in members])
 
 
 def check_memory(capacity, num_envs, example, members, mesh):
