@@ -256,7 +256,7 @@ def counting_agent():
         observe=observe,
         imagine=imagined,
         features=None,
-        reward=None,
+        reward=lambda params, state: 0.5 * (state[:, 0, 0] == 0),
         discount=None,
         decode=None,
     )
@@ -266,13 +266,13 @@ def counting_agent():
 
 
 def counting_world(rows, time, wrong=0.0):
-    """Step [rows, time]; a share `wrong` of the actions is not what moved the pixel."""
+    """Step [rows, time]; a share `wrong` of the actions is not what moved the pixel. At 0 it is rewarded with 7."""
     rng = np.random.default_rng(0)
     action = rng.choice(3, (rows, time), p=(0.6, 0.3, 0.1)).astype(np.int32)
     pixel = np.cumsum(action, axis=1) % 8
     said = np.where(rng.random((rows, time)) < wrong, (action + 1) % 3, action).astype(np.int32)
-    zeros, false = np.zeros((rows, time), np.float32), np.zeros((rows, time), bool)
-    return Step(said, pixel[..., None, None, None].astype(np.uint8), zeros, zeros, false, false.copy())
+    reward, false = 7 * (pixel == 0).astype(np.float32), np.zeros((rows, time), bool)
+    return Step(said, pixel[..., None, None, None].astype(np.uint8), reward, 1 + 0 * reward, false, false.copy())
 
 
 def test_foretold_latents_are_counted_beside_their_baselines():
@@ -288,6 +288,9 @@ def test_foretold_latents_are_counted_beside_their_baselines():
     np.testing.assert_allclose(shares["dreamt_copy"], (pixel[:, 5:] == pixel[:, 4:5]).mean(), rtol=1e-5)
     likely = [(pixel[:, 1:] == value).mean() for value in range(8)]
     assert np.isclose(likely, shares["latent_majority"], rtol=1e-5).any()  # one value, whichever the replay has most
+    for name, first in (("reward", 1), ("open_loop_reward", 5)):  # the model expects half of what there is
+        true = (pixel[:, first:] == 0).sum()
+        assert (shares[f"{name}_expected"], shares[f"{name}_true"]) == (true / 2, true) and true > 20
 
     other = foretell({}, jax.random.key(0), memory, counting_world(40, 30, wrong=0.25))
     np.testing.assert_allclose(other["latent_accuracy"], 0.75, atol=0.04)
@@ -298,6 +301,7 @@ def test_foretold_latents_are_counted_beside_their_baselines():
     cut.obs[:20, 12:] = 9  # never foretold, and never counted
     shares = foretell({}, jax.random.key(0), memory, cut)
     assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
+    assert shares["reward_true"] == (pixel[:20, 1:12] == 0).sum() + (pixel[20:, 1:] == 0).sum()
 
 
 def test_most_frequent_codes():

@@ -291,7 +291,9 @@ def make_foretell(agent, env_spec, count):
 
     latent_*: of each next step, from all before it in its piece; dreamt_*: of all steps after the first CONTEXT ones,
     open loop. *_accuracy: drawn by the model; *_copy: those of the last image seen; *_majority: the most frequent one
-    at each position in 1,000 images of the replay. What follows the beginning of another episode does not count.
+    at each position in 1,000 images of the replay. reward_expected and reward_true: sums of expected and of true rewards
+    (clipped to -1, 0, 1) over the next steps; open_loop_reward_*: over the steps of the open loop. A reward head that is
+    overfit expects fewer than there are. What follows the beginning of another episode does not count.
     """
 
     def foretell(params, key, memory, steps):
@@ -329,10 +331,18 @@ def make_foretell(agent, env_spec, count):
             same = {key: (guess == truth[:, first:]).mean((2, 3)) for key, guess in guesses.items()}
             return {f"{name}_{key}": jnp.average(x, weights=counts[:, first - 1 :]) for key, x in same.items()}
 
+        def rewards(name, states, first):
+            """states: of arrivals first, first + 1, ..., with leading axes [B, T - first]."""
+            seen = dict(expected=imagine.rewards(agent.model, params, states))
+            seen["true"] = jnp.round(jnp.clip(steps.reward[:, first:], -1.0, 1.0))
+            return {f"{name}_{key}": (x * counts[:, first - 1 :]).sum() for key, x in seen.items()}
+
+        dreamt = jax.tree.map(imagine.time_first, dreamt)
         one_step = dict(accuracy=codes(after), copy=truth[:, :-1], majority=common)
-        dreamt = codes(jax.tree.map(imagine.time_first, dreamt))
-        open_loop = dict(accuracy=dreamt, copy=truth[:, context - 1 : context], majority=common)
-        return shares("latent", one_step, 1) | shares("dreamt", open_loop, context)
+        open_loop = dict(accuracy=codes(dreamt), copy=truth[:, context - 1 : context], majority=common)
+        found = shares("latent", one_step, 1) | shares("dreamt", open_loop, context)
+        found |= rewards("reward", jax.tree.map(lambda x: x[:, 1:], states), 1)
+        return found | rewards("open_loop_reward", dreamt, context)
 
     return jax.jit(foretell)
 
