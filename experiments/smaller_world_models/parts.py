@@ -291,9 +291,9 @@ def make_foretell(agent, env_spec, count):
 
     latent_*: of each next step, from all before it in its piece; dreamt_*: of all steps after the first CONTEXT ones,
     open loop. *_accuracy: drawn by the model; *_copy: those of the last image seen; *_majority: the most frequent one
-    at each position in 1,000 images of the replay. reward_expected and reward_true: sums of expected and of true rewards
-    (clipped to -1, 0, 1) over the next steps; open_loop_reward_*: over the steps of the open loop. A reward head that is
-    overfit expects fewer than there are. What follows the beginning of another episode does not count.
+    at each position in 1,000 images of the replay. reward_expected, reward_true: sums of expected and of true rewards
+    (clipped to -1, 0, 1) over the next steps; open_loop_reward_*: over the steps of the open loop. A reward head that
+    is overfit expects fewer than there are. What follows the beginning of another episode does not count.
     """
 
     def foretell(params, key, memory, steps):
