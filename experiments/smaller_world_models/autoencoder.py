@@ -6,7 +6,7 @@
 
 Prints one JSON line of measurements on held-out images, the last fifth of what was recorded: `elbo` in nats an image; `explained`, the
 share of the variance about the mean image that the reconstructions explain, which is what moves; `codes`, how many are used;
-`largest_logit`, of a pixel.
+`largest_logit`, of a pixel; and `rewards`, how many random play was given.
 """  # noqa: E501
 
 import json
@@ -61,7 +61,7 @@ def main(argv):
     held_out = jax.tree.map(lambda x: np.swapaxes(x[4 * len(x) // 5 :][:IMAGES], 0, 1), steps)
     images = parts.stacked(held_out, chosen.train.frames).obs[0]
     row = dict(task=chosen.members[0].task, likelihood=chosen.model.likelihood, revive=chosen.model.revive_below)
-    row |= dict(seed=chosen.members[0].seed, updates=parts.BINS * int(count))
+    row |= dict(seed=chosen.members[0].seed, updates=parts.BINS * int(count), rewards=int((steps.reward != 0).sum()))
     row |= {"train_elbo": float(metrics["elbo"][0, -1])} | measure(agent, params, measure_keys[0], images)
     print(json.dumps({name: round(x, 3) if isinstance(x, float) else x for name, x in row.items()}), flush=True)
 
