@@ -4,10 +4,10 @@
         --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \
         --config.model.likelihood=continuous_bernoulli --config.model.revive_below=0
 
-Prints one JSON line of measurements on held-out images, the last fifth of what was recorded: `elbo` in nats an image; `explained`, the
-share of the variance about the mean image that the reconstructions explain, which is what moves; `codes`, how many are used;
-`largest_logit`, of a pixel; and `rewards`, how many random play was given.
-"""  # noqa: E501
+Prints one JSON line of measurements on held-out images, the last fifth of what was recorded. `explained`: the share of
+what moves, the images' variance about their mean, that the reconstructions' deviations from theirs explain. `codes`: how
+many are used. `largest_logit`: of a pixel. `rewards`: how many random play was given.
+"""
 
 import json
 import sys
@@ -76,7 +76,8 @@ def measure(agent, params, key, images):
 
     codes, drawn, largest = jax.device_get(jax.jit(reconstruct)(params, images))
     true = images / 255
-    explained = 1 - np.square(true - drawn).sum() / np.square(true - true.mean(0)).sum()
+    moves, drawn = true - true.mean(0), drawn - drawn.mean(0)
+    explained = 1 - np.square(moves - drawn).sum() / np.square(moves).sum()
     return dict(explained=float(explained), codes=len(np.unique(codes)), largest_logit=float(largest))
 
 
