@@ -4,9 +4,9 @@
         --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \
         --config.model.likelihood=continuous_bernoulli --config.model.revive_below=0
 
-Prints one JSON line of measurements on held-out images, the last fifth of what was recorded. `explained`: the share of
-what moves, the images' variance about their mean, that the reconstructions' deviations from theirs explain. `codes`: how
-many are used. `largest_logit`: of a pixel. `rewards`: how many random play was given.
+Prints one JSON line of measurements on held-out images, the last fifth of what was recorded. `explained`: the share
+of what moves, the images' variance about their mean, that the reconstructions' deviations from theirs explain.
+`codes`: how many are used. `largest_logit`: of a pixel. `rewards`: how many random play was given.
 """
 
 import json
