@@ -1,7 +1,5 @@
 """The adapter, on small environments written after gymnasium's and dm_env's interfaces."""
 
-import types
-
 import dm_env
 import numpy as np
 import pytest
@@ -12,16 +10,58 @@ from wmjax.types import NonFiniteError, Step, UsageError
 FIELDS = tuple(Step.__dataclass_fields__)
 
 
-def box(low, high):
-    low, high = np.float32(low), np.float32(high)
-    return types.SimpleNamespace(shape=low.shape, dtype=low.dtype, low=low, high=high)
+class Space:
+    """The spaces below have the names and the attributes of gymnasium's."""
+
+    def __init__(self, **attributes):
+        vars(self).update(attributes)
+
+    def __repr__(self):
+        return f"{type(self).__name__}(...)"
+
+
+class Box(Space):
+    def __init__(self, low, high, dtype=np.float32):
+        low, high = np.asarray(low, dtype), np.asarray(high, dtype)
+        super().__init__(low=low, high=high, shape=low.shape, dtype=low.dtype)
+
+    def __repr__(self):
+        return f"Box({self.low}, {self.high}, {self.shape}, {self.dtype})"
+
+
+class Discrete(Space):
+    pass
+
+
+class Buttons(Discrete):
+    """A user's own kind of a Discrete."""
+
+
+class MultiBinary(Space):
+    pass
+
+
+class MultiDiscrete(Space):
+    pass
+
+
+class Tuple(Space):
+    pass
+
+
+class Dict(Space):
+    pass
+
+
+class Text(Space):
+    pass
 
 
 class GymWalk:
     """Gymnasium's way: a noisy walk with actions in [0, 10]; truncates after 4 steps, terminates above 12."""
 
     def __init__(self, seed):
-        self.action_space = box([0, -1], [10, 3])
+        self.action_space = Box([0, -1], [10, 3])
         self.actions = []
 
     def reset(self, *, seed=None):
@@ -124,6 +164,237 @@ def test_restore_is_exact(make_env, tmp_path):
     assert_equal(env.restore(snapshot), step)  # backwards, in a used one
     with pytest.raises(UsageError, match="another environment"):
         envs.adapt(make_env, 3, 2).restore(snapshot)
+
+
+class GymStub:
+    """Gymnasium's way: shows `image` and takes every action; methods are replaced in the tests."""
+
+    def __init__(self, seed=0, action_space=None, image=(6, 6, 3)):
+        self.action_space = action_space or Discrete(n=2)
+        self.shape, self.actions, self.closed = image, [], False
+
+    def reset(self, *, seed=None):
+        return np.zeros(self.shape, np.uint8), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return np.zeros(self.shape, np.uint8), 1.0, False, False, {}
+
+    def close(self):
+        self.closed = True
+
+
+class DmStub:
+    """dm_env's way: the same, with an action spec and the (reward, discount) of every step."""
+
+    def __init__(self, spec, arrival=(1.0, 1.0)):
+        self.spec, self.arrival, self.actions = spec, arrival, []
+
+    def action_spec(self):
+        return self.spec
+
+    def reset(self):
+        return dm_env.restart(np.zeros((6, 6, 3), np.uint8))
+
+    def step(self, action):
+        self.actions.append(action)
+        return dm_env.TimeStep(dm_env.StepType.MID, *self.arrival, np.zeros((6, 6, 3), np.uint8))
+
+
+inf, specs = np.inf, dm_env.specs
+
+
+@pytest.mark.parametrize(
+    ("space", "decision", "arrives"),
+    [
+        (Discrete(n=3), 2, 2),
+        (Discrete(n=3, start=-1), 2, 1),
+        (Buttons(n=3), 1, 1),
+        (Box([-1, 0], [1, 8]), [0.5, 0.5], [0.5, 6]),
+        (Box([-2.0], [2.0], np.float64), [0.25], [0.5]),
+        (Box([0.1], [0.7]), [1], [0.7]),
+        (Box([-inf, 0], [inf, 8]), [0.5, -1], [0.5, 0]),
+        (Box([-1e10], [1e10]), [-0.5], [-0.5]),
+        (specs.DiscreteArray(3), 2, 2),
+        (specs.BoundedArray((2,), np.float32, [-1, 0], [1, 8]), [0.5, 0.5], [0.5, 6]),
+        (specs.Array((2,), np.float64), [0.5, 0.25], [0.5, 0.25]),
+    ],
+)
+def test_action_spaces_that_are_understood(space, decision, arrives):
+    made = []
+
+    def make_env(seed):
+        made.append(GymStub(action_space=space) if isinstance(space, Space) else DmStub(space))
+        return made[-1]
+
+    env = envs.adapt(make_env, 1, 0)
+    env.reset()
+    env.step(np.array([decision]))
+    (action,) = made[-1].actions
+    np.testing.assert_array_equal(action, np.asarray(arrives, getattr(space, "dtype", int)))
+    if not env.spec.action.discrete:
+        assert action.dtype == space.dtype and action.shape == space.shape
+        assert np.all(action >= getattr(space, "low", action)) and np.all(action <= getattr(space, "high", action))
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        (MultiBinary(n=4), r"MultiBinary\(\.\.\.\).*Discrete.*Box"),
+        (MultiBinary(n=(2, 2)), "MultiBinary"),
+        (MultiDiscrete(nvec=[2, 3]), "MultiDiscrete"),
+        (Tuple(spaces=()), "Tuple"),
+        (Dict(spaces={}), "Dict"),
+        (Text(max_length=3), "Text"),
+        (Box([0, -1], [inf, 1]), "index 0.*0.*inf.*wrap"),
+        (Box([-1, 5], [1, inf]), "index 1.*5.*inf"),
+        (Box([-inf], [-3]), "index 0.*-inf.*-3"),
+        (Box([-1e10], [1]), "index 0"),
+        (Box([[0.0]], [[1.0]]), r"\(1, 1\).*one vector of floats"),
+        (Box(0.0, 1.0), r"\(\), float32.*one vector of floats"),
+        (Box([0], [255], np.uint8), "uint8.*floats"),
+        (specs.BoundedArray((2,), np.int32, 0, 4), "int32.*floats"),
+        (specs.BoundedArray((1,), np.float32, 0, inf), "index 0"),
+        (specs.StringArray(()), "StringArray"),
+        ({"arm": specs.DiscreteArray(2)}, "arm.*DiscreteArray.*one integer"),
+        ((specs.DiscreteArray(2),), r"\(DiscreteArray.*one integer"),
+    ],
+)
+def test_action_spaces_that_are_refused(space, named):
+    make = GymStub if isinstance(space, Space) else DmStub
+    refused(named, lambda seed: make(action_space=space) if make is GymStub else make(space))
+
+
+def refused(named, make_env, rows=2, error=UsageError):
+    """adapt() refuses in one line."""
+    with pytest.raises(error, match=named) as caught:
+        envs.adapt(make_env, rows, 0)
+    assert "\n" not in str(caught.value)
+
+
+MADE = (GymStub(), GymStub())
+
+
+class OldReset(GymStub):
+    def reset(self):
+        return np.zeros(self.shape, np.uint8)
+
+
+class OldWrapper(GymStub):
+    def reset(self, **kwargs):
+        return OldReset().reset(**kwargs)
+
+
+class ObservationOnly(GymStub):
+    def reset(self, *, seed=None):
+        return np.zeros((2, 6, 3), np.uint8)  # two halves, not a pair
+
+
+class OldStep(GymStub):
+    def step(self, action):
+        return super().step(action)[:3] + ({},)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "named"),
+    [
+        (OldReset, "OldReset.reset.* takes no seed"),
+        (OldWrapper, "OldWrapper.reset.* takes no seed"),
+        (ObservationOnly, r"reset\(\).*observation, info.*ndarray"),
+        (OldStep, r"step\(\) returned 4 values.*five"),
+        (lambda seed: GymStub(image=(3, 64, 64)), r"\(3, 64, 64\).*channels.*last"),
+        (lambda seed: GymStub(image=(1, 84, 96)), r"\(1, 84, 96\)"),
+        (lambda seed: GymStub(image=(4, 84, 84)), r"\(4, 84, 84\)"),
+        (lambda seed: GymStub(image=(3, 16, 16)), r"\(3, 16, 16\)"),
+        (lambda seed: GymStub(image=(6, 6 + seed, 3)), r"row 1.*\(6, 7, 3\).*\(6, 6, 3\)"),
+        (lambda seed: GymStub(action_space=Discrete(n=2 + seed)), "row 1.*actions"),
+        (lambda seed: GymStub(action_space=Box([0], [1 + seed])), "row 1.*actions"),
+        (lambda seed: MADE[0], "one object twice"),
+        (lambda seed: MADE[seed], "one object twice"),  # by the second row, and again when rows are made anew
+        (lambda seed: wrapped(MADE[0]), "one object twice"),
+        (lambda seed: object(), "neither"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused_by_adapt(make_env, named):
+    refused(named, make_env)
+
+
+def wrapped(inner):
+    env = GymStub()
+    env.unwrapped = inner
+    return env
+
+
+@pytest.mark.parametrize("image", [(4, 64, 3), (64, 64), (64, 64, 4), (64, 64, 12), (84, 84, 20)])
+def test_channels_last_of_any_number_pass(image):
+    assert envs.adapt(lambda seed: GymStub(image=image), 1, 0).reset().obs.shape[1:3] == image[:2]
+
+
+@pytest.mark.parametrize(
+    ("arrival", "error", "named"),
+    [
+        ((np.nan, 1.0), NonFiniteError, "reward.*row 0"),
+        ((-inf, 1.0), NonFiniteError, "reward.*row 0"),
+        ((1e39, 1.0), NonFiniteError, "reward.*row 0"),
+        ((1.0, np.nan), NonFiniteError, "discount.*row 0"),
+        ((None, 1.0), UsageError, "reward None.*row 0"),
+        ((np.zeros(2), 1.0), UsageError, "reward.*row 0"),
+        ((1.0, None), UsageError, "discount None.*row 0"),
+    ],
+)
+def test_rewards_and_discounts_are_finite_numbers(arrival, error, named):
+    refused(named, lambda seed: DmStub(specs.DiscreteArray(2), arrival), error=error)
+
+
+class Failing(GymWalk):
+    """Raises at action 10 of 10."""
+
+    def step(self, action):
+        if action[0] > 9.9:
+            raise RuntimeError("the simulator crashed")
+        return super().step(action)
+
+
+def test_an_environment_that_raised_is_used_no_more_until_restored():
+    env = envs.adapt(Failing, 3, 0)
+    env.reset()
+    good = np.zeros((3, 2))
+    step = env.step(good)
+    snapshot = env.snapshot()
+    bad = np.zeros((3, 2))
+    bad[1] = 1
+    with pytest.raises(RuntimeError, match="crashed"):
+        env.step(bad)
+    for again in (env.reset, lambda: env.step(good), env.snapshot):
+        with pytest.raises(UsageError, match=r"row 1.*raised.*restore"):
+            again()
+    fresh = envs.adapt(Failing, 3, 0)
+    assert_equal(env.restore(snapshot), step)
+    fresh.restore(snapshot)
+    assert_equal(env.step(good), fresh.step(good))
+    np.testing.assert_array_equal(env.snapshot()["actions"], fresh.snapshot()["actions"])
+
+
+def test_an_image_that_changes_its_shape_is_refused():
+    env = envs.adapt(lambda seed: GymStub(), 1, 0)
+    env.reset()
+    env._envs[0].shape = (6, 7, 3)
+    with pytest.raises(UsageError, match=r"row 0.*\(6, 7, 3\).*\(6, 6, 3\)"):
+        env.step(np.array([0]))
+
+
+def test_what_was_looked_at_is_closed():
+    made = []
+
+    def make_env(seed):
+        made.append(GymStub())
+        return made[-1]
+
+    envs.adapt(make_env, 2, 0)
+    assert [each.closed for each in made] == [True, True, False, False]
+    with pytest.raises(UsageError):
+        envs.adapt(lambda seed: made.append(OldStep()) or made[-1], 2, 0)
+    assert made[-1].closed
 
 
 def test_render_function_and_refusals():

@@ -1,5 +1,9 @@
 """Both forms of the convolutions agree, in values and gradients; the image networks have the papers' shapes."""
 
+import functools
+import itertools
+import types
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +32,7 @@ def _strict():
         yield
 
 
+@functools.partial(jax.jit, static_argnums=(0, 4, 5))
 def _value_and_gradients(function, x, kernel, bias, stride, activation):
     """Output and gradients with respect to x, kernel and bias, for one random cotangent."""
     y, vjp = jax.vjp(lambda *inputs: function(*inputs, stride, activation), x, kernel, bias)
@@ -94,8 +99,9 @@ def test_public_functions_equal_lax(rows, cols, k, stride):
     np.testing.assert_allclose(conv.conv2d_transpose(x, kernel, stride), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("rows, cols, k", [(6, 6, 5), (6, 4, 3), (2, 7, 3), (1, 1, 3), (3, 2, 5), (10, 10, 5)])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    "rows, cols, k, dtype", [(6, 6, 5, "float32"), (10, 10, 5, "bfloat16"), (2, 3, 7, "float32"), (1, 2, 5, "bfloat16")]
+)
 def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
     x, kernel, bias = _inputs(rows, cols, k, dtype=dtype)
     assert conv._is_small_grid(x.shape, k, 1)
@@ -109,6 +115,32 @@ def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
 
     arguments = (x, kernel, bias, 1, jax.nn.elu)
     _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), dtype)
+
+
+def test_every_small_grid_by_sums(monkeypatch):
+    """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles."""
+
+    def pad(x, zero, widths):
+        return np.pad(x, [(low, high) for low, high, _ in widths])
+
+    monkeypatch.setattr(conv, "jnp", np)
+    monkeypatch.setattr(conv, "lax", types.SimpleNamespace(pad=pad))
+    for k, rows, cols in itertools.product((1, 3, 5, 7), range(1, 5), range(1, 7)):
+        x, kernel, bias = (np.asarray(each) for each in _inputs(rows, cols, k))
+        g = np.cos(np.arange(4 * rows * cols * 4)).reshape(4, rows, cols, 4)
+        h = k // 2
+        padded, y, d_kernel = np.pad(x, ((0, 0), (h, h), (h, h), (0, 0))), np.zeros(g.shape), np.zeros(kernel.shape)
+        d_padded = np.zeros(padded.shape)
+        for a, b in itertools.product(range(k), repeat=2):
+            under = np.s_[:, a : a + rows, b : b + cols]
+            y += padded[under] @ kernel[a, b]
+            d_padded[under] += g @ kernel[a, b].T
+            d_kernel[a, b] = np.einsum("nxyc,nxyd->cd", padded[under], g)
+        expected = (y + bias, d_padded[:, h : h + rows, h : h + cols], d_kernel, g.sum((0, 1, 2)))
+        found = (conv._grid_conv.fun(x, kernel, bias), *conv._grid_bwd((x, kernel, bias), g))
+        for ours, reference in zip(found, expected, strict=True):
+            assert ours.shape == reference.shape, (k, rows, cols)
+            np.testing.assert_allclose(ours, reference, atol=1e-4, err_msg=f"{k} on {rows} x {cols}")
 
 
 def test_what_counts_as_a_small_grid():
@@ -152,6 +184,8 @@ def test_wrong_shapes_are_refused():
         conv.conv2d(x[0], kernel, 2)
     with pytest.raises(ValueError, match="kernel 3 .* stride 4"):
         conv.conv2d_transpose(x, kernel, 4)
+    with pytest.raises(ValueError, match="image of 2 x 6 is smaller than the kernel 3"):
+        conv.conv2d(x[:, :2], kernel, 2)
 
 
 def test_ensemble_of_kernels_by_vmap():

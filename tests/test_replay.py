@@ -123,6 +123,25 @@ def test_add_equals_extend_by_one_and_extend_equals_many_adds():
     jax.tree.map(np.testing.assert_array_equal, many, filled(12))
 
 
+def test_extend_by_a_count_leaves_out_the_rest():
+    some = jax.jit(replay.extend)
+    ring = some(some(filled(6), steps(6, 5), 3), steps(9, 5), 0)
+    jax.tree.map(np.testing.assert_array_equal, ring, filled(9))
+    wider = some(filled(6), steps(6, CAPACITY + 3), 5)  # more rows than there are slots
+    jax.tree.map(np.testing.assert_array_equal, wider, filled(11))
+
+
+@pytest.mark.parametrize(
+    ("episodes", "expected"),
+    [((), 0), ((3,), 3), ((3, 4), 4), ((2, 9), CAPACITY), ((5, 5, 2), 5), ((9, 1, 1, 1, 1, 1), 3), ((1,) * 12, 1)],
+)
+def test_longest_episode_in_the_ring(episodes, expected):
+    """Of what the ring still holds; the other rows begin one at every step."""
+    begins = {(0, sum(episodes[:i])) for i in range(len(episodes))}
+    begins |= {(row, t) for row in range(1, E) for t in range(sum(episodes))}
+    assert int(jax.jit(replay.longest_episode)(filled(sum(episodes), begins=begins))) == expected
+
+
 def test_more_rows_than_fit_are_refused():
     with pytest.raises(ValueError, match="9 steps"):
         replay.extend(filled(0), steps(0, CAPACITY + 1))

@@ -67,19 +67,21 @@ def add(replay, step):
     return extend(replay, jax.tree.map(lambda x: x[None], step))
 
 
-def extend(replay, steps):
-    """Append steps in order: Step [T, E, ...] with T <= capacity."""
+def extend(replay, steps, count=None):
+    """Append steps in order: Step [T, E, ...], the first `count` <= capacity of them; None: all, T <= capacity."""
     capacity = replay.rows.reward.shape[1]
     time = steps.reward.shape[0]
-    if time > capacity:
+    if count is None and time > capacity:
         raise UsageError(f"{time} steps at once do not fit a replay of {capacity} rows: raise the capacity")
-    slots = (replay.cursor + jnp.arange(time)) % capacity
+    count = time if count is None else count
+    row = jnp.arange(time)
+    slots = jnp.where(row < count, (replay.cursor + row) % capacity, capacity + row)  # from capacity on: dropped
 
     def write(ring, new):
-        return ring.at[:, slots].set(jnp.swapaxes(new, 0, 1), unique_indices=True)
+        return ring.at[:, slots].set(jnp.swapaxes(new, 0, 1), mode="drop", unique_indices=True)
 
     rows = jax.tree.map(write, replay.rows, steps)
-    return Replay(rows, (replay.cursor + time) % capacity, jnp.minimum(replay.filled + time, capacity))
+    return Replay(rows, (replay.cursor + count) % capacity, jnp.minimum(replay.filled + count, capacity))
 
 
 def sample(replay, key, batch, length):
@@ -97,7 +99,7 @@ def sample(replay, key, batch, length):
 def sample_within_episodes(replay, key, batch, length):
     """Chunks inside one episode each (PlaNet), uniform over all such starts; arguments and result as `sample`.
 
-    At least one episode must have `length` rows in the ring (not checked inside jit).
+    `longest_episode` must be at least `length` (not checked inside jit).
     """
     envs, capacity = replay.rows.reward.shape
     ages = jnp.arange(capacity)
@@ -109,6 +111,14 @@ def sample_within_episodes(replay, key, batch, length):
     which = jax.random.randint(key, (batch,), 0, count[-1])
     flat = jnp.searchsorted(count, which, side="right")  # the (which + 1)-th valid start
     return gather(replay, flat // capacity, flat % capacity, length)
+
+
+def longest_episode(replay):
+    """Rows of the longest piece of one episode in the ring, int32 []: chunks inside episodes can be no longer."""
+    ages = jnp.arange(replay.rows.reward.shape[1])
+    first = replay.rows.is_first[:, slot(replay, ages)]  # [E, capacity] by age
+    began = jax.lax.cummax(jnp.where(first, ages[None], 0), axis=1)
+    return jnp.where((ages < replay.filled)[None], ages[None] - began + 1, 0).max()
 
 
 def gather(replay, rows, ages, length):

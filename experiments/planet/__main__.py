@@ -24,7 +24,7 @@ from wmjax.run import checkpoint, devices, population
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
-from wmjax.run.members import by_member, member
+from wmjax.run.members import member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
@@ -75,10 +75,7 @@ def main(argv):
         means = [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
         return learner, acting, means
 
-    def extend_all(memory, steps):
-        return jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1))
-
-    extend = jax.jit(extend_all, donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, memory))
+    extend = population.make_extend(memory)
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
     randomly = make_player(make_random_actor(spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
@@ -121,6 +118,7 @@ def main(argv):
 
         player_params, fitting = acting, None
         if not seeding:
+            parts.check_chunk(train, memory)
             keys = fold_in(train_keys, counters["plays"])
             fitting = trainer.submit(fit, learner, acting, memory, keys)
             if not train.overlap:
@@ -133,7 +131,6 @@ def main(argv):
         if fitting:
             with timers("update"):  # what is left of it, where it ran beside the episode
                 learner, acting, rows = fitting.result()
-        parts.check_rows(train, len(steps.reward))
         with timers("replay"):
             memory = extend(memory, steps)
             checkpoint.append_rows(folder, counters["plays"], steps)

@@ -20,9 +20,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from experiments.planet import parts
-from wmjax import envs, imagine, replay
+from wmjax import envs, imagine
 from wmjax.ops.actions import model_action
-from wmjax.run import checkpoint, devices
+from wmjax.run import checkpoint, devices, population
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.run.members import member
@@ -52,16 +52,18 @@ def main(argv):
     agent = parts.make_agent(chosen, spec)
     sets = dict(train=read_episodes(TRAIN.value, spec), test=read_episodes(TEST.value, spec))
 
-    memory = replay.init(sum(len(x.reward) for x in sets["train"]), 1, jax.tree.map(lambda x: x[0], sets["train"][0]))
-    for steps in sets["train"]:
-        parts.check_rows(train, len(steps.reward))
-        memory = replay.extend(memory, steps)
     mesh = devices.make_mesh(chosen.devices)
+    rows, example = sum(len(x.reward) for x in sets["train"]), member(sets["train"][0], 0)
+    memory = population.make_memory(rows, 1, example, 1, mesh)  # of a population of one
+    extend = population.make_extend(memory)
+    for steps in sets["train"]:
+        memory = extend(memory, steps)
+    parts.check_chunk(train, memory)
+    sets = {name: longer(episodes, chosen.planner.horizon, name) for name, episodes in sets.items()}
     train_phase = parts.make_train_phase(agent.learner, train, EVERY.value, mesh)
     measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(seed), 3)
-    memory, init_keys = jax.tree.map(lambda x: x[None], (memory, init_key))  # a population of one
-    learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_keys)
+    learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_key[None])
     acting = jax.tree.map(jnp.copy, learner.params)
     done = 0
     while done < UPDATES.value:
@@ -90,6 +92,14 @@ def read_episodes(folders, spec):
                 raise UsageError(f"{folder} has images {steps.obs.shape[2:]}, the config {spec.obs_shape}")
             episodes += [jax.tree.map(lambda x, e=e: x[:, e : e + 1], steps) for e in range(steps.reward.shape[1])]
     return episodes
+
+
+def longer(episodes, horizon, name):
+    """The episodes of a set in which `horizon` rewards can be asked for; raises UsageError if there is none."""
+    found = [steps for steps in episodes if len(steps.reward) > horizon]
+    if not found:
+        raise UsageError(f"config.planner.horizon={horizon}: no episode of --{name} has so many decisions")
+    return found
 
 
 def foretold(model, action_spec, params, key, steps, horizon):

@@ -14,7 +14,7 @@ from wmjax.ops import image_bits
 from wmjax.ops.mapped import mapped
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices
-from wmjax.run.collect import play_episodes
+from wmjax.run.collect import padded, play_episodes
 from wmjax.run.main import build
 from wmjax.run.members import by_member, member
 from wmjax.run.population import Member, evaluated, make_members
@@ -59,8 +59,8 @@ def settings(config):
 
 def check_lengths(train, env_spec, capacity):
     """Raises UsageError where chunks, episodes and the replay cannot fit each other."""
-    if env_spec.time_limit is not None:
-        check_rows(train, env_spec.time_limit + 1)
+    if env_spec.time_limit is not None and train.chunk > env_spec.time_limit + 1:
+        raise UsageError(f"config.train.chunk={train.chunk}: an episode has at most {env_spec.time_limit + 1} rows")
     longest = max(train.chunk, (env_spec.time_limit or 0) + 1)
     if capacity < longest:
         raise UsageError(
@@ -81,10 +81,16 @@ def check_devices(chosen, mesh):
     )
 
 
-def check_rows(train, rows):
-    """Raises UsageError unless a chunk fits an episode of `rows` rows."""
-    if train.chunk > rows:
-        raise UsageError(f"config.train.chunk={train.chunk}: an episode has only {rows} rows")
+longest_episodes = jax.jit(jax.vmap(replay.longest_episode))
+
+
+def check_chunk(train, memory):
+    """Raises UsageError unless every member's replay [S] holds an episode, or all its rows hold one chunk."""
+    what, rows = "the longest episode in the replay", longest_episodes(memory)
+    if not train.within_episodes:
+        what, rows = "the replay", memory.filled
+    if train.chunk > rows.min():
+        raise UsageError(f"config.train.chunk={train.chunk}: {what} has {rows.min()} rows, of which a chunk is made")
 
 
 def make_agent(chosen, env_spec):
@@ -137,13 +143,26 @@ def make_train_phase(learner, train, updates, mesh):
 
 
 def make_predict(agent, env_spec):
-    """A jitted function (params, key, steps [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode."""
+    """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
 
-    def predict(params, key, steps):
+    T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut.
+    """
+
+    @jax.jit
+    def images_of(params, key, steps):
         images = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
         return image_bits.to_uint8(images[:, 0])
 
-    return jax.jit(predict)
+    def predict(params, key, steps):
+        return np.asarray(images_of(params, key, padded(steps, PREDICTED)))[: len(steps.reward)]
+
+    return predict
+
+
+def first_episode(steps, most):
+    """The first episode of row 0 of Step [T, E], up to `most` rows of it: Step [t, 1]."""
+    ends = np.flatnonzero(steps.is_last[:most, 0])
+    return member(steps, (slice(ends[0] + 1 if len(ends) else most), slice(1)))
 
 
 def evaluate(members, name, env, player, predict, params, keys):
@@ -161,8 +180,8 @@ def evaluate(members, name, env, player, predict, params, keys):
     rows = []
     for i, own in enumerate(np.split(returns, len(members))):
         seen = member(steps, (slice(None), i))
-        first = member(seen, (slice(PREDICTED), slice(1)))
-        imagined = np.asarray(predict(member(params, i), predict_keys[i], first))
+        first = first_episode(seen, PREDICTED)
+        imagined = predict(member(params, i), predict_keys[i], first)
         videos = members[i] / "videos"
         videos.mkdir(exist_ok=True)
         write_video(videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), fps=FRAMES_A_SECOND)

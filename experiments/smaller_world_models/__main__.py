@@ -23,7 +23,7 @@ from wmjax.run import checkpoint, devices, population
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_returns, play_steps
 from wmjax.run.finite import check_finite
-from wmjax.run.members import by_member, member
+from wmjax.run.members import member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.report import write_table
@@ -73,11 +73,7 @@ def main(argv):
     predict = parts.make_predict(agent, spec, train.frames)
     foretell = parts.make_foretell(agent, spec, train.frames)
     reconstruct = parts.make_reconstruct(agent, spec, train.frames)
-    extend = jax.jit(
-        lambda memory, steps: jax.vmap(replay.extend, (0, 1))(memory, by_member(steps, len(members), axis=1)),
-        donate_argnums=0,
-        out_shardings=jax.tree.map(lambda x: x.sharding, memory),
-    )
+    extend = population.make_extend(memory)
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
     world_keys, policy_keys, *phase_keys = population.member_keys(chosen.members, 7)
 

@@ -2,13 +2,14 @@
 
     env = wmjax.envs.adapt(lambda seed: MyEnv(seed), num_envs=4, seed=0)
 
-Neither package is imported: an environment with `action_spec` is taken for a dm_env one, one with `action_space` for
-a gymnasium one. The rows run one after the other in this process.
+Neither package is imported: an environment with `action_space` is taken for a gymnasium one, one with `action_spec`
+for a dm_env one, and spaces are known by the names of their classes. The rows run one after the other in this process.
 
 What is asked of an environment: it is a function of its seed and its actions, for `restore` makes all environments
 again and replays every action since they were made, so that a snapshot grows with the run; its actions are one
 continuous vector or one integer; it shows an image, uint8 [X, Y, C] or [X, Y], as its observation, or under the key
-"pixels" of its observation, or through `render`.
+"pixels" of its observation, or through `render`; all rows have the same actions and images. `adapt` tries it: it
+makes all environments, begins an episode in each, takes one decision in the first, closes them and makes others.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,18 @@ import numpy as np
 
 from wmjax.envs.check import check_action
 from wmjax.envs.seeds import row_seeds
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.types import ActionSpec, EnvSpec, NonFiniteError, Step, UsageError
+
+MOST_CHANNELS = 16  # an image with more channels than this, and fewer rows, has its channels first
+UNBOUNDED = 1e9  # bounds from here on are none: MuJoCo writes 1e10 for a control without limits
+
+
+class _Actions(NamedTuple):
+    """An action space: its ActionSpec, and the environment's own bounds, or its first integer as `low`."""
+
+    spec: ActionSpec
+    low: Any
+    high: Any
 
 
 class _Arrival(NamedTuple):
@@ -47,7 +59,8 @@ def adapt(
         render: environment -> uint8 [X, Y, C]; None when the observation is the image.
 
     Raises:
-        UsageError: an environment of neither kind, or one whose actions or observations are not as asked above.
+        UsageError: an environment of neither kind, or one that is not as asked above.
+        NonFiniteError: a first reward is a NaN or an infinity.
     """
     return AdaptedVecEnv(make_env, row_seeds(seed, num_envs, purpose), render)
 
@@ -61,10 +74,16 @@ class AdaptedVecEnv:
     def __init__(self, make_env, seeds: list[int], render):
         self._make_env, self._num_envs, self._seeds, self._render = make_env, len(seeds), seeds, render
         self._make_rows()
-        action, self._low, self._high = _read_action_spec(self._envs[0])
-        self.spec = EnvSpec(self._begin(0).obs.shape, np.dtype(np.uint8), action)
-        self.close()
-        self._make_rows()  # looking at an image's shape began an episode: start afresh
+        tried = self._envs
+        try:
+            self._try_rows()
+        finally:
+            self.close()
+        self._make_rows()  # trying began episodes: start afresh
+        cores = {id(getattr(env, "unwrapped", env)) for env in [*tried, *self._envs]}
+        if len(cores) < 2 * len(seeds):
+            self.close()
+            raise UsageError("make_env returned one object twice: it must make a new environment at every call.")
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -83,6 +102,7 @@ class AdaptedVecEnv:
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the rows' seeds [E] and everything done so far: actions [T, E, ...] and is_reset, bool [T]."""
+        self._check_whole()
         if not self._history:
             raise UsageError("snapshot() was called before reset().")
         actions, is_reset = zip(*self._history, strict=True)
@@ -105,6 +125,30 @@ class AdaptedVecEnv:
         self._begun = np.zeros(self._num_envs, bool)
         self._is_last = np.zeros(self._num_envs, bool)
         self._history = []  # of (action [E, A] or [E], is_reset)
+        self._moving: int | None = None  # the row that is stepped now, or that raised
+
+    def _try_rows(self) -> None:
+        """Sets `spec` after an episode's beginning in every row and one decision in the first."""
+        (action, low, high), *others = map(_read_actions, self._envs)
+        for row, other in enumerate(others, 1):
+            if other.spec != action or not (np.array_equal(other.low, low) and np.array_equal(other.high, high)):
+                raise UsageError(f"row {row} has other actions than row 0: {_named(_space_of(self._envs[row]))}.")
+        self._low, self._high = low, high
+        if not _is_dm(self._envs[0]):
+            _check_reset(self._envs[0])
+        shapes = [self._begin(row).obs.shape for row in range(self._num_envs)]
+        for row, shape in enumerate(shapes):
+            _check_shape(row, shape, shapes[0])
+        self.spec = EnvSpec(shapes[0], np.dtype(np.uint8), action)
+        _check_shape(0, self._decide(0, self._zeros()[0]).obs.shape, shapes[0])
+
+    def _check_whole(self) -> None:
+        """Raises UsageError where an environment raised in a decision: other rows have moved, some have not."""
+        if self._moving is not None:
+            raise UsageError(
+                f"the environment of row {self._moving} raised an error in the middle of a decision, so that the rows "
+                "no longer belong together: restore() a snapshot, or adapt() anew."
+            )
 
     def _zeros(self) -> np.ndarray:
         """Returns the action of a row that only just began, for every row."""
@@ -114,9 +158,15 @@ class AdaptedVecEnv:
 
     def _advance(self, action: np.ndarray, *, is_reset: bool) -> Step:
         """Begins an episode in the rows that need one, takes a decision in the others."""
-        self._history.append((action, is_reset))
+        self._check_whole()
         is_first = self._is_last | is_reset
-        rows = [self._begin(row) if first else self._decide(row, action[row]) for row, first in enumerate(is_first)]
+        rows = []
+        for row, first in enumerate(is_first):
+            self._moving = row
+            rows.append(self._begin(row) if first else self._decide(row, action[row]))
+            _check_shape(row, rows[-1].obs.shape, self.spec.obs_shape)
+        self._moving = None
+        self._history.append((action, is_reset))
         obs, reward, discount, is_last = (np.array(field) for field in zip(*rows, strict=True))
         self._is_last = is_last
         mask = is_first if self.spec.action.discrete else is_first[:, None]
@@ -126,7 +176,7 @@ class AdaptedVecEnv:
     def _begin(self, row: int) -> _Arrival:
         """Begins an episode in one row."""
         env = self._envs[row]
-        if hasattr(env, "action_spec"):
+        if _is_dm(env):
             obs = env.reset().observation
         else:
             obs, _ = env.reset() if self._begun[row] else env.reset(seed=self._seeds[row])
@@ -139,37 +189,98 @@ class AdaptedVecEnv:
         if self.spec.action.discrete:
             control = int(self._low + action)
         else:
-            control = (self._low + (action + 1) / 2 * (self._high - self._low)).astype(self._low.dtype)
-        if hasattr(env, "action_spec"):
+            control = self._low + (action + 1) / 2 * (self._high - self._low)
+            control = np.clip(control, self._low, self._high).astype(self._low.dtype)
+        if _is_dm(env):
             arrival = env.step(control)
-            obs, reward, terminated, last = arrival.observation, arrival.reward, arrival.discount == 0, arrival.last()
+            obs, reward, last = arrival.observation, arrival.reward, arrival.last()
+            terminated = _read_number("discount", arrival.discount, row) == 0
         else:
-            obs, reward, terminated, truncated, _ = env.step(control)
+            arrival = env.step(control)
+            if len(arrival) != 5:
+                raise UsageError(
+                    f"{type(env).__name__}.step() returned {len(arrival)} values: expected gymnasium's five, "
+                    "(observation, reward, terminated, truncated, info); gym before 0.26 has four."
+                )
+            obs, reward, terminated, truncated, _ = arrival
             last = terminated or truncated
         discount = 0.0 if last and terminated else 1.0
-        return _Arrival(_read_image(env, obs, self._render), float(reward or 0), discount, bool(last))
+        return _Arrival(_read_image(env, obs, self._render), _read_number("reward", reward, row), discount, bool(last))
 
 
-def _read_action_spec(env: Any) -> tuple[ActionSpec, Any, Any]:
-    """Returns (ActionSpec, low, high) of a dm_env or gymnasium environment; low and high are the environment's own."""
+def _is_dm(env: Any) -> bool:
+    return not hasattr(env, "action_space")
+
+
+def _space_of(env: Any) -> Any:
+    """The action space of a gymnasium environment, the action spec of a dm_env one."""
+    if not _is_dm(env):
+        return env.action_space
     if hasattr(env, "action_spec"):
-        spec = env.action_spec()
-        count, low, high = getattr(spec, "num_values", None), spec.minimum, spec.maximum
-    elif hasattr(env, "action_space"):
-        spec = env.action_space
-        count = getattr(spec, "n", None)
-        low, high = (getattr(spec, "start", 0), None) if count is not None else (spec.low, spec.high)
-    else:
-        raise UsageError(f"{type(env).__name__} is neither a dm_env nor a gymnasium environment.")
-    if count is not None:
-        return ActionSpec(int(count), True, 0, int(count) - 1), int(low), high
-    if len(spec.shape) != 1:
-        raise UsageError(f"actions of shape {tuple(spec.shape)} are not supported: expected one vector or one integer.")
-    dtype = np.result_type(spec.dtype, np.float32)
-    low, high = (np.broadcast_to(np.asarray(bound, dtype), spec.shape) for bound in (low, high))
-    bounded = (np.abs(low) < 1e9) & (np.abs(high) < 1e9)  # MuJoCo writes 1e10 for a control without limits
-    low, high = np.where(bounded, low, -1).astype(dtype), np.where(bounded, high, 1).astype(dtype)
-    return ActionSpec(spec.shape[0], False, -1.0, 1.0), low, high
+        return env.action_spec()
+    raise UsageError(f"{type(env).__name__} is neither a dm_env nor a gymnasium environment.")
+
+
+def _named(space: Any) -> str:
+    """A space as one line of a message."""
+    return " ".join(repr(space).split())
+
+
+def _read_actions(env: Any) -> _Actions:
+    """Returns what a dm_env or gymnasium environment accepts."""
+    space = _space_of(env)
+    known = ("Discrete", "DiscreteArray", "Box", "BoundedArray", "Array")
+    kind = next((each.__name__ for each in type(space).__mro__ if each.__name__ in known), "")
+    if kind.startswith("Discrete"):
+        count = int(space.n if kind == "Discrete" else space.num_values)
+        return _Actions(ActionSpec(count, True, 0, count - 1), int(getattr(space, "start", 0)), None)
+    if not kind or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
+        raise UsageError(
+            f"actions {_named(space)} of {type(env).__name__} are not supported: expected one integer, Discrete "
+            "(dm_env: DiscreteArray), or one vector of floats, Box (dm_env: BoundedArray or Array)."
+        )
+    names = dict(Box=("low", "high"), BoundedArray=("minimum", "maximum"))
+    bounds = [getattr(space, name) for name in names[kind]] if kind in names else [-np.inf, np.inf]
+    low, high = (np.broadcast_to(np.asarray(bound, space.dtype), space.shape) for bound in bounds)
+    has_low, has_high = low.astype(np.float64) > -UNBOUNDED, high.astype(np.float64) < UNBOUNDED
+    if np.any(has_low != has_high):
+        index = int(np.argmax(has_low != has_high))
+        raise UsageError(
+            f"actions {_named(space)} of {type(env).__name__} have one bound alone at index {index}, {low[index]} to "
+            f"{high[index]}: wrap the environment so that it has both or none."
+        )
+    low, high = np.where(has_low, low, -1).astype(space.dtype), np.where(has_high, high, 1).astype(space.dtype)
+    return _Actions(ActionSpec(space.shape[0], False, -1.0, 1.0), low, high)
+
+
+def _check_reset(env: Any) -> None:
+    """Raises UsageError unless reset is gymnasium's."""
+    expected = f"{type(env).__name__}.reset(): expected gymnasium's reset(seed=...) -> (observation, info)"
+    try:
+        begun = env.reset(seed=0)
+    except TypeError as error:
+        if "seed" not in str(error):
+            raise
+        raise UsageError(f"{expected}, but it takes no seed; gym before 0.26 is not supported.") from error
+    if not isinstance(begun, tuple) or len(begun) != 2:
+        raise UsageError(f"{expected}, but it returned {type(begun).__name__}; gym before 0.26 is not supported.")
+
+
+def _check_shape(row: int, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
+    if shape != expected:
+        raise UsageError(f"row {row} shows an image of {shape}, row 0 began with {expected}: all must be alike.")
+
+
+def _read_number(what: str, value: Any, row: int) -> float:
+    """Returns a reward or discount; UsageError unless it is one number, NonFiniteError for a NaN or an infinity."""
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "biuf":
+        raise UsageError(f"{what} {_named(value)} of row {row} is not allowed: expected a number.")
+    with np.errstate(over="ignore"):
+        number = float(array.reshape(()).astype(np.float32))
+    if not np.isfinite(number):
+        raise NonFiniteError(f"{what} of row {row} is not finite: {_named(value)}.")
+    return number
 
 
 def _read_image(env: Any, obs: Any, render: Callable[[Any], np.ndarray] | None) -> np.ndarray:
@@ -184,4 +295,11 @@ def _read_image(env: Any, obs: Any, render: Callable[[Any], np.ndarray] | None) 
             f"{type(env).__name__} shows {image.dtype} {image.shape}: expected an image, uint8 [X, Y, C] or [X, Y]; "
             "pass render=function(environment)."
         )
-    return image if image.ndim == 3 else image[..., None]
+    image = image if image.ndim == 3 else image[..., None]
+    first, _, last = image.shape
+    if last not in (1, 3) and (first in (1, 3) or first <= MOST_CHANNELS < last):
+        raise UsageError(
+            f"{type(env).__name__} shows an image of {image.shape}: expected [X, Y, C], channels last, and these seem "
+            "to be first; pass render=function(environment) or wrap it."
+        )
+    return image

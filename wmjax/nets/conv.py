@@ -67,8 +67,13 @@ def conv2d(
 
     Returns:
         [B, X', Y', D], where X' = (X - k) // stride + 1 if VALID.
+
+    Raises:
+        ValueError: VALID, and the image is smaller than the kernel.
     """
     _check(x, kernel)
+    if padding == "VALID" and min(x.shape[1:3]) < kernel.shape[0]:
+        raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} is smaller than the kernel {kernel.shape[0]}")
     bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
     if padding == "SAME" and jax.default_backend() == "cpu" and _is_small_grid(x.shape, kernel.shape[0], stride):
         return _grid_conv(activation(x), kernel, bias)
@@ -256,8 +261,12 @@ def _column_patches(x, k):
 
 
 def _meetings(rows, k):
-    """For each row of a kernel: (first row of the result, one past the last, rows to the image's) that it meets."""
-    return [(max(0, k // 2 - i), min(rows, rows + k // 2 - i), i - k // 2) for i in range(k)]
+    """For each row of a kernel: (first row of the result, one past the last, rows to the image's) that it meets.
+
+    The two are equal for a row that meets nothing: on one row of an image a 5 x 5 kernel has four of them.
+    """
+    shifts = range(-(k // 2), k // 2 + 1)
+    return [(min(rows, max(0, -shift)), max(0, min(rows, rows - shift)), shift) for shift in shifts]
 
 
 def _sum_over_kernel_rows(patches, kernel):

@@ -114,6 +114,12 @@ def play_steps(env, player, params, keys, timers, *, step, count):
     return stack(list(itertools.islice(arrivals(env, player, params, keys, timers, step), count)))
 
 
+def padded(steps, length):
+    """Step [T, ...] of numpy arrays with its last row repeated up to `length` >= T rows."""
+    more = length - len(steps.reward)
+    return jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(more, axis=0)]), steps)
+
+
 def stack(steps):
     """A list of T steps [E] -> Step [T, E, ...]."""
     return Step(*(np.stack(column) for column in zip(*(vars(step).values() for step in steps), strict=True)))

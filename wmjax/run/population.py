@@ -12,13 +12,15 @@ import numpy as np
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
 from wmjax.run import checkpoint, devices, workdir
-from wmjax.run.members import member
+from wmjax.run.collect import padded
+from wmjax.run.members import by_member, member
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_population_report, write_report, write_summary
 from wmjax.types import UsageError
 
 MOST_MEMBERS = 1024
 LARGEST_SEED = 2**31 - 1 - MOST_MEMBERS  # of the first member
+PIECE = 128  # rows of time that one dispatch writes into a replay
 
 
 class Member(NamedTuple):
@@ -92,6 +94,29 @@ def make_memory(capacity, num_envs, example, members, mesh):
         return replay.init(capacity, num_envs, example)
 
     return jax.jit(jax.vmap(one), out_shardings=places)(np.arange(members))
+
+
+def make_extend(memory):
+    """A function (memory, steps) -> memory: appends numpy Step [T, S * E, ...] to the members' replays, in place.
+
+    Rows go in by pieces of one length, the last of them padded, so that every T has the same program.
+    """
+    members, _, capacity = memory.rows.reward.shape
+    length = min(PIECE, capacity)
+
+    def write(memory, piece, count):
+        piece = by_member(piece, members, axis=1)
+        return jax.vmap(replay.extend, (0, 1, None))(memory, piece, count)
+
+    write = jax.jit(write, donate_argnums=0, out_shardings=jax.tree.map(lambda x: x.sharding, memory))
+
+    def extend(memory, steps):
+        for first in range(0, len(steps.reward), length):
+            piece = member(steps, slice(first, first + length))
+            memory = write(memory, padded(piece, length), np.int32(len(piece.reward)))
+        return memory
+
+    return extend
 
 
 def mean_of(rows):
