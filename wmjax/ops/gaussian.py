@@ -16,12 +16,6 @@ def kl_diagonal(mean1, std1, mean2, std2):
     return 0.5 * jnp.sum(ratio + distance - 1.0 - jnp.log(ratio), axis=-1)
 
 
-def unit_distance(mean1, mean2):
-    """KL in nats between unit Gaussians around two points [..., Z] -> [...]: what is left of the KL without noise."""
-    chex.assert_equal_shape((mean1, mean2))
-    return 0.5 * jnp.sum(jnp.square(mean1 - mean2), axis=-1)
-
-
 def free_nats(kl, nats):
     """The divergence loss with free nats: max(kl, nats) elementwise (PlaNet, appendix A). kl [...] in nats."""
     return jnp.maximum(kl, nats)
