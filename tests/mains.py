@@ -83,6 +83,7 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "experiments.planet.parts",
     "experiments.smaller_world_models.parts",
     "experiments.environment_models.parts",
+    "distrax",
     "wmjax.run.checkpoint",
     "wmjax.run.metrics",
     "ml_collections.config_flags",

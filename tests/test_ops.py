@@ -51,13 +51,6 @@ def test_kl_by_hand():
     np.testing.assert_allclose(gaussian.kl_diagonal(zero, one, one, two), -0.25 + np.log(2), rtol=1e-6)
 
 
-def test_unit_distance_is_the_kl_of_unit_gaussians():
-    mean1, _, mean2, _ = gaussians()
-    ones = np.ones_like(mean1)
-    kl = gaussian.kl_diagonal(mean1, ones, mean2, ones)
-    np.testing.assert_allclose(gaussian.unit_distance(mean1, mean2), kl, rtol=1e-5)
-
-
 def test_free_nats_are_a_floor_for_each_element():
     kl = jnp.array([0.0, 2.9, 3.0, 3.1, 10.0])
     np.testing.assert_array_equal(gaussian.free_nats(kl, 3.0), np.array([3, 3, 3, 3.1, 10], np.float32))

@@ -24,6 +24,20 @@ def test_codes_are_the_nearest_vectors():
     assert len(np.unique(codes)) > 2
 
 
+def test_products_of_the_codebook_are_exact_on_every_device():
+    """A GPU multiplies float32 in TF32, with ten bits, unless the product names its precision."""
+    codebook = vq.init(jax.random.key(0), CODES, SIZE)
+
+    def learnt(x):
+        codes = vq.nearest(codebook.vectors, x)
+        return vq.update(codebook, x, codes, decay=0.9, epsilon=1e-3)
+
+    jaxpr = jax.make_jaxpr(learnt)(outputs(4))
+    products = [each for each in jaxpr.eqns if each.primitive.name == "dot_general"]
+    highest = jax.lax.Precision.HIGHEST
+    assert [each.params["precision"] for each in products] == 2 * [(highest, highest)]
+
+
 def test_the_gradient_goes_straight_through():
     x, vectors = jnp.array(outputs(4)), jnp.array(outputs(CODES, 1))
     weights = jnp.array(outputs(4, 2))

@@ -6,6 +6,10 @@ types < envs, replay < run < experiments/* < launch
 
 import ast
 import pathlib
+import re
+import sys
+import tomllib
+from importlib import metadata
 
 import pytest
 
@@ -111,3 +115,25 @@ def test_forbidden_imports_are_found(path, source):
 
 def test_every_room_is_known():
     assert {room for _, room, _ in rooms()} <= MAY_IMPORT.keys()
+
+
+def test_packages_are_imported_if_and_only_if_they_are_declared():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = project["optional-dependencies"]["bench"]
+    declared, rivals = (
+        {canonical(re.split(r"[^\w-]", each)[0]) for each in x} for x in (project["dependencies"], extra)
+    )
+    owners, used = metadata.packages_distributions(), set()
+    for path, _, _ in rooms():
+        names = {name.partition(".")[0] for name, _ in imported(ast.parse((ROOT / path).read_text()))}
+        for name in names - sys.stdlib_module_names - {"wmjax", "experiments", "launch"}:
+            found = {canonical(owner) for owner in owners.get(name, ())}
+            assert found & declared or path.name == "rivals.py", f"{path} imports {name}, which is not declared"
+            used |= found
+    assert declared - used == {"mujoco"}  # whose version dm_control needs
+    assert not declared & rivals
+
+
+def canonical(name):
+    """A distribution's name as indices compare it."""
+    return re.sub("[-_.]+", "-", name).lower()

@@ -116,6 +116,11 @@ def average(acting, state, decay):
     return jax.tree.map(lambda old, new: keep * old + (1.0 - keep) * new, acting, state.params)
 
 
+def mean_steps(changes, rate):
+    """The mean size of an optimiser's changes to each kernel of a pytree, in learning rates: [kernels]."""
+    return [float(jnp.abs(x).mean()) / rate for x in jax.tree.leaves(changes) if x.ndim > 1]
+
+
 def make_train_phase(learner, train, updates, mesh):
     """One dispatch of many updates: a jitted function (state, acting, memory, keys) -> ((state, acting), metrics).
 

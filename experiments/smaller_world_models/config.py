@@ -85,6 +85,7 @@ def paper():
                 size=96,
                 episode_steps=config_dict.placeholder(int),  # time limit in decisions; none: 108,000 frames
                 full_action_set=config_dict.placeholder(bool),  # all 18; none: those that the game uses
+                fire_reset=config_dict.placeholder(bool),  # FIRE begins an episode; none: where a game has it
             ),
             model=block(VQConvLSTMConfig()),
             policy=block(PolicyConfig()),
@@ -133,4 +134,6 @@ def get_config(argument=""):
     game, preset = split(argument, PRESETS, "game")
     config = PRESETS[preset]()
     config.task = tasks(game, "atari")
+    if preset == "paper" and config.task.startswith("atari:"):
+        config.env.fire_reset = False  # authors' code: their wrapper presses none
     return config

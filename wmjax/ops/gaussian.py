@@ -3,6 +3,8 @@
 import chex
 import jax.numpy as jnp
 
+from wmjax.ops.distributions import diagonal_gaussian
+
 
 def kl_diagonal(mean1, std1, mean2, std2):
     """KL[N(mean1, std1) || N(mean2, std2)] in nats, summed over the last axis.
@@ -10,16 +12,8 @@ def kl_diagonal(mean1, std1, mean2, std2):
     Args: four arrays of the same shape [..., Z]; standard deviations > 0.
     Returns: [...].
     """
-    chex.assert_equal_shape((mean1, std1, mean2, std2))
-    ratio = jnp.square(std1 / std2)
-    distance = jnp.square((mean1 - mean2) / std2)
-    return 0.5 * jnp.sum(ratio + distance - 1.0 - jnp.log(ratio), axis=-1)
-
-
-def unit_distance(mean1, mean2):
-    """KL in nats between unit Gaussians around two points [..., Z] -> [...]: what is left of the KL without noise."""
     chex.assert_equal_shape((mean1, mean2))
-    return 0.5 * jnp.sum(jnp.square(mean1 - mean2), axis=-1)
+    return diagonal_gaussian(mean1, std1).kl_divergence(diagonal_gaussian(mean2, std2))
 
 
 def free_nats(kl, nats):
@@ -40,5 +34,5 @@ def unit_log_prob(value, mean, event_axes):
 
 def log_prob(value, mean, std):
     """log N(value; mean, std) in nats, summed over the last axis; three arrays of the same shape [..., Z] -> [...]."""
-    chex.assert_equal_shape((value, mean, std))
-    return -0.5 * jnp.sum(jnp.square((value - mean) / std) + 2 * jnp.log(std) + jnp.log(2 * jnp.pi), axis=-1)
+    chex.assert_equal_shape((value, mean))
+    return diagonal_gaussian(mean, std).log_prob(value)

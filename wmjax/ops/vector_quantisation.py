@@ -33,8 +33,13 @@ def nearest(vectors, x):
     """Indices of the nearest of `vectors` [K, D] to each of x [..., D]: int32 [...]."""
     chex.assert_axis_dimension(x, -1, vectors.shape[1])
     flat = x.reshape(-1, vectors.shape[1])
-    distances = jnp.square(vectors).sum(-1)[None] - 2 * flat @ vectors.T  # without |x|^2, the same for all
+    distances = jnp.square(vectors).sum(-1)[None] - 2 * _product(flat, vectors.T)  # without |x|^2, the same for all
     return jnp.argmin(distances, axis=-1).reshape(x.shape[:-1])
+
+
+def _product(a, b):
+    """The matrix product in float32: a GPU's TF32, with ten bits, picks other codes among near ones."""
+    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
 def straight_through(x, quantised):
@@ -56,7 +61,7 @@ def update(codebook, x, codes, *, decay, epsilon):
     def moved(old, new):
         return decay * old + (1 - decay) * new
 
-    sums = moved(codebook.sums, assigned.T @ x)
+    sums = moved(codebook.sums, _product(assigned.T, x))
     counts = moved(codebook.counts, assigned.sum(0))
     weight = moved(codebook.weight, 1.0)
     unbiased = counts / weight

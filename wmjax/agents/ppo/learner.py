@@ -10,6 +10,7 @@ from flax import struct
 
 from wmjax import imagine
 from wmjax.agents.ppo.actor import make_policy
+from wmjax.ops import distributions
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -112,7 +113,7 @@ def judge(network, config, params, rollout):
     discount = config.discount * rollout.discount.at[:, -1].multiply(config.bootstrap)
     estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
     advantage = jax.vmap(estimate)(rollout.reward, value, discount)  # over B
-    log_prob = jnp.sum(rollout.action * jax.nn.log_softmax(logits), axis=-1)
+    log_prob = distributions.one_hot(logits).log_prob(rollout.action)
     return imagine.fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
 
 
@@ -133,8 +134,8 @@ def ppo_loss(network, config, params, batch):
     Returns: (loss, metrics): metrics hold the unscaled parts.
     """
     logits, value = network.apply(params, batch.features)
-    log_probs = jax.nn.log_softmax(logits)
-    log_ratio = jnp.sum(batch.action * log_probs, axis=-1) - batch.log_prob
+    policy = distributions.one_hot(logits)
+    log_ratio = policy.log_prob(batch.action) - batch.log_prob
     ratio = jnp.exp(log_ratio)
     centred = batch.advantage - jnp.mean(batch.advantage)
     advantage = centred / (jnp.sqrt(jnp.mean(jnp.square(centred))) + 1e-8)  # so in each minibatch: authors' code
@@ -144,7 +145,7 @@ def ppo_loss(network, config, params, batch):
     target = batch.advantage + batch.value
     near_value = batch.value + jnp.clip(value - batch.value, -config.clip, config.clip)
     value_loss = 0.5 * jnp.mean(jnp.maximum(jnp.square(value - target), jnp.square(near_value - target)))
-    entropy = -jnp.mean(jnp.sum(jnp.exp(log_probs) * log_probs, axis=-1))
+    entropy = jnp.mean(policy.entropy())
     metrics = dict(
         policy_loss=policy_loss,
         value_loss=value_loss,

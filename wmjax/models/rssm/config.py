@@ -13,7 +13,7 @@ DTYPES = ("float32", "bfloat16")
 class RSSMConfig:
     """Defaults are the paper's appendix A, or the authors' code where the paper is silent (said so on the line)."""
 
-    kind: str = "rssm"  # rssm: GRU and sample; ssm: sample alone; rnn: GRU alone (section 3, Fig. 2)
+    kind: str = "rssm"  # rssm: GRU and sample; ssm: sample alone; rnn: no sample, no KL (Fig. 2)
     stochastic: int = 30  # Z, size of the sample
     deterministic: int = 200  # GRU units
     hidden: int = 200  # units of the layers before the GRU, the prior and the posterior

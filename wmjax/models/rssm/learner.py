@@ -47,8 +47,8 @@ def model_loss(model, config, action_spec, params, key, batch):
     """Negative bound in nats for each time step, the mean over the batch.
 
     Args: batch: Step [B, T]; the rest as in `make`.
-    Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss, reward_loss, kl (before free nats),
-      overshooting_kl (where it is on).
+    Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss, reward_loss, kl (before free nats;
+      not of the rnn), overshooting_kl (where it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
     rows, time = batch.reward.shape
@@ -68,28 +68,18 @@ def model_loss(model, config, action_spec, params, key, batch):
     flat = imagine.fold(states)
     image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
     reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
-    kl = divergence(config, states.mean, states.std, *prior)
-    nats = 0.0 if config.kind == "rnn" else config.free_nats  # a code without noise would hide in what is free
-    divergence_loss = gaussian.free_nats(kl, nats).mean()
-    metrics = dict(image_loss=image_loss, reward_loss=reward_loss, kl=kl.mean())
-    loss = config.image_scale * image_loss + config.reward_scale * reward_loss + config.kl_scale * divergence_loss
+    metrics = dict(image_loss=image_loss, reward_loss=reward_loss)
+    loss = config.image_scale * image_loss + config.reward_scale * reward_loss
+    if config.kind != "rnn":  # which has no noise and, in the authors' code, no divergence: nothing trains its prior
+        kl = gaussian.kl_diagonal(states.mean, states.std, *prior)
+        metrics["kl"] = kl.mean()
+        loss += config.kl_scale * gaussian.free_nats(kl, config.free_nats).mean()
     if config.overshooting_distance > 1:
         metrics["overshooting_kl"] = overshooting = overshooting_loss(
             model, config, params, overshoot_key, states, prev_action, batch.is_first
         )
         loss += config.overshooting_scale * overshooting
     return loss, dict(loss=loss, **metrics)
-
-
-def divergence(config, mean, std, prior_mean, prior_std):
-    """Distance of posterior and prior of one step in nats, [B, T]; for the rnn, that of their means alone.
-
-    The rnn has no noise and so no KL, but its code must still be predictable when no image is there: the squared
-    distance is the KL of two unit Gaussians.
-    """
-    if config.kind == "rnn":
-        return gaussian.unit_distance(mean, prior_mean)
-    return gaussian.kl_diagonal(mean, std, prior_mean, prior_std)
 
 
 def overshooting_loss(model, config, params, key, states, prev_action, is_first):

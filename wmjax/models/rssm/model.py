@@ -6,7 +6,8 @@ One step of each, with a action, h belief, s sample, o embedded image:
     ssm                             prior  s' ~ p(s'|s, a)     posterior  s' ~ q(s'|prior, o') features s'
     rnn    as rssm, with the means in place of samples
 
-The rnn's code is predicted from h' by squared distance instead of a KL (see learner.py).
+The rnn's loss has no divergence (authors' code), so that nothing trains its prior: where no image is seen, GRU and
+heads are given the code of the prior's first weights.
 """
 
 import flax.linen as nn
