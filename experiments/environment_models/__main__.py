@@ -17,7 +17,7 @@ from ml_collections import config_flags
 
 from experiments.environment_models import parts
 from wmjax.models import state_space
-from wmjax.run import checkpoint, workdir
+from wmjax.run import checkpoint, talk, workdir
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.run.metrics import MetricsWriter, read_metrics
@@ -65,7 +65,7 @@ def main(argv):
     restored = checkpoint.restore_latest(folder, dict(learner=state, counters=counters))
     if restored:
         state, counters = restored[1]["learner"], restored[1]["counters"]
-        print(f"resumed after update {counters['updates']}")
+        talk.say(f"resumed after update {counters['updates']}")
     writer = MetricsWriter(folder, counters["metrics_bytes"])
     start_minutes = counters["minutes"]
     progress = Progress(
@@ -115,7 +115,7 @@ def main(argv):
             evaluations=[{name: row[name] for name in wanted} for row in evaluations],
         ),
     )
-    print(f"report: {write_report(folder)}")
+    talk.say(f"report: {write_report(folder)}")
 
 
 if __name__ == "__main__":

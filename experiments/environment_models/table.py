@@ -20,7 +20,7 @@ from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from wmjax import imagine
 from wmjax.models import state_space
-from wmjax.run import checkpoint, timing, workdir
+from wmjax.run import checkpoint, talk, timing, workdir
 from wmjax.run import main as mains
 from wmjax.run.aggregate import half_interval
 from wmjax.run.report import markdown, write_comparison, write_whole
@@ -60,7 +60,7 @@ def main(argv):
     if TIMED.value:
         sections.append(speeds())
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
-    print(text, end="")
+    talk.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
@@ -107,7 +107,7 @@ def train(name, seed, place):
     command = [sys.executable, "-m", "experiments.environment_models", f"--workdir={place}"]
     command += [f"--config={file}:{DATA.value},{kind_of(name)},{PRESET.value}"]
     command += [f"--config.{setting}" for setting in settings]
-    print(f"{name}, seed {seed}: {place}", flush=True)
+    talk.say(f"{name}, seed {seed}: {place}")
     ended = subprocess.run(command, check=False)
     if ended.returncode:
         raise UsageError(f"{place}: training ended with exit code {ended.returncode}")

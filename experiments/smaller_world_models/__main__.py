@@ -19,7 +19,7 @@ from experiments.smaller_world_models import parts, scores
 from experiments.smaller_world_models.parts import BINS, at, dispatches
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population
+from wmjax.run import checkpoint, devices, population, talk
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_returns, play_steps
 from wmjax.run.finite import check_finite
@@ -54,7 +54,7 @@ def main(argv):
     limit = spec.time_limit or capacity
     parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
-    print(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
+    talk.say(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")
     population.check_memory(capacity, 1, example, len(chosen.members), mesh)
     env = population.join_envs(chosen.members, 1, chosen.env)
@@ -96,7 +96,7 @@ def main(argv):
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["iterations"]):
             memory = extend(memory, steps)
-        print(f"resumed after iteration {counters['iterations']}")
+        talk.say(f"resumed after iteration {counters['iterations']}")
     checkpoint.drop_rows_from(folder, counters["iterations"])
     writers = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     start_minutes = counters["minutes"]
@@ -217,7 +217,7 @@ def main(argv):
     ended = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
     ended |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
     population.write_summaries(folder, members, ended, axis="iterations")
-    print(f"report: {population.write_reports(folder, members)}")
+    talk.say(f"report: {population.write_reports(folder, members)}")
 
 
 def by_rows(steps, first, count):

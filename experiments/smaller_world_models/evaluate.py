@@ -18,7 +18,7 @@ from experiments.smaller_world_models import parts, scores
 from wmjax import envs
 from wmjax.agents.mpc import make_random_actor
 from wmjax.run import main as mains
-from wmjax.run import population, workdir
+from wmjax.run import population, talk, workdir
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.timers import Timers
 from wmjax.run.video import write_video
@@ -63,11 +63,11 @@ def main(argv):
     row = population.evaluated(returns)
     found = scores.normalised(row["eval/return_mean"], scores.game_of(task))
     for i, value in enumerate(returns):
-        print(f"episode {i}: return {value:.1f}")
-    print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+        talk.say(f"episode {i}: return {value:.1f}")
+    talk.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     for table, value in found.items():
-        print(f"human-normalised, {table}: {value:.1%}")
-    print(f"{who}; video: {video}")
+        talk.say(f"human-normalised, {table}: {value:.1%}")
+    talk.say(f"{who}; video: {video}")
     result = played | dict(seed=SEED.value, task=task) | row
     result |= {f"normalised/{table}": value for table, value in found.items()}
     workdir.atomic_write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
