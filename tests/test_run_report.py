@@ -10,7 +10,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from wmjax.run import metrics, plots, report, video, workdir
+from wmjax.run import metrics, plots, population, report, talk, video, workdir
 from wmjax.types import UsageError
 
 
@@ -62,6 +62,38 @@ def test_a_failed_video_says_why_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="uint8"):
         video.write_video(tmp_path / "a.mp4", moving_square().astype(np.float32), fps=10)
+
+
+@pytest.mark.parametrize("mode", [None, 0o644], ids=["missing", "not executable"])
+def test_an_ffmpeg_that_does_not_run_is_told_at_the_start(tmp_path, monkeypatch, capsys, mode):
+    monkeypatch.setattr(talk, "_failed", set())
+    (tmp_path / "run").mkdir()
+    talk.try_drawing(video.write_trial_video, tmp_path / "run")
+    assert capsys.readouterr().err == "" and not list((tmp_path / "run").iterdir())
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    if mode:
+        (tmp_path / "ffmpeg").write_text("")
+        (tmp_path / "ffmpeg").chmod(mode)
+    talk.try_drawing(video.write_trial_video, tmp_path / "run")
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("warning: write_trial_video failed, the run goes on: ") and str(tmp_path / "ffmpeg") in said
+    with pytest.raises(OSError, match="cannot write .*a.mp4.*ffmpeg"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=10)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_ffmpeg_that_hangs_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\nexec sleep 60")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    monkeypatch.setattr(video, "HANGS", 0.1)
+    with pytest.raises(OSError, match="no answer after 0.1 s"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=10)
+
+
+def test_a_relative_folder_is_no_protocol_of_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert video.write_video("w:1/-a.mp4", moving_square(2), fps=10).exists()
 
 
 def test_a_video_on_a_full_disk(tmp_path, monkeypatch):
@@ -177,6 +209,18 @@ def test_a_page_that_cannot_be_written(tmp_path):
     (tmp_path / "a" / report.REPORT / "held").mkdir(parents=True)
     with pytest.raises(UsageError, match="^cannot write .*report.html: Is a directory$"):
         report.write_report(tmp_path / "a")
+
+
+def test_pages_and_summaries_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(talk, "_failed", set())
+    for place in (make_run(tmp_path / "a", rows=1), make_run(tmp_path / "b", rows=1)):
+        for name in (report.REPORT, report.SUMMARY):
+            (place / name / "held").mkdir(parents=True)
+    population.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, "episodes")
+    assert population.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
+    assert population.write_reports(tmp_path / "a", [tmp_path / "a", tmp_path / "b"]) is None
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in said] == ["write_summary", "write_report", "write_population_report"]
 
 
 def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from wmjax.run import talk
 from wmjax.run.progress import Progress
 
 ROOT = pathlib.Path(__file__).parent.parent
+EXPERIMENTS = ("planet", "smaller_world_models", "environment_models")
 
 
 @pytest.fixture(params=["full disk", "broken pipe", "closed terminal", "closed"])
@@ -128,6 +129,18 @@ def test_a_drawing_that_fails_is_one_warning_a_kind(capsys, monkeypatch):
     assert len(said) == 2 and "write_page" in said[0] and "no room at all" in said[0] and "another kind" in said[1]
     with pytest.raises(KeyboardInterrupt):
         talk.try_drawing(write_page, KeyboardInterrupt())
+
+
+DRAWN = ("write_video", "write_png", "write_film", "write_strip", "write_report", "write_population_report")
+DRAWN += ("write_table", "write_summary", "write_references")
+TRAINING = ("wmjax/run/population.py", *(f"experiments/{x}/{y}.py" for x in EXPERIMENTS for y in ("__main__", "parts")))
+
+
+def test_training_draws_by_trying():
+    for path in TRAINING:
+        calls = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.Call)]
+        direct = [f"{path}:{call.lineno}" for call in calls if getattr(call.func, "id", None) in DRAWN]
+        assert not direct, "a drawing that fails would end the run: use talk.try_drawing"
 
 
 def test_all_lines_go_through_one_place():

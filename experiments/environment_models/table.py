@@ -24,7 +24,7 @@ from wmjax.run import checkpoint, talk, timing, workdir
 from wmjax.run import main as mains
 from wmjax.run.aggregate import half_interval
 from wmjax.run.report import markdown, write_comparison, write_whole
-from wmjax.run.video import film, write_png
+from wmjax.run.video import write_film
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
@@ -56,7 +56,7 @@ def main(argv):
             for name, places in runs.items():
                 train(name, seed, places[seed])
         sections.append(likelihoods(runs, folder))
-        write_comparison(folder / "curves.png", runs, DATA.value, "eval/loss")
+        talk.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:
         sections.append(speeds())
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
@@ -134,7 +134,7 @@ def likelihoods(runs, folder):
             drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
     if rows:  # jumpy models see other times
-        write_png(folder / "futures.png", film(rows, context=state_space.CONTEXT, every=1))
+        talk.try_drawing(write_film, folder / "futures.png", rows, state_space.CONTEXT, 1)
     pixels = spec.obs_shape[0] * spec.obs_shape[1]
     cells = []
     for name, losses in found.items():

@@ -28,6 +28,7 @@ from wmjax.run.members import by_member, member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
+from wmjax.run.video import write_trial_video
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
@@ -60,6 +61,7 @@ def main(argv):
     talk.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
+    talk.try_drawing(write_trial_video, folder)
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
@@ -173,7 +175,7 @@ def main(argv):
         writer.close()
     ended = dict(finished=counters["episodes"] >= train.episodes, minutes=progress.elapsed_minutes())
     population.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
-    talk.say(f"report: {population.write_reports(folder, members)}")
+    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
 
 
 def counted(counters, learner):

@@ -27,8 +27,9 @@ from wmjax.run.members import by_member, member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.report import write_table
+from wmjax.run.talk import try_drawing
 from wmjax.run.timers import Timers
-from wmjax.run.video import strip, write_png, write_video
+from wmjax.run.video import write_png, write_strip, write_trial_video, write_video
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
@@ -63,6 +64,7 @@ def main(argv):
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
+    try_drawing(write_trial_video, folder)
 
     whole = devices.replicated(mesh)
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
@@ -200,10 +202,11 @@ def main(argv):
         rows = [a | b | c for a, b, c in zip(fitted, dreamt, shown, strict=True)]
         for place, of, writer, row in zip(members, chosen.members, writers, rows, strict=True):
             writer.write(shared | row)
-            write_table(place, scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"]))
+            table = scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"])
+            try_drawing(write_table, place, table)
         newest = [row["eval/return_mean"] for row in rows]
         if len(members) > 1:
-            write_table(folder, scores.population_table([of.task for of in chosen.members], newest))
+            try_drawing(write_table, folder, scores.population_table([of.task for of in chosen.members], newest))
         progress.show(shared | {"eval/return_mean": float(np.mean(newest))})
         counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
@@ -217,7 +220,7 @@ def main(argv):
     ended = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
     ended |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
     population.write_summaries(folder, members, ended, axis="iterations")
-    talk.say(f"report: {population.write_reports(folder, members)}")
+    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
 
 
 def by_rows(steps, first, count):
@@ -226,14 +229,17 @@ def by_rows(steps, first, count):
 
 
 def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):
-    """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected."""
-    videos.mkdir(exist_ok=True)
-    write_video(videos / f"{name}.mp4", film, fps=parts.FRAMES_A_SECOND)
+    """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected.
+
+    What cannot be written is a warning.
+    """
+    try_drawing(write_video, videos / f"{name}.mp4", film, parts.FRAMES_A_SECOND)
     truth = parts.newest(window, frames).obs[:, 0]
-    write_png(videos / f"open_loop_{name}.png", strip(truth, np.asarray(predict(params, key, window)), parts.CONTEXT))
+    imagined = np.asarray(predict(params, key, window))
+    try_drawing(write_strip, videos / f"open_loop_{name}.png", truth, imagined, parts.CONTEXT)
     some = slice(0, None, max(1, len(truth) // 8))
     codes, drawn = jax.device_get(reconstruct(params, window.obs[some, 0]))
-    write_png(videos / f"codes_{name}.png", parts.code_picture(truth[some], codes, drawn))
+    try_drawing(write_png, videos / f"codes_{name}.png", parts.code_picture(truth[some], codes, drawn))
 
 
 if __name__ == "__main__":

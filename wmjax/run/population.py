@@ -11,7 +11,7 @@ import numpy as np
 
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
-from wmjax.run import checkpoint, devices, workdir
+from wmjax.run import checkpoint, devices, talk, workdir
 from wmjax.run.members import member
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_population_report, write_report, write_summary
@@ -160,10 +160,13 @@ def write_summaries(folder, members, shared, axis):
         rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
         wanted = (axis, "env_steps", "eval/return_mean", "eval/return_std")
         summary = shared | dict(evaluations=[{name: row[name] for name in wanted} for row in rows])
-        write_summary(place, summary)
+        talk.try_drawing(write_summary, place, summary)
 
 
 def write_reports(folder, members):
-    """The report of every member, and of a population all of them together. Returns: the file to look at first."""
-    pages = [write_report(place) for place in members]
-    return pages[0] if len(members) == 1 else write_population_report(folder, members)
+    """The report of every member, and of a population all of them together.
+
+    Returns: the file to look at first; None, after a warning, if it could not be written.
+    """
+    pages = [talk.try_drawing(write_report, place) for place in members]
+    return pages[0] if len(members) == 1 else talk.try_drawing(write_population_report, folder, members)
