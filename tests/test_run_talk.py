@@ -45,6 +45,15 @@ def test_lines_go_where_they_belong(capsys):
     assert capsys.readouterr() == ("one\n", "two\n")
 
 
+def test_a_warning_does_not_stand_behind_the_progress(monkeypatch):
+    terminal = io.StringIO()
+    monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stderr", terminal)
+    Progress(10, stream=terminal).show({"episodes": 5})
+    talk.warn("a warning")
+    assert terminal.getvalue().endswith("\r\x1b[2Ka warning\n")
+
+
 def test_a_stream_that_is_gone_stays_quiet(gone, monkeypatch, capsys):
     was_open = not gone.closed
     monkeypatch.setattr(sys, "stdout", gone)

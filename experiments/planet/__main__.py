@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.planet import parts
+from experiments.planet import parts, scores
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
 from wmjax.run import checkpoint, devices, population, talk
@@ -28,7 +28,7 @@ from wmjax.run.members import by_member, member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
-from wmjax.run.video import write_trial_video
+from wmjax.run.video import check_ffmpeg
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
@@ -61,7 +61,8 @@ def main(argv):
     talk.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
-    talk.try_drawing(write_trial_video, folder)
+    talk.try_drawing(check_ffmpeg)
+    population.write_references(members, [scores.references(each.task, chosen.env) for each in chosen.members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)

@@ -29,7 +29,7 @@ from wmjax.run.progress import Progress
 from wmjax.run.report import write_table
 from wmjax.run.talk import try_drawing
 from wmjax.run.timers import Timers
-from wmjax.run.video import write_png, write_strip, write_trial_video, write_video
+from wmjax.run.video import check_ffmpeg, write_png, write_strip, write_video
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
@@ -64,7 +64,8 @@ def main(argv):
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
-    try_drawing(write_trial_video, folder)
+    try_drawing(check_ffmpeg)
+    population.write_references(members, [scores.references(each.task, train.frames) for each in chosen.members])
 
     whole = devices.replicated(mesh)
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)

@@ -11,7 +11,7 @@ import numpy as np
 
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
-from wmjax.run import checkpoint, devices, talk, workdir
+from wmjax.run import checkpoint, devices, report, talk, workdir
 from wmjax.run.members import member
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_population_report, write_report, write_summary
@@ -161,6 +161,13 @@ def write_summaries(folder, members, shared, axis):
         wanted = (axis, "env_steps", "eval/return_mean", "eval/return_std")
         summary = shared | dict(evaluations=[{name: row[name] for name in wanted} for row in rows])
         talk.try_drawing(write_summary, place, summary)
+
+
+def write_references(members, returns):
+    """Leaves returns to compare a member's own with in its folder. returns: {name: return} of each, {} for none."""
+    for place, own in zip(members, returns, strict=True):
+        if own:
+            talk.try_drawing(report.write_references, place, own)
 
 
 def write_reports(folder, members):

@@ -21,8 +21,8 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
-    """Prints a line on standard error."""
-    write(sys.stderr, f"{text}\n")
+    """Prints a line on standard error, on a terminal in the place of the progress that stands in its line."""
+    write(sys.stderr, f"\r\x1b[2K{text}\n" if is_terminal(sys.stderr) else f"{text}\n")
 
 
 def write(stream: TextIO | None, text: str) -> str:

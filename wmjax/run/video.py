@@ -35,18 +35,12 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, scale: int | N
         UsageError: the disk is full.
         OSError: ffmpeg is not there, cannot be run, hangs or fails otherwise, in its words.
     """
-    path, frames = Path(path), np.ascontiguousarray(_as_rgb(frames))
-    _, rows, columns, _ = frames.shape
-    factor = scale or max(1, round(TARGET / rows))
-    even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    path, frames = Path(path), _as_rgb(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.tmp").absolute()  # of "a:b/c.mp4" ffmpeg would take a: for a protocol
-    arguments = ["-y", "-loglevel", "error"]
-    arguments += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}", "-r", str(fps), "-i", "-"]
-    arguments += ["-vf", even, "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "veryfast"]
-    arguments += ["-movflags", "+faststart", "-f", "mp4", str(temporary)]
     try:
-        why = _run_ffmpeg(arguments, frames.tobytes())
+        factor = scale or max(1, round(TARGET / frames.shape[1]))
+        why = _encode(frames, fps, factor, ["-movflags", "+faststart", "-f", "mp4", str(temporary)])
         if "No space left on device" in why:
             raise UsageError(f"disk full: cannot write {path}")
         if why:
@@ -57,24 +51,30 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, scale: int | N
     return path
 
 
-def _run_ffmpeg(arguments: list[str], content: bytes) -> str:
-    """Runs ffmpeg with its standard input; returns why that failed, "" where it did not.
+def check_ffmpeg() -> None:
+    """Encodes two frames for nobody, in a twentieth of a second: raises OSError where no video can be made."""
+    why = _encode(np.zeros((2, 16, 16, 3), np.uint8), 1, 1, ["-f", "null", "-"])
+    if why:
+        raise OSError(why)
 
-    In a process group of its own: Ctrl-C reaches the run alone, which ends the video properly.
-    """
+
+def _encode(frames: np.ndarray, fps: float, factor: int, output: list[str]) -> str:
+    """Runs ffmpeg on uint8 [T, X, Y, 3]; output: its last arguments. Returns why that failed, "" where it did not."""
+    _, rows, columns, _ = frames.shape
+    even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    arguments = ["-y", "-loglevel", "error"]
+    arguments += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}", "-r", str(fps), "-i", "-"]
+    arguments += ["-vf", even, "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "veryfast"]
+    content = frames.tobytes()
     try:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), *arguments]
-        done = subprocess.run(command, input=content, capture_output=True, process_group=0, check=False, timeout=HANGS)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *arguments, *output]
+        # its own process group: Ctrl-C reaches the run alone, which ends the video properly
+        done = subprocess.run(command, input=content, capture_output=True, process_group=0, timeout=HANGS)
     except subprocess.TimeoutExpired:
         return f"ffmpeg: no answer after {HANGS} s"
     except (OSError, RuntimeError) as error:  # RuntimeError: a wheel of imageio-ffmpeg without it
         return f"ffmpeg cannot be run: {error}"
     return f"ffmpeg says {done.stderr.decode(errors='replace').strip()}" if done.returncode else ""
-
-
-def write_trial_video(folder: str | Path) -> None:
-    """Writes two frames and removes them again, in a twentieth of a second: whether ffmpeg works here."""
-    write_video(Path(folder) / ".trial.mp4", np.zeros((2, 16, 16, 1), np.uint8), 1).unlink()
 
 
 def tile(frames: np.ndarray) -> np.ndarray:
