@@ -12,6 +12,7 @@ import sys
 from absl import flags
 
 from wmjax.run import main as mains
+from wmjax.run import talk
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_comparison
 from wmjax.types import UsageError
@@ -41,8 +42,8 @@ def main(argv):
             newest = "not evaluated yet"
             if rows:
                 newest = f"return {rows[-1]['eval/return_mean']:.1f} at {rows[-1]['env_steps']} environment steps"
-            print(f"{name}: {folder}: {newest}")
-    print(f"picture: {picture}")
+            talk.say(f"{name}: {folder}: {newest}")
+    talk.say(f"picture: {picture}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.envs import dmc, gl
+from wmjax.envs import cache, dmc, gl
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, Step, UsageError
 
@@ -303,7 +303,7 @@ def test_unequal_bounds_are_stretched():
 
 def test_drawing_quality(tmp_path, monkeypatch):
     """A smaller shadow map, or averaging in place of multisampling, changes frames a little and nothing else."""
-    monkeypatch.setattr(gl, "cache_folder", lambda: tmp_path)
+    monkeypatch.setattr(cache, "folder", lambda: tmp_path)
     monkeypatch.setattr(gl, "require_rendering", lambda: None)
     steps = []
     for options in ({}, {"shadow_size": 1024}, {"shadow_size": 64}, {"supersample": 1}, {"supersample": 2}) * 2:
@@ -396,8 +396,8 @@ def test_a_machine_without_egl_is_told_what_to_install(tmp_path):
         "from wmjax import envs\nfrom wmjax.types import UsageError\n"
         "try: envs.make('dmc:cartpole_balance', 1, 0)\nexcept UsageError as error: print('told:', error)"
     )
-    child = run_alone(program, __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent", TMPDIR=str(tmp_path))
+    child = run_alone(program, __EGL_VENDOR_LIBRARY_FILENAMES="/nonexistent", XDG_CACHE_HOME=str(tmp_path))
     lines = child.stdout.strip().splitlines()
     assert child.returncode == 0 and len(lines) == 1, child
-    assert not list(tmp_path.iterdir()), "a failure is not remembered"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()], "a failure is not remembered"
     assert "told: off-screen rendering (EGL)" in lines[0] and "libegl1 libopengl0 libgl1-mesa-dri" in lines[0]

@@ -9,7 +9,7 @@ import signal
 import numpy as np
 import pytest
 
-from experiments.planet import fit
+from experiments.planet import fit, scores
 from tests import mains
 from tests.mains import assert_same, metrics, state
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
@@ -173,3 +173,9 @@ def test_fit_compares_a_prediction_with_its_own_rewards():
     assert known["posterior"] == 1 and known["horizon"] > 1 - 1e-6 and known["states"] == 3 * 13
     late = fit.explained(functools.partial(perfect, late=1), None, None, episodes)
     assert late["posterior"] < 0.5 and late["horizon"] < 0.9
+
+
+def test_references_are_published_returns_of_whole_episodes():
+    assert scores.references("dmc:cheetah_run", {"size": 32}) == {"PlaNet, 1,000 episodes": 662.0}
+    assert scores.references("dmc:cheetah_run", {"episode_steps": 100}) == {}
+    assert scores.references("dmc:walker_run", {}) == scores.references("fake:counter", {}) == {}

@@ -1,5 +1,6 @@
 """Videos, prediction strips, the report and the comparison picture."""
 
+import html
 import json
 import re
 import subprocess
@@ -10,7 +11,7 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from wmjax.run import metrics, plots, report, video, workdir
+from wmjax.run import metrics, plots, population, report, talk, video, workdir
 from wmjax.types import UsageError
 
 
@@ -62,6 +63,37 @@ def test_a_failed_video_says_why_and_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(ValueError, match="uint8"):
         video.write_video(tmp_path / "a.mp4", moving_square().astype(np.float32), fps=10)
+
+
+@pytest.mark.parametrize("mode", [None, 0o644], ids=["missing", "not executable"])
+def test_an_ffmpeg_that_does_not_run_is_told_at_the_start(tmp_path, monkeypatch, capsys, mode):
+    monkeypatch.setattr(talk, "_failed", set())
+    talk.try_drawing(video.check_ffmpeg)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    if mode:
+        (tmp_path / "ffmpeg").write_text("")
+        (tmp_path / "ffmpeg").chmod(mode)
+    talk.try_drawing(video.check_ffmpeg)
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("warning: check_ffmpeg failed, the run goes on: ") and str(tmp_path / "ffmpeg") in said
+    with pytest.raises(OSError, match="cannot write .*a.mp4.*ffmpeg"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=10)
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_an_ffmpeg_that_hangs_is_ended(tmp_path, monkeypatch):
+    (tmp_path / "ffmpeg").write_text("#!/bin/sh\nexec sleep 60")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+    monkeypatch.setattr(video, "HANGS", 0.1)
+    with pytest.raises(OSError, match="no answer after 0.1 s"):
+        video.write_video(tmp_path / "a.mp4", moving_square(), fps=10)
+
+
+def test_a_relative_folder_is_no_protocol_of_ffmpeg(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert video.write_video("w:1/-a.mp4", moving_square(2), fps=10).exists()
 
 
 def test_a_video_on_a_full_disk(tmp_path, monkeypatch):
@@ -131,6 +163,7 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     workdir.open_workdir(folder, config)
     workdir.close_workdir(folder)
     (folder / "summary.json").write_text('{"eval": {"return_mean": 12.5}}')
+    video.write_png(folder / "videos" / "codes_7.png", moving_square()[0])
     for episode in (5, 10, 100):
         video.write_video(folder / "videos" / f"eval_{episode}.mp4", moving_square(), fps=10)
         strip = video.strip(moving_square(), moving_square() + np.uint8(episode))
@@ -141,7 +174,8 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     assert outside_links(page) == []
     assert "<script" not in page and "&lt;script&gt;" in page and "<h1>cup_&lt;b&gt;&amp;</h1>" in page
     for expected in (
-        "best evaluation return",
+        "newest evaluation return",
+        "best of 67 evaluations",
         "396.0",
         "204",
         "10m00s",
@@ -153,12 +187,108 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
         "other",
         "33.3%",
         "newest: open loop 100",
+        "codes 7",
         "first: open loop 5",
         "jax",
     ):
         assert expected in page, expected
     assert page.index("eval 100<") < page.index("eval 10<") < page.index("eval 5<")
-    assert page.count("<video") == 3 and page.count("<img") == 2 and "train/kl" not in page
+    assert page.count("<video") == 3 and page.count("<img") == 3 and "train/kl" not in page
+
+
+def headline(folder):
+    return re.search('<p class="about">(.*?)</p>', report.write_report(folder).read_text())[1]
+
+
+@pytest.mark.parametrize(
+    ("config", "summary", "said"),
+    [
+        ({"episodes": 100, "updates_per_episode": 7}, None, "14 of 100 episodes so far"),
+        ({"episodes": 14}, None, "14 of 14 episodes so far"),
+        ({"episodes": 14}, {"finished": True, "episodes": 14, "planned": {"episodes": 14}}, "finished"),
+        (
+            {"episodes": 100},
+            {"finished": False, "episodes": 14},
+            "stopped at 14 of 100 episodes; the same command goes on",
+        ),
+        (
+            {"episodes": 100},
+            {"finished": False, "episodes": 14, "planned": {"episodes": 2000}},
+            "stopped at 14 of 2,000",
+        ),
+        ({"episodes": 100}, {"finished": False, "episodes": 11}, "14 of 100 episodes so far"),  # resumed since
+        ({"updates": 9}, {"finished": True, "updates": 9, "planned": {"updates": 9}}, "finished"),
+        ({"iterations": 3}, {"finished": False, "iterations": 0}, "stopped at 0 of 3 iterations; the same"),
+        ({}, None, "not finished yet"),
+    ],
+)
+def test_the_headline_says_how_far_the_run_is(tmp_path, config, summary, said):
+    folder = make_run(tmp_path / "run", {"task": "cup", "train": config}, rows=10)
+    if summary:
+        report.write_summary(folder, summary)
+    assert said in headline(folder)
+    assert "finished" in said or "finished" not in headline(folder)
+
+
+def labels(svg):
+    return [html.unescape(text.strip()) for text in re.findall("<text[^>]*>(.*?)</text>", svg, flags=re.DOTALL)]
+
+
+def test_minutes_are_plain_numbers_and_steps_whole_ones():
+    rows = [{"env_steps": i, "collect/return": 100.0 * i, "time/total": 10.0} for i in range(4)]
+    in_minutes = labels(plots.returns(rows, plots.minutes(rows), "minutes"))
+    assert "0.2" in in_minutes and "0.6" in in_minutes and not [text for text in in_minutes if text.endswith("m")]
+    in_steps = labels(plots.returns(rows[:2], plots.env_steps(rows[:2]), "environment steps"))
+    assert "1" in in_steps and not [text for text in in_steps if text.endswith("m") or "." in text]
+
+
+def test_published_returns_are_lines(tmp_path):
+    folder = make_run(tmp_path / "run", rows=4)
+    assert "a famous paper" not in report.write_report(folder).read_text()
+    population.write_references([folder], [{"a famous paper": 4321.0, "random <play>": 12.0}])
+    page = report.write_report(folder).read_text()
+    assert page.count("a famous paper") == 2 and page.count("random &lt;play&gt;") == 2  # over steps, over minutes
+    assert "a famous paper" in report.write_population_report(folder, [folder]).read_text()
+    population.write_references([folder, tmp_path], [{"a famous paper": 1.0}, {}])
+    assert not (tmp_path / report.REFERENCES).exists()
+
+
+def limits(values, name="train/loss"):
+    figure, axes = plots._figure()
+    axes.plot(np.arange(len(values)), values)
+    plots._fit_axis(axes)
+    return axes, axes.get_ylim(), [text.get_text() for text in axes.texts]
+
+
+def test_the_first_point_does_not_squash_a_loss():
+    late = 5 + np.sin(np.arange(100))
+    _, (low, high), texts = limits(np.concatenate([[5000.0, 70.0], late]))
+    assert 3 < low < 4 and 6 < high < 7 and texts == ["some points up to 5e+03"]
+    _, (low, high), texts = limits(np.concatenate([[-300.0], late]))
+    assert 3 < low < 4 and 6 < high < 7 and texts == ["some points down to -300"]
+    _, (low, high), texts = limits(np.concatenate([[8.0], late]))
+    assert low < 4 and high > 8 and texts == []
+    for few in ([5.0], [500.0, 1.0], np.zeros(100), [np.inf] * 0):
+        assert limits(few)[2] == []
+
+
+def test_a_loss_is_logarithmic_where_it_is_positive_and_wide_after_its_beginning():
+    assert limits(np.geomspace(1000, 1, 100))[0].get_yscale() == "log"
+    assert limits(np.geomspace(1000, 1, 100) - 1.5)[0].get_yscale() == "linear"
+    assert limits(np.concatenate([[1000.0], 5 + np.sin(np.arange(100))]))[0].get_yscale() == "linear"
+
+
+def test_pages_can_be_read_in_the_dark(tmp_path):
+    page = report.write_report(make_run(tmp_path / "run", rows=9)).read_text()
+    assert "color-scheme: light dark" in page and "prefers-color-scheme: dark" in page
+    drawn = "".join(re.findall("<svg.*?</svg>", page, flags=re.DOTALL))
+    assert "currentColor" in drawn and "var(--line)" in drawn
+    assert "#000000" not in drawn and "#e4e4e4" not in drawn
+
+
+def test_a_folder_with_a_name_in_no_encoding(tmp_path):
+    folder = make_run(tmp_path / "run_\udcff", {"seed": 1}, rows=1)
+    assert "run_\\udcff" in report.write_report(folder).read_text()
 
 
 def test_an_empty_run_has_a_report(tmp_path):
@@ -177,6 +307,18 @@ def test_a_page_that_cannot_be_written(tmp_path):
     (tmp_path / "a" / report.REPORT / "held").mkdir(parents=True)
     with pytest.raises(UsageError, match="^cannot write .*report.html: Is a directory$"):
         report.write_report(tmp_path / "a")
+
+
+def test_pages_and_summaries_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(talk, "_failed", set())
+    for place in (make_run(tmp_path / "a", rows=1), make_run(tmp_path / "b", rows=1)):
+        for name in (report.REPORT, report.SUMMARY):
+            (place / name / "held").mkdir(parents=True)
+    population.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, "episodes")
+    assert population.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
+    assert population.write_reports(tmp_path / "a", [tmp_path / "a", tmp_path / "b"]) is None
+    said = capsys.readouterr().err.splitlines()
+    assert [line.split()[1] for line in said] == ["write_summary", "write_report", "write_population_report"]
 
 
 def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):

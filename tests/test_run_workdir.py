@@ -1,5 +1,6 @@
 """The working folder, metrics, timers and progress."""
 
+import errno
 import io
 import json
 import os
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from wmjax.run import metrics, workdir
+from wmjax.run import metrics, talk, workdir
 from wmjax.run.progress import Progress, duration
 from wmjax.run.timers import Timers
 from wmjax.types import UsageError
@@ -179,6 +180,23 @@ def test_tensorboard_has_the_numbers_at_once_and_a_resume_hides_older_ones(tmp_p
     (second,) = set((tmp_path / "tensorboard").iterdir()) - {first}
     starts = [event for event in read_events(second) if event.HasField("session_log")]
     assert [event.step for event in starts] == [11]
+
+
+def test_events_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(talk, "_failed", set())
+    (tmp_path / "tensorboard").write_text("")
+    writer = metrics.MetricsWriter(tmp_path)
+    writer.write({"env_steps": 1})
+    writer.close()
+    (tmp_path / "tensorboard").unlink()
+    writer = metrics.MetricsWriter(tmp_path, resume_at=writer.offset)
+    monkeypatch.setattr(writer._events, "flush", lambda: (_ for _ in ()).throw(OSError(errno.ENOSPC, "no room")))
+    for step in (2, 3):
+        writer.write({"env_steps": step})
+    writer.close()
+    assert [row["env_steps"] for row in metrics.read_metrics(tmp_path)] == [1, 2, 3]
+    assert writer.offset == (tmp_path / "metrics.jsonl").stat().st_size
+    assert capsys.readouterr().err.count("warning: ") == 2
 
 
 def test_timers_add_up_and_reset():

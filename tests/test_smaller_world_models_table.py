@@ -88,6 +88,12 @@ def runs(tmp_path_factory):
     return folder
 
 
+def test_references_are_of_the_same_number_of_frames():
+    assert scores.references("atari:Pong", 1) == {"random": -20.7, "paper, 1 frame": -3.9}
+    assert scores.references("atari:Pong", 4) == {"random": -20.7, "paper, 4 frames": 11.8}
+    assert scores.references("fake:counter", 1) == {}
+
+
 def test_table_of_runs(runs, tmp_path):
     out = tmp_path / "deep" / "table.md"
     ended = run_table(f"--runs={runs},{runs}/pong/seed_0,{runs}/boxing", f"--out={out}")

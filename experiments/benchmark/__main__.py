@@ -17,7 +17,7 @@ from absl import flags
 
 from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, train
 from wmjax.run import main as mains
-from wmjax.run import timing
+from wmjax.run import talk, timing
 from wmjax.run.workdir import atomic_write, versions
 from wmjax.types import UsageError
 
@@ -36,13 +36,13 @@ def main(argv):
     mains.parse_flags(argv)
     check_flags()
     machine = versions()
-    print(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
+    talk.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
     rows = []
     for part in ONLY.value:
         for work in PARTS[part].works(PRESET.value):
             row = dict(part=part, name=work.name) | work.tags | timing.measure(work, REPEATS.value)
             rows.append(row)
-            print(line(row), flush=True)
+            talk.say(line(row))
             if JSON.value:  # after every row, so that stopping early loses none
                 settings = dict(preset=PRESET.value, repeats=REPEATS.value)
                 content = dict(machine=machine, settings=settings, rows=rows)

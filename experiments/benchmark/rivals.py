@@ -13,6 +13,7 @@ import numpy as np
 from absl import logging
 
 from wmjax.envs import gl
+from wmjax.run import talk
 from wmjax.run.timing import Work
 
 
@@ -21,7 +22,7 @@ def installed(library):
     """Whether a rival can be measured here; says so where it cannot."""
     found = importlib.util.find_spec(library) is not None
     if not found:
-        print(f"{library} is not installed: pip install wmjax[bench] to see it here")
+        talk.say(f"{library} is not installed: pip install wmjax[bench] to see it here")
     return found
 
 

@@ -17,14 +17,15 @@ from ml_collections import config_flags
 
 from experiments.environment_models import parts
 from wmjax.models import state_space
-from wmjax.run import checkpoint, workdir
+from wmjax.run import checkpoint, talk, workdir
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.run.metrics import MetricsWriter, read_metrics
 from wmjax.run.progress import Progress
 from wmjax.run.report import write_report, write_summary
+from wmjax.run.talk import try_drawing
 from wmjax.run.timers import Timers
-from wmjax.run.video import film, write_png
+from wmjax.run.video import write_film
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file(
@@ -65,7 +66,7 @@ def main(argv):
     restored = checkpoint.restore_latest(folder, dict(learner=state, counters=counters))
     if restored:
         state, counters = restored[1]["learner"], restored[1]["counters"]
-        print(f"resumed after update {counters['updates']}")
+        talk.say(f"resumed after update {counters['updates']}")
     writer = MetricsWriter(folder, counters["metrics_bytes"])
     start_minutes = counters["minutes"]
     progress = Progress(
@@ -90,8 +91,8 @@ def main(argv):
             row |= {f"eval/{name}": x.mean() for name, x in found.items()}
             drawn = np.asarray(futures(state.params, eval_key, chunk))
             shown = dict(truth=truth) | {f"future {i + 1}": images for i, images in enumerate(drawn)}
-            picture = film(shown, context=state_space.CONTEXT, every=1)
-            write_png(folder / "videos" / f"futures_{counters['updates']:07d}.png", picture)
+            picture = folder / "videos" / f"futures_{counters['updates']:07d}.png"
+            try_drawing(write_film, picture, shown, state_space.CONTEXT, 1)
 
         row = dict(updates=counters["updates"]) | row | timers.flush() | {"time/total": time.monotonic() - begun}
         writer.write(row)
@@ -100,13 +101,14 @@ def main(argv):
         checkpoint.save(
             folder, counters["updates"], dict(learner=state, counters=counters), keep=train.keep_checkpoints
         )
-        write_report(folder)
+        try_drawing(write_report, folder)
 
     progress.close()
     writer.close()
     evaluations = [row for row in read_metrics(folder) if "eval/loss" in row]
     wanted = ("updates", "eval/loss", "eval/loss_tighter")
-    write_summary(
+    try_drawing(
+        write_summary,
         folder,
         dict(
             finished=counters["updates"] >= train.updates,
@@ -115,7 +117,7 @@ def main(argv):
             evaluations=[{name: row[name] for name in wanted} for row in evaluations],
         ),
     )
-    print(f"report: {write_report(folder)}")
+    talk.say(f"report: {try_drawing(write_report, folder) or 'could not be written'}")
 
 
 if __name__ == "__main__":

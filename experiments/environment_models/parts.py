@@ -1,7 +1,6 @@
 """The parts of a run, made from its config: shared by training (`__main__`) and the `table`."""
 
 import pathlib
-import sys
 from typing import Any, NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ from wmjax.models import state_space
 from wmjax.models.state_space import CONTEXT, StateSpaceConfig, model_action_size
 from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
-from wmjax.run import shards
+from wmjax.run import shards, talk
 from wmjax.run.main import build
 from wmjax.run.predict import open_loop_images
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
@@ -92,7 +91,7 @@ def recorded(folder, rows):
         replay.check_fits(shards.nbytes(folder, split), f"the {split} data of {folder}")
         steps, faults = shards.read(folder, split)
         for fault in faults:
-            print(f"warning: {fault}", file=sys.stderr)
+            talk.warn(f"warning: {fault}")
         if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]

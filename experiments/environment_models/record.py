@@ -26,7 +26,7 @@ from wmjax import envs
 from wmjax.agents.mpc import make_random_actor
 from wmjax.envs import joystick
 from wmjax.run import main as mains
-from wmjax.run import shards, workdir
+from wmjax.run import shards, talk, workdir
 from wmjax.run.collect import arrivals, make_player
 from wmjax.run.timers import Timers
 from wmjax.types import UsageError
@@ -78,15 +78,15 @@ def main(argv):
     index = shards.open_folder(folder, asked, probe.spec)
     for number, fault in shards.missing(folder, index, count):
         if fault:
-            print(f"{fault}: recorded again", file=sys.stderr)
+            talk.warn(f"{fault}: recorded again")
         index = shards.add(folder, index, number, play_shard(name, options, policy, player, number))
         told = shards.total(index)
         done, file = len(index["shards"]), shards.name_of(number)
-        print(f"{done} of {count} shards: {file}, {told['decisions']} steps", flush=True)
+        talk.say(f"{done} of {count} shards: {file}, {told['decisions']} steps")
     told = shards.total(index)
     mean = "no episode ended" if told["return_mean"] is None else f"mean return {told['return_mean']:.2f}"
     each = told["bytes"] / told["decisions"]
-    print(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
+    talk.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
 
 
 def recorded_options(name, size):

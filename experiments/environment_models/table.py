@@ -20,11 +20,11 @@ from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from wmjax import imagine
 from wmjax.models import state_space
-from wmjax.run import checkpoint, timing, workdir
+from wmjax.run import checkpoint, talk, timing, workdir
 from wmjax.run import main as mains
 from wmjax.run.aggregate import half_interval
 from wmjax.run.report import markdown, write_comparison, write_whole
-from wmjax.run.video import film, write_png
+from wmjax.run.video import write_film
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
@@ -56,11 +56,11 @@ def main(argv):
             for name, places in runs.items():
                 train(name, seed, places[seed])
         sections.append(likelihoods(runs, folder))
-        write_comparison(folder / "curves.png", runs, DATA.value, "eval/loss")
+        talk.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:
         sections.append(speeds())
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
-    print(text, end="")
+    talk.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
@@ -107,7 +107,7 @@ def train(name, seed, place):
     command = [sys.executable, "-m", "experiments.environment_models", f"--workdir={place}"]
     command += [f"--config={file}:{DATA.value},{kind_of(name)},{PRESET.value}"]
     command += [f"--config.{setting}" for setting in settings]
-    print(f"{name}, seed {seed}: {place}", flush=True)
+    talk.say(f"{name}, seed {seed}: {place}")
     ended = subprocess.run(command, check=False)
     if ended.returncode:
         raise UsageError(f"{place}: training ended with exit code {ended.returncode}")
@@ -134,7 +134,7 @@ def likelihoods(runs, folder):
             drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
     if rows:  # jumpy models see other times
-        write_png(folder / "futures.png", film(rows, context=state_space.CONTEXT, every=1))
+        talk.try_drawing(write_film, folder / "futures.png", rows, state_space.CONTEXT, 1)
     pixels = spec.obs_shape[0] * spec.obs_shape[1]
     cells = []
     for name, losses in found.items():

@@ -17,10 +17,10 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
-from experiments.planet import parts
+from experiments.planet import parts, scores
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population
+from wmjax.run import checkpoint, devices, population, talk
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
@@ -28,6 +28,7 @@ from wmjax.run.members import member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.timers import Timers
+from wmjax.run.video import check_ffmpeg
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
@@ -57,9 +58,11 @@ def main(argv):
     eval_env = population.join_envs(chosen.members, evaluation.episodes, chosen.env, purpose="evaluation")
     env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
-    print(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
+    talk.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
+    talk.try_drawing(check_ffmpeg)
+    population.write_references(members, [scores.references(each.task, chosen.env) for each in chosen.members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
@@ -97,7 +100,7 @@ def main(argv):
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
-        print(f"resumed after episode {counters['episodes']}")
+        talk.say(f"resumed after episode {counters['episodes']}")
     checkpoint.drop_rows_from(folder, counters["plays"])
     metrics = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     start_minutes = counters["minutes"]
@@ -170,7 +173,7 @@ def main(argv):
         writer.close()
     ended = dict(finished=counters["episodes"] >= train.episodes, minutes=progress.elapsed_minutes())
     population.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
-    print(f"report: {population.write_reports(folder, members)}")
+    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
 
 
 def counted(counters, learner):

@@ -12,9 +12,10 @@ from absl import flags
 
 from experiments.planet import parts
 from wmjax import envs
-from wmjax.run import checkpoint, population, workdir
+from wmjax.run import checkpoint, population, talk, workdir
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player
+from wmjax.run.report import write_whole
 from wmjax.types import UsageError
 
 WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
@@ -45,11 +46,12 @@ def main(argv):
     keys = jax.random.key(SEED.value)[None]
     row = parts.evaluate([folder], name, env, player, predict, state["acting"], keys)[0]
     for i in range(EPISODES.value):
-        print(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
-    print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
-    print(f"checkpoint after episode {episode}; video: {folder / 'videos' / name}.mp4")
+        talk.say(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
+    talk.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+    video = folder / "videos" / f"{name}.mp4"
+    talk.say(f"checkpoint after episode {episode}; video: {video if video.exists() else 'could not be written'}")
     result = dict(checkpoint_episodes=episode, seed=SEED.value, task=task) | row
-    workdir.atomic_write(folder / "evaluate.json", json.dumps(result, indent=1) + "\n")
+    write_whole(folder / "evaluate.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

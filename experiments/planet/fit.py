@@ -22,7 +22,7 @@ from ml_collections import config_flags
 from experiments.planet import parts
 from wmjax import envs, imagine
 from wmjax.ops.actions import model_action
-from wmjax.run import checkpoint, devices, population
+from wmjax.run import checkpoint, devices, population, talk
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.run.members import member
@@ -77,7 +77,7 @@ def main(argv):
                 f"{name}/{key}": x
                 for key, x in explained(measure, member(acting, 0), measure_key, episodes, ABOVE.value).items()
             }
-        print(json.dumps({name: round(x, 3) for name, x in row.items()}), flush=True)
+        talk.say(json.dumps({name: round(x, 3) for name, x in row.items()}))
 
 
 def read_episodes(folders, spec):

@@ -19,8 +19,9 @@ from wmjax.run.main import build
 from wmjax.run.members import by_member, member
 from wmjax.run.population import Member, evaluated, make_members
 from wmjax.run.predict import open_loop_images
+from wmjax.run.talk import try_drawing
 from wmjax.run.timers import Timers
-from wmjax.run.video import strip, tile, write_png, write_video
+from wmjax.run.video import tile, write_strip, write_video
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
@@ -188,8 +189,7 @@ def evaluate(members, name, env, player, predict, params, keys):
         first = first_episode(seen, PREDICTED)
         imagined = predict(member(params, i), predict_keys[i], first)
         videos = members[i] / "videos"
-        videos.mkdir(exist_ok=True)
-        write_video(videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), fps=FRAMES_A_SECOND)
-        write_png(videos / f"open_loop_{name}.png", strip(first.obs[:, 0], imagined, context=CONTEXT))
+        try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), FRAMES_A_SECOND)
+        try_drawing(write_strip, videos / f"open_loop_{name}.png", first.obs[:, 0], imagined, CONTEXT)
         rows.append(evaluated(own))
     return rows

@@ -19,7 +19,7 @@ from experiments.smaller_world_models import parts, scores
 from experiments.smaller_world_models.parts import BINS, at, dispatches
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population
+from wmjax.run import checkpoint, devices, population, talk
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_returns, play_steps
 from wmjax.run.finite import check_finite
@@ -27,8 +27,9 @@ from wmjax.run.members import member
 from wmjax.run.metrics import MetricsWriter
 from wmjax.run.progress import Progress
 from wmjax.run.report import write_table
+from wmjax.run.talk import try_drawing
 from wmjax.run.timers import Timers
-from wmjax.run.video import strip, write_png, write_video
+from wmjax.run.video import check_ffmpeg, write_png, write_strip, write_video
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
@@ -54,7 +55,7 @@ def main(argv):
     limit = spec.time_limit or capacity
     parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
-    print(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
+    talk.say(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")
     population.check_memory(capacity, 1, example, len(chosen.members), mesh)
     env = population.join_envs(chosen.members, 1, chosen.env)
@@ -63,6 +64,8 @@ def main(argv):
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
     members = population.open_folders(folder, CONFIG.value, chosen.members)
+    try_drawing(check_ffmpeg)
+    population.write_references(members, [scores.references(each.task, train.frames) for each in chosen.members])
 
     whole = devices.replicated(mesh)
     makers = (parts.make_warm_up, parts.make_fit, parts.make_dream)
@@ -92,7 +95,7 @@ def main(argv):
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["iterations"]):
             memory = extend(memory, steps)
-        print(f"resumed after iteration {counters['iterations']}")
+        talk.say(f"resumed after iteration {counters['iterations']}")
     checkpoint.drop_rows_from(folder, counters["iterations"])
     writers = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     start_minutes = counters["minutes"]
@@ -196,10 +199,11 @@ def main(argv):
         rows = [a | b | c for a, b, c in zip(fitted, dreamt, shown, strict=True)]
         for place, of, writer, row in zip(members, chosen.members, writers, rows, strict=True):
             writer.write(shared | row)
-            write_table(place, scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"]))
+            table = scores.report_table(of.task, row["eval/return_mean"], row["eval/return_std"])
+            try_drawing(write_table, place, table)
         newest = [row["eval/return_mean"] for row in rows]
         if len(members) > 1:
-            write_table(folder, scores.population_table([of.task for of in chosen.members], newest))
+            try_drawing(write_table, folder, scores.population_table([of.task for of in chosen.members], newest))
         progress.show(shared | {"eval/return_mean": float(np.mean(newest))})
         counters |= dict(metrics_bytes=[writer.offset for writer in writers], minutes=progress.elapsed_minutes())
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
@@ -213,7 +217,7 @@ def main(argv):
     ended = dict(finished=counters["iterations"] >= train.iterations, minutes=progress.elapsed_minutes())
     ended |= {key: counters[key] for key in ("iterations", "episodes", "env_steps", "updates")}
     population.write_summaries(folder, members, ended, axis="iterations")
-    print(f"report: {population.write_reports(folder, members)}")
+    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
 
 
 def by_rows(steps, first, count):
@@ -222,14 +226,17 @@ def by_rows(steps, first, count):
 
 
 def draw(videos, name, film, window, params, *, predict, reconstruct, key, frames):
-    """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected."""
-    videos.mkdir(exist_ok=True)
-    write_video(videos / f"{name}.mp4", film, fps=parts.FRAMES_A_SECOND)
+    """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected.
+
+    What cannot be written is a warning.
+    """
+    try_drawing(write_video, videos / f"{name}.mp4", film, parts.FRAMES_A_SECOND)
     truth = parts.newest(window, frames).obs[:, 0]
-    write_png(videos / f"open_loop_{name}.png", strip(truth, np.asarray(predict(params, key, window)), parts.CONTEXT))
+    imagined = np.asarray(predict(params, key, window))
+    try_drawing(write_strip, videos / f"open_loop_{name}.png", truth, imagined, parts.CONTEXT)
     some = slice(0, None, max(1, len(truth) // 8))
     codes, drawn = jax.device_get(reconstruct(params, window.obs[some, 0]))
-    write_png(videos / f"codes_{name}.png", parts.code_picture(truth[some], codes, drawn))
+    try_drawing(write_png, videos / f"codes_{name}.png", parts.code_picture(truth[some], codes, drawn))
 
 
 if __name__ == "__main__":

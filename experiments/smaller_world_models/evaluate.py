@@ -18,8 +18,9 @@ from experiments.smaller_world_models import parts, scores
 from wmjax import envs
 from wmjax.agents.mpc import make_random_actor
 from wmjax.run import main as mains
-from wmjax.run import population, workdir
+from wmjax.run import population, talk, workdir
 from wmjax.run.collect import make_player, play_returns
+from wmjax.run.report import write_whole
 from wmjax.run.timers import Timers
 from wmjax.run.video import write_video
 from wmjax.types import UsageError
@@ -55,22 +56,20 @@ def main(argv):
     player = make_player(actor, EPISODES.value, explore=False)
     keys = jax.random.key(SEED.value)[None]
     returns, film = play_returns(env, player, params, keys, Timers(), parts.FILM)
-    video = folder / "videos" / f"{name}.mp4"
-    video.parent.mkdir(exist_ok=True)
     shown = parts.newest(film, chosen.train.frames).obs[:, 0]
-    write_video(video, shown, fps=parts.FRAMES_A_SECOND)
+    video = talk.try_drawing(write_video, folder / "videos" / f"{name}.mp4", shown, parts.FRAMES_A_SECOND)
 
     row = population.evaluated(returns)
     found = scores.normalised(row["eval/return_mean"], scores.game_of(task))
     for i, value in enumerate(returns):
-        print(f"episode {i}: return {value:.1f}")
-    print(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+        talk.say(f"episode {i}: return {value:.1f}")
+    talk.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     for table, value in found.items():
-        print(f"human-normalised, {table}: {value:.1%}")
-    print(f"{who}; video: {video}")
+        talk.say(f"human-normalised, {table}: {value:.1%}")
+    talk.say(f"{who}; video: {video or 'could not be written'}")
     result = played | dict(seed=SEED.value, task=task) | row
     result |= {f"normalised/{table}": value for table, value in found.items()}
-    workdir.atomic_write(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    write_whole(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,15 @@ def spread(mean, std):
     return number(mean) if std is None else f"{number(mean)} ± {number(std)}"
 
 
+def references(task, frames):
+    """Returns to compare a run's own with, {name: return}; {} for a game without numbers.
+
+    Args: task: of the config; frames: in an image, 1 or 4 in the paper.
+    """
+    paper, name = published(PAPER).get(game_of(task)), "paper, 1 frame" if frames == 1 else "paper, 4 frames"
+    return {} if paper is None else {"random": paper["random"], name: paper[f"{AGENTS[name]}_mean"]}
+
+
 def report_table(task, mean, std):
     """The newest evaluation of one run beside what is published of its game.
 

@@ -16,7 +16,7 @@ from absl import flags
 
 from experiments.smaller_world_models import parts, scores
 from wmjax.run import main as mains
-from wmjax.run import workdir
+from wmjax.run import talk, workdir
 from wmjax.run.aggregate import RESAMPLES, aggregates, intervals
 from wmjax.run.metrics import read_metrics
 from wmjax.run.report import markdown, write_whole
@@ -54,7 +54,7 @@ def main(argv):
             raise UsageError(f"--runs={folder}: no run of this experiment there")
         found |= {run.folder.resolve(): run for run in own}
     text = page(sorted(found.values(), key=lambda run: (run.frames, run.game, run.config["seed"])))
-    print(text, end="")
+    talk.say(text.rstrip("\n"))
     if OUT.value is not None:
         write_whole(pathlib.Path(OUT.value), text)
 

@@ -3,10 +3,11 @@
 The envpool wheel carries its own libEGL, libOpenGL and libGLdispatch under hashed names and loads them privately,
 while MuJoCo's loader looks among the process's global symbols. Unless they are loaded globally, the first frame
 aborts the process. A missing EGL driver aborts it as well: no exception could be caught. So one frame is drawn in a
-child process first; a success is remembered for this process and, in a small file in the temporary folder, for later
-ones with the same envpool, EGL drivers and EGL variables.
+child process first; a success is remembered for this process and, in a small file in the user's cache, for later
+ones on this machine with the same envpool, EGL drivers and EGL variables.
 """
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -14,11 +15,12 @@ import importlib.metadata
 import importlib.util
 import os
 import pathlib
+import platform
 import subprocess
 import sys
-import tempfile
 from typing import Any
 
+from wmjax.envs import cache
 from wmjax.types import UsageError
 
 PROBE_SECONDS = 120  # a cold import of envpool from a slow disk, with much to spare
@@ -84,13 +86,8 @@ def require_rendering() -> None:
             "off-screen rendering (EGL) does not work on this machine: install the Debian packages "
             f"libegl1 libopengl0 libgl1-mesa-dri, or an NVIDIA driver with EGL. The renderer said: {said}"
         )
-    marker.parent.mkdir(mode=0o700, exist_ok=True)
-    marker.touch()
-
-
-def cache_folder() -> pathlib.Path:
-    """Returns this user's folder for small files that can be made again."""
-    return pathlib.Path(tempfile.gettempdir()) / f"wmjax-{os.getuid()}"
+    with contextlib.suppress(OSError):
+        marker.touch()  # without it the next process draws its frame too
 
 
 def _marker() -> pathlib.Path:
@@ -102,5 +99,6 @@ def _marker() -> pathlib.Path:
     ]
     prefixes = ("__EGL", "MUJOCO_", "LIBGL_", "MESA_", "GALLIUM_", "NVIDIA_", "CUDA_VISIBLE", "LD_LIBRARY_PATH")
     variables = sorted(f"{key}={value}" for key, value in os.environ.items() if key.startswith(prefixes))
-    parts = [importlib.metadata.version("envpool"), sys.prefix, *vendors, *variables]
-    return cache_folder() / f"egl-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"
+    here = [platform.node(), sys.prefix]  # machines may share the user's cache
+    parts = [importlib.metadata.version("envpool"), *here, *vendors, *variables]
+    return cache.folder() / f"egl-{hashlib.sha256(repr(parts).encode()).hexdigest()[:16]}"

@@ -14,7 +14,6 @@ import hashlib
 import logging
 import re
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ import orbax.checkpoint as ocp
 
 from wmjax.run import leaves as forms
 from wmjax.run import rows as files
+from wmjax.run import talk
 from wmjax.run import workdir as folders
 from wmjax.run.leaves import AS_SAVED
 from wmjax.types import Step, UsageError
@@ -105,7 +105,7 @@ def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None
             return body["step"], _load(folder, body["leaves"], template)
         finished += (folder / MANIFEST).exists()
         passed_over.append(f"{folder.name} ({fault})")
-        print(f"passing over checkpoint {folder.name}: {fault}", file=sys.stderr)
+        talk.warn(f"passing over checkpoint {folder.name}: {fault}")
     if finished or len(passed_over) > 1:  # a kill leaves at most one unfinished checkpoint, and that only at the start
         raise UsageError(f"no good checkpoint in {root}: {', '.join(passed_over)}; choose another folder")
     return None

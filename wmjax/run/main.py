@@ -8,17 +8,18 @@ import difflib
 import errno
 import os
 import runpy
-import sys
 import types
 import typing
 
 from absl import flags
 
+from wmjax.run import talk
 from wmjax.types import NonFiniteError, UsageError
 
 
 def run(main, argv):
     """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
+    talk.prepare_streams()
     try:
         main(argv)
     except UsageError as error:
@@ -36,7 +37,7 @@ def run(main, argv):
 
 def fail(message, code):
     """Prints one line and returns the code."""
-    print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
+    talk.warn(f"error: {' '.join(str(message).split())}")
     return code
 
 

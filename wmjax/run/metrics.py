@@ -1,5 +1,6 @@
 """Metrics of a run: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard scalars.
 
+TensorBoard's files are there to look at: where they cannot be written a run goes on without.
 The number of bytes written (`offset`) belongs into every checkpoint: a resumed run cuts the file back to it, so that
 the lines after that checkpoint are written once more, the same, and none is there twice.
 NaN and infinities have no spelling in JSON: they are written as null and read back as None.
@@ -16,6 +17,7 @@ import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
+from wmjax.run import talk
 from wmjax.run import workdir as folders
 from wmjax.types import UsageError
 
@@ -45,7 +47,7 @@ class MetricsWriter:
         self.offset = resume_at
         kept = read_metrics(workdir)
         after_kept = 1 + _step(kept[-1]) if kept else 0
-        self._events = _open_events(Path(workdir) / EVENTS, after_kept)
+        self._events = talk.try_drawing(open_events, Path(workdir) / EVENTS, after_kept)  # None: run without them
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Appends one line; on the disk when this returns.
@@ -63,8 +65,6 @@ class MetricsWriter:
             self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
-            self._events.write_event(_scalars(values))
-            self._events.flush()
         except OSError as error:
             if folders.is_disk_full(error):
                 raise UsageError(
@@ -73,10 +73,13 @@ class MetricsWriter:
                 ) from error
             raise
         self.offset += len(line)
+        if self._events:  # after half an event TensorBoard reads no further one
+            self._events = talk.try_drawing(add_event, self._events, _scalars(values))
 
     def close(self) -> None:
         self._file.close()
-        self._events.close()
+        if self._events:
+            talk.try_drawing(self._events.close)
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -100,7 +103,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _open_events(folder: Path, purge_step: int) -> EventsWriter:
+def open_events(folder: Path, purge_step: int) -> EventsWriter:
     """A new events file; TensorBoard then hides what older files have from `purge_step` on.
 
     The synchronous writer: the usual SummaryWriter hands events to a thread, which loses them at a kill and hangs the
@@ -110,6 +113,13 @@ def _open_events(folder: Path, purge_step: int) -> EventsWriter:
     writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
     start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
     writer.write_event(event_pb2.Event(wall_time=time.time(), step=purge_step, session_log=start))
+    return writer
+
+
+def add_event(writer: EventsWriter, event: event_pb2.Event) -> EventsWriter:
+    """Writes an event, on the disk when this returns; returns the writer."""
+    writer.write_event(event)
+    writer.flush()
     return writer
 
 

@@ -2,18 +2,21 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from wmjax.run.aggregate import half_interval
 
-COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", "#888888", "#bb5599", "#555555")
+GREY = "#888888"
+COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", GREY, "#bb5599", "#555555")
 SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
 BARS = 60  # at most so many bars in the picture of times
 LABELS = {"eval/return_mean": "evaluation return", "eval/loss": "held-out loss, nats a step"}
-LOG_RANGE = 50  # a curve that spans a larger factor gets a logarithmic axis
+LOG_RANGE = 50  # a loss that spans a larger factor after its beginning gets a logarithmic axis
+SQUASHED = 10  # a loss that spans so many times what it does after its beginning is cut to that
+INK, LINE = "#000000", "#e4e4e4"  # of texts and axes, and of grids; in a page they follow its colours
 
 Rows = list[dict[str, Any]]  # lines of metrics.jsonl
 
@@ -43,9 +46,18 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
     return times
 
 
-def returns(rows: Rows, xs: Sequence[float], x_label: str) -> str:
-    """SVG: returns of evaluation (mean, one standard deviation) and of collected episodes against xs."""
+def returns(rows: Rows, xs: Sequence[float], x_label: str, references: Mapping[str, float] | None = None) -> str:
+    """SVG: returns of evaluation (mean, one standard deviation) and of collected episodes against xs.
+
+    Args:
+        xs: one for each row, minutes or counts.
+        x_label: what they are.
+        references: returns that are drawn as thin lines, by name.
+    """
     figure, axes = _figure()
+    if x_label == "minutes":
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.locator_params(axis="x", integer=False)
     x, y = series(rows, "collect/return", xs)
     if len(y):
         axes.plot(x, y, ".", markersize=3, color=COLOURS[1], alpha=0.35)
@@ -55,6 +67,7 @@ def returns(rows: Rows, xs: Sequence[float], x_label: str) -> str:
         std = np.array([row.get("eval/return_std") or 0 for row in rows if row.get("eval/return_mean") is not None])
         axes.fill_between(x, y - std, y + std, color=COLOURS[0], alpha=0.18, linewidth=0)
         axes.plot(x, y, "o-", markersize=3, color=COLOURS[0], label="evaluation (mean, std)")
+    _draw_references(axes, references or {})
     axes.set(xlabel=x_label, ylabel="return")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best")
@@ -66,7 +79,8 @@ def curve(rows: Rows, name: str) -> str:
     figure, axes = _figure(SMALL)
     x, y = series(rows, name, [row.get("updates", index) for index, row in enumerate(rows)])
     axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
-    _log_if_wide(axes)
+    if _is_loss(name):
+        _fit_axis(axes)
     axes.set(xlabel="updates", title=name)
     return _svg(figure)
 
@@ -114,14 +128,18 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metr
     axes.set(xlabel="environment steps" if played else "updates", ylabel=LABELS.get(metric, metric), title=title)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False)
-    _log_if_wide(axes)
+    if _is_loss(metric):
+        _fit_axis(axes)
     content = io.BytesIO()
     figure.savefig(content, format=file_format, dpi=150)
     return content.getvalue()
 
 
-def population(runs: Sequence[Rows], title: str = "") -> str:
-    """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run."""
+def population(runs: Sequence[Rows], references: Mapping[str, float], title: str = "") -> str:
+    """SVG: evaluation returns of runs that were evaluated together: mean, its 95% confidence interval, a line a run.
+
+    references: as in `returns`.
+    """
     figure, axes = _figure()
     curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
     x, values = curves[0][0], np.stack([y for _, y in curves])  # [runs, evaluations]
@@ -133,16 +151,49 @@ def population(runs: Sequence[Rows], title: str = "") -> str:
         shade = dict(color=COLOURS[0], alpha=0.18, linewidth=0, label="95% of the mean")
         axes.fill_between(x, mean - half, mean + half, **shade)
     axes.plot(x, mean, "o-", markersize=3, color=COLOURS[0], linewidth=2, label=f"mean of {len(values)}")
+    _draw_references(axes, references)
     axes.set(xlabel="environment steps", ylabel="evaluation return", title=title)
     axes.legend(frameon=False)
     return _svg(figure)
 
 
-def _log_if_wide(axes: Any) -> None:
-    """A logarithmic axis where the lines are positive and span a large factor."""
-    values = np.concatenate([np.ravel(line.get_ydata()) for line in axes.lines] or [np.zeros(0)])
-    if len(values) and values.min() > 0 and values.max() > LOG_RANGE * values.min():
+def _draw_references(axes: Any, references: Mapping[str, float]) -> None:
+    """A thin line across at each return, its name at the right end above it."""
+    for name, value in references.items():
+        axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
+        place = dict(xycoords=axes.get_yaxis_transform(), xytext=(0, 2), textcoords="offset points", fontsize=7)
+        axes.annotate(f"{name}: {value:,.4g}", (1, value), ha="right", va="bottom", **place)
+
+
+def _is_loss(metric: str) -> bool:
+    return metric.startswith("train/") or "loss" in metric
+
+
+def _fit_axis(axes: Any) -> None:
+    """The y axis from what comes after the first tenth of each line, where the beginning would squash that.
+
+    Logarithmic where that is wide and everything is positive. What is left out is told in the picture.
+    """
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
+    late = np.concatenate([y[-(-len(y) // 10) :] if len(y) >= 5 else y for y in lines] or [np.zeros(0)])
+    if not len(late):
+        return
+    least, most = min(y.min() for y in lines if len(y)), max(y.max() for y in lines if len(y))
+    low, high = np.percentile(late, (1, 99))
+    to, back = (lambda x: x), (lambda x: x)
+    if least > 0 and high > LOG_RANGE * low:
         axes.set_yscale("log")
+        to, back = np.log, np.exp
+    span = to(high) - to(low)
+    if not 0 < span * SQUASHED < to(most) - to(least):
+        return
+    bottom, top = back(to(low) - span / 2), back(to(high) + span / 2)
+    axes.set_ylim(bottom, top)
+    place = dict(transform=axes.transAxes, ha="right", fontsize=7)
+    if most > top:
+        axes.text(1, 0.93, f"some points up to {most:,.3g}", **place)
+    if least < bottom:
+        axes.text(1, 0.03, f"some points down to {least:,.3g}", **place)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
@@ -160,11 +211,11 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
     figure = Figure(figsize=size, layout="tight")
     axes = figure.subplots()
     axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#e4e4e4", linewidth=0.6)
+    axes.grid(color=LINE, linewidth=0.6)
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=8)
     axes.title.set_fontsize(10)
-    axes.locator_params(axis="x", nbins=6)
+    axes.locator_params(axis="x", nbins=6, integer=True)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     return figure, axes
 
@@ -178,6 +229,7 @@ def _svg(figure: Any) -> str:
         figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
     text = content.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = text.replace(INK, "currentColor").replace(LINE, "var(--line)")
     return re.sub(r'<svg ([^>]*?)width="[^"]*"', r'<svg \1width="100%"', text, count=1).replace(
         'height="', 'data-height="', 1
     )

@@ -11,7 +11,7 @@ import numpy as np
 
 from wmjax import envs, replay
 from wmjax.envs.joined import JoinedVecEnv
-from wmjax.run import checkpoint, devices, workdir
+from wmjax.run import checkpoint, devices, report, talk, workdir
 from wmjax.run.collect import padded
 from wmjax.run.members import by_member, member
 from wmjax.run.metrics import read_metrics
@@ -185,10 +185,20 @@ def write_summaries(folder, members, shared, axis):
         rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
         wanted = (axis, "env_steps", "eval/return_mean", "eval/return_std")
         summary = shared | dict(evaluations=[{name: row[name] for name in wanted} for row in rows])
-        write_summary(place, summary)
+        talk.try_drawing(write_summary, place, summary)
+
+
+def write_references(members, returns):
+    """Leaves returns to compare a member's own with in its folder. returns: {name: return} of each, {} for none."""
+    for place, own in zip(members, returns, strict=True):
+        if own:
+            talk.try_drawing(report.write_references, place, own)
 
 
 def write_reports(folder, members):
-    """The report of every member, and of a population all of them together. Returns: the file to look at first."""
-    pages = [write_report(place) for place in members]
-    return pages[0] if len(members) == 1 else write_population_report(folder, members)
+    """The report of every member, and of a population all of them together.
+
+    Returns: the file to look at first; None, after a warning, if it could not be written.
+    """
+    pages = [talk.try_drawing(write_report, place) for place in members]
+    return pages[0] if len(members) == 1 else talk.try_drawing(write_population_report, folder, members)

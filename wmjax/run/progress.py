@@ -5,6 +5,8 @@ import sys
 import time
 from typing import Any, TextIO
 
+from wmjax.run import talk
+
 
 class Progress:
     """Shows how far a run is. A run ends at a number of episodes, after a number of minutes, or whichever comes first.
@@ -28,7 +30,7 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self._stream = sys.stdout if stream is None else stream
-        self._live = self._stream.isatty()
+        self._live = talk.is_terminal(self._stream)
         self._episodes, self._minutes, self._unit = episodes, minutes, unit
         self._first_episode, self._minutes_before = done_episodes, done_minutes
         self._start = time.monotonic()
@@ -65,14 +67,12 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line that stays, above the live one."""
-        self._stream.write(f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
-        self._stream.flush()
+        talk.write(self._stream, f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
 
     def close(self) -> None:
         """Ends the live line so that what follows starts on its own."""
         if self._live:
-            self._stream.write("\n")
-            self._stream.flush()
+            talk.write(self._stream, "\n")
 
     def _seconds_left(self, episode: int) -> float | None:
         here = episode - self._first_episode
@@ -87,10 +87,9 @@ class Progress:
     def _print(self, line: str) -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1  # a longer line would wrap and could not be overwritten
-            self._stream.write(f"\r\x1b[2K{line[:width]}")
+            talk.write(self._stream, f"\r\x1b[2K{line[:width]}")
         else:
-            self._stream.write(line + "\n")
-        self._stream.flush()
+            talk.write(self._stream, line + "\n")
 
 
 def duration(seconds: float) -> str:

@@ -1,21 +1,23 @@
 """report.html: one page about one run, made from the files of its working folder alone, with everything inside it."""
 
 import base64
-import html
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from wmjax.run import metrics as lines
 from wmjax.run import plots
 from wmjax.run import workdir as folders
+from wmjax.run.page import figure, folded, page, section, text
 from wmjax.run.progress import duration
 from wmjax.types import UsageError
 
-REPORT, SUMMARY, VIDEOS, TABLE = "report.html", "summary.json", "videos", "table.json"
+REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
+TABLE, REFERENCES = "table.json", "references.json"
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
+PLANNED = ("episodes", "iterations", "updates")  # what config.train says the length of a run in
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
 MOST_CURVES = 24
@@ -24,27 +26,6 @@ FUTURES = (
     "A held-out sequence and what the model makes of it: left of the orange marker it was shown the frames, right of "
     "it each row is a future that it imagined from the same actions."
 )
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fafafa; margin: 0 auto; padding: 1rem;
-       max-width: 70rem; }
-h1 { font-size: 1.6rem; margin: .5rem 0 0; } h2 { font-size: 1.15rem; margin: 2rem 0 .6rem; }
-p.about, figcaption, .small { color: #666; font-size: .9rem; } p.about { margin: .2rem 0 1.2rem; }
-.numbers, .grid { display: grid; gap: .8rem; grid-template-columns: repeat(auto-fit, minmax(8.5rem, 1fr)); }
-.grid { grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); }
-.numbers div, figure { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px;
-       padding: .7rem .9rem; margin: 0; }
-.numbers b { display: block; font-size: 1.35rem; font-variant-numeric: tabular-nums; }
-.numbers span { color: #666; font-size: .85rem; }
-figure svg { width: 100%; height: auto; display: block; } figure + figure.wide { margin-top: .8rem; }
-video, img { width: 100%; border-radius: 4px; image-rendering: pixelated; display: block; }
-.scroll { overflow-x: auto; } .scroll img { min-width: 36rem; }
-table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .15rem .9rem .15rem 0; text-align: left;
-       vertical-align: top; overflow-wrap: anywhere; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
-pre { background: #fff; border: 1px solid #e4e4e4; border-radius: 8px; padding: .7rem .9rem; white-space: pre-wrap;
-      overflow-wrap: anywhere; } details { margin-top: 1rem; } summary { cursor: pointer; font-weight: 600; }
-"""
 
 
 class Table(NamedTuple):
@@ -59,6 +40,11 @@ class Table(NamedTuple):
 def write_table(workdir: str | Path, table: Table) -> None:
     """Leaves a table in the folder of a run, in the place of an older one, for `write_report` to show."""
     folders.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
+
+
+def write_references(workdir: str | Path, returns: Mapping[str, float]) -> None:
+    """Leaves returns to compare a run's own with in its folder, by name: published ones, random play, ..."""
+    folders.atomic_write(Path(workdir) / REFERENCES, json.dumps(dict(returns), indent=1) + "\n")
 
 
 def write_summary(workdir: str | Path, summary: dict[str, Any]) -> None:
@@ -77,10 +63,10 @@ def write_report(workdir: str | Path) -> Path:
     starts = folders.read_starts(folder)
     title = _title(folder, config)
     body = [
-        f"<h1>{_text(title)}</h1>",
-        _about(folder, starts),
+        f"<h1>{text(title)}</h1>",
+        _about(folder, starts, _state(folder, config, rows)),
         _numbers(rows),
-        _returns(rows),
+        _returns(rows, _read_json(folder / REFERENCES)),
         _videos(folder),
         _strips(folder),
         _picture(folder, "codes_*.png", "Codes", CODES),
@@ -89,12 +75,12 @@ def write_report(workdir: str | Path) -> Path:
         _held_out(rows),
         _times(rows),
         _written_table(folder),
-        _table("Config", folders.flatten(config)),
-        _table("Results", folders.flatten(_read_json(folder / SUMMARY))),
-        _table("Versions", starts[-1] if starts else {}),
+        folded("Config", folders.flatten(config)),
+        folded("Results", folders.flatten(_read_json(folder / SUMMARY))),
+        folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return write_whole(folder / REPORT, _page(title, body))
+    return write_whole(folder / REPORT, page(title, body))
 
 
 def write_population_report(workdir: str | Path, members: Sequence[str | Path]) -> Path:
@@ -113,22 +99,27 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
     title = f"{_title(folder, config)}, {len(rows)} members"
     evaluated = all(any(row.get("eval/return_mean") is not None for row in own) for own in rows)
     tasks: dict[str, list[plots.Rows]] = {}
+    references = {}
     for member, own in zip(members, rows, strict=True):
-        tasks.setdefault(_title(Path(member), folders.read_config(member)), []).append(own)
+        task = _title(Path(member), folders.read_config(member))
+        tasks.setdefault(task, []).append(own)
+        references[task] = _read_json(Path(member) / REFERENCES)
     curves = [
-        _figure(plots.population(own, task if len(tasks) > 1 else "")) for task, own in tasks.items() if evaluated
+        figure(plots.population(own, references[task], task if len(tasks) > 1 else ""))
+        for task, own in tasks.items()
+        if evaluated
     ]
     body = [
-        f"<h1>{_text(title)}</h1>",
-        _about(folder, starts),
-        _section("Evaluation", curves),
+        f"<h1>{text(title)}</h1>",
+        _about(folder, starts, _state(folder, config, rows[0])),
+        section("Evaluation", curves),
         _members(folder, members, rows),
         _written_table(folder),
-        _table("Config", folders.flatten(config)),
-        _table("Versions", starts[-1] if starts else {}),
+        folded("Config", folders.flatten(config)),
+        folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return write_whole(folder / REPORT, _page(title, body))
+    return write_whole(folder / REPORT, page(title, body))
 
 
 def write_comparison(
@@ -178,29 +169,17 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def _page(title: str, body: list[str]) -> str:
-    head = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{_text(title)}</title><style>{STYLE}</style></head>"
-    )
-    return "\n".join([head, "<body>", *body, "</body></html>", ""])
-
-
 def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.Rows]) -> str:
     """A table of the members' newest evaluations, each with a link to its report."""
-    cells = []
+    cells, best = [], "best"
     for member, own in zip(members, rows, strict=True):
         place = Path(member).relative_to(folder)
         returns = [row["eval/return_mean"] for row in own if row.get("eval/return_mean") is not None]
+        best = _best_of(returns)
         numbers = f'{returns[-1]:,.1f}</td><td class="n">{max(returns):,.1f}' if returns else "</td><td>"
-        cells.append(f'<tr><td><a href="{place}/{REPORT}">{_text(place)}</a></td><td class="n">{numbers}</td></tr>')
-    head = "<tr><th>member</th><th>last evaluation</th><th>best</th></tr>"
+        cells.append(f'<tr><td><a href="{place}/{REPORT}">{text(place)}</a></td><td class="n">{numbers}</td></tr>')
+    head = f"<tr><th>member</th><th>newest evaluation</th><th>{best}</th></tr>"
     return f"<h2>Members</h2><table>{head}{''.join(cells)}</table>"
-
-
-def _text(value: Any) -> str:
-    return html.escape(str(value))
 
 
 def _title(folder: Path, config: dict) -> str:
@@ -220,13 +199,28 @@ def _read_json(path: Path) -> dict:
         return {}
 
 
-def _about(folder: Path, starts: list[dict]) -> str:
-    parts = [folder.resolve().name, "finished" if (folder / SUMMARY).exists() else "not finished yet"]
+def _state(folder: Path, config: dict, rows: plots.Rows) -> str:
+    """How far a run is, in words; its summary is of its last end, and it may have gone on since."""
+    summary, train = _read_json(folder / SUMMARY), config.get("train", {})
+    planned = {name: train[name] for name in PLANNED if name in train} | summary.get("planned", {})
+    if not planned:
+        return "finished" if summary.get("finished", summary) else "not finished yet"
+    unit, whole = next(iter(planned.items()))
+    done = next((row[unit] for row in reversed(rows) if unit in row), 0)
+    if not summary or summary.get(unit, done) != done:
+        return f"{done:,} of {whole:,} {unit} so far"
+    if summary.get("finished", done >= whole):
+        return "finished"
+    return f"stopped at {done:,} of {whole:,} {unit}; the same command goes on"
+
+
+def _about(folder: Path, starts: list[dict], state: str) -> str:
+    parts = [folder.resolve().name, state]
     if starts:
         again = len(starts) - 1
         parts += [f"started {starts[0].get('date', '?')}"] + ([f"resumed {again} times"] if again else [])
         parts.append(str(starts[-1].get("device", "")))
-    return f'<p class="about">{_text(" · ".join(p for p in parts if p))}</p>'
+    return f'<p class="about">{text(" · ".join(p for p in parts if p))}</p>'
 
 
 def _numbers(rows: plots.Rows) -> str:
@@ -237,9 +231,12 @@ def _numbers(rows: plots.Rows) -> str:
     _, collected = plots.series(rows, "collect/return", plots.env_steps(rows))
     tiles = []
     if len(evals):
-        tiles += [("best evaluation return", f"{evals.max():,.1f}"), ("last evaluation return", f"{evals[-1]:,.1f}")]
+        tiles += [("newest evaluation return", f"{evals[-1]:,.1f}"), (_best_of(evals), f"{evals.max():,.1f}")]
+    _, losses = plots.series(rows, "eval/loss", plots.env_steps(rows))
+    if len(losses):
+        tiles += [("newest held-out loss", f"{losses[-1]:,.4g}"), (_best_of(losses), f"{losses.min():,.4g}")]
     if len(collected):
-        tiles.append(("last collected return", f"{collected[-1]:,.1f}"))
+        tiles.append(("newest collected return", f"{collected[-1]:,.1f}"))
     for name, label in (("episodes", "episodes"), ("env_steps", "environment steps"), ("updates", "updates")):
         if rows[-1].get(name) is not None:
             tiles.append((label, f"{rows[-1][name]:,.0f}"))
@@ -247,32 +244,28 @@ def _numbers(rows: plots.Rows) -> str:
     return '<div class="numbers">' + "".join(f"<div><b>{b}</b><span>{s}</span></div>" for s, b in tiles) + "</div>"
 
 
-def _figure(content: str, caption: str = "", kind: str = "") -> str:
-    below = f"<figcaption>{caption}</figcaption>" if caption else ""
-    return f'<figure class="{kind}">{content}{below}</figure>'
+def _best_of(evaluations: Sized) -> str:
+    """The name of the best of evaluations, which is better by chance alone the more there are."""
+    return f"best of {len(evaluations)} evaluation{'' if len(evaluations) == 1 else 's'}"
 
 
-def _section(title: str, figures: list[str]) -> str:
-    return f'<h2>{title}</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
-
-
-def _returns(rows: plots.Rows) -> str:
+def _returns(rows: plots.Rows, references: dict[str, float]) -> str:
     if not any(row.get(name) is not None for row in rows for name in ("eval/return_mean", "collect/return")):
         return ""
     axes = [(plots.env_steps(rows), "environment steps"), (plots.minutes(rows), "minutes")]
-    return _section("Returns", [_figure(plots.returns(rows, xs, label)) for xs, label in axes])
+    return section("Returns", [figure(plots.returns(rows, xs, label, references)) for xs, label in axes])
 
 
 def _losses(rows: plots.Rows) -> str:
     found = {name for row in rows for name, value in row.items() if name.startswith("train/") and value is not None}
     names = [n for n in FIRST_LOSSES if n in found] + sorted(found - set(FIRST_LOSSES))
-    return _section("Training", [_figure(plots.curve(rows, name)) for name in names[:MOST_CURVES]])
+    return section("Training", [figure(plots.curve(rows, name)) for name in names[:MOST_CURVES]])
 
 
 def _held_out(rows: plots.Rows) -> str:
     """What evaluations measured beside returns."""
     found = {name for row in rows for name in row if name.startswith("eval/") and not name.startswith("eval/return")}
-    return _section("In evaluation episodes", [_figure(plots.curve(rows, name)) for name in sorted(found)])
+    return section("In evaluation episodes", [figure(plots.curve(rows, name)) for name in sorted(found)])
 
 
 def _times(rows: plots.Rows) -> str:
@@ -284,11 +277,11 @@ def _times(rows: plots.Rows) -> str:
     if not whole:
         return ""
     cells = "".join(
-        f'<tr><td>{_text(name)}</td><td class="n">{duration(seconds)}</td><td class="n">{seconds / whole:.1%}</td></tr>'
+        f'<tr><td>{text(name)}</td><td class="n">{duration(seconds)}</td><td class="n">{seconds / whole:.1%}</td></tr>'
         for name, seconds in sorted(totals.items(), key=lambda item: -item[1])
     )
     table = f"<table><tr><th>part</th><th>time</th><th>share</th></tr>{cells}</table>"
-    return _section("Where the time goes", [_figure(plots.times(rows), "seconds of an iteration"), _figure(table)])
+    return section("Where the time goes", [figure(plots.times(rows), "seconds of an iteration"), figure(table)])
 
 
 def _newest_first(folder: Path, pattern: str) -> list[Path]:
@@ -309,10 +302,10 @@ def _videos(folder: Path) -> str:
         if room < 0:
             break
         tag = f'<video controls loop muted playsinline src="{_embedded(path, "video/mp4")}"></video>'
-        figures.append(_figure(tag, _text(path.stem.replace("_", " "))))
+        figures.append(figure(tag, text(path.stem.replace("_", " "))))
     more = len(files) - len(figures)
     note = f'<p class="small">{more} more in {VIDEOS}/.</p>' if more else ""
-    return _section("Videos", figures) + note
+    return section("Videos", figures) + note
 
 
 def _strips(folder: Path) -> str:
@@ -323,7 +316,7 @@ def _strips(folder: Path) -> str:
     figures = []
     for when, path in shown:
         image = f'<div class="scroll"><img alt="open-loop prediction" src="{_embedded(path, "image/png")}"></div>'
-        figures.append(_figure(image, f"{when}: {_text(path.stem.replace('_', ' '))}", "wide"))
+        figures.append(figure(image, f"{when}: {text(path.stem.replace('_', ' '))}", "wide"))
     return (
         '<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
         "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
@@ -331,21 +324,14 @@ def _strips(folder: Path) -> str:
     )
 
 
-def _picture(folder: Path, pattern: str, title: str, text: str) -> str:
+def _picture(folder: Path, pattern: str, title: str, about: str) -> str:
     """The newest of the pictures of this pattern."""
     files = _newest_first(folder, pattern)
     if not files:
         return ""
     image = f'<div class="scroll"><img alt="{title}" src="{_embedded(files[0], "image/png")}"></div>'
-    caption = _text(files[0].stem.replace("_", " "))
-    return f'<h2>{title}</h2><p class="small">{text}</p>' + _figure(image, caption, "wide")
-
-
-def _table(title: str, values: dict[str, Any]) -> str:
-    if not values:
-        return ""
-    cells = "".join(f"<tr><td>{_text(name)}</td><td>{_text(value)}</td></tr>" for name, value in values.items())
-    return f'<details><summary>{title}</summary><div class="scroll"><table>{cells}</table></div></details>'
+    caption = text(files[0].stem.replace("_", " "))
+    return f'<h2>{title}</h2><p class="small">{about}</p>' + figure(image, caption, "wide")
 
 
 def _written_table(folder: Path) -> str:
@@ -354,14 +340,14 @@ def _written_table(folder: Path) -> str:
     if not written:
         return ""
     table = Table(**written)
-    head = "".join(f"<th>{_text(cell)}</th>" for cell in table.header)
+    head = "".join(f"<th>{text(cell)}</th>" for cell in table.header)
     rows = [
-        f"<tr><td>{_text(name)}</td>" + "".join(f'<td class="n">{_text(cell)}</td>' for cell in cells) + "</tr>"
+        f"<tr><td>{text(name)}</td>" + "".join(f'<td class="n">{text(cell)}</td>' for cell in cells) + "</tr>"
         for name, *cells in table.rows
     ]
-    below = f'<p class="small">{_text(table.note)}</p>' if table.note else ""
+    below = f'<p class="small">{text(table.note)}</p>' if table.note else ""
     shown = f'<div class="scroll"><table><tr>{head}</tr>{"".join(rows)}</table></div>{below}'
-    return f"<h2>{_text(table.title)}</h2>{_figure(shown)}"
+    return f"<h2>{text(table.title)}</h2>{figure(shown)}"
 
 
 def _command(starts: list[dict]) -> str:
@@ -369,5 +355,5 @@ def _command(starts: list[dict]) -> str:
         return ""
     return (
         '<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; a run '
-        f"that has ended stays as it is.</p><pre>{_text(starts[-1]['command'])}</pre>"
+        f"that has ended stays as it is.</p><pre>{text(starts[-1]['command'])}</pre>"
     )

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 from wmjax.run import workdir as folders
 from wmjax.types import UsageError
 
+HANGS = 300  # seconds after which ffmpeg is ended; a video takes about one
 TARGET = 256  # pixels, about the height of a video after upscaling
 GAP = 2  # pixels between tiles
 LEFT, TOP = 48, 16  # margins of a strip, for the names of its rows and the times of its columns
@@ -32,56 +33,48 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float, scale: int | N
 
     Raises:
         UsageError: the disk is full.
-        OSError: ffmpeg failed otherwise, in its words.
+        OSError: ffmpeg is not there, cannot be run, hangs or fails otherwise, in its words.
     """
-    path, frames = Path(path), np.ascontiguousarray(_as_rgb(frames))
-    _, rows, columns, _ = frames.shape
-    factor = scale or max(1, round(TARGET / rows))
-    even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    path, frames = Path(path), _as_rgb(frames)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-y",
-        "-loglevel",
-        "error",
-        "-f",
-        "rawvideo",
-        "-pix_fmt",
-        "rgb24",
-        "-s",
-        f"{columns}x{rows}",
-        "-r",
-        str(fps),
-        "-i",
-        "-",
-        "-vf",
-        even,
-        "-an",
-        "-c:v",
-        "libx264",
-        "-pix_fmt",
-        "yuv420p",
-        "-crf",
-        "23",
-        "-preset",
-        "veryfast",
-        "-movflags",
-        "+faststart",
-        "-f",
-        "mp4",
-        str(temporary),
-    ]
-    # its own process group: Ctrl-C reaches the run alone, which ends the video properly
-    done = subprocess.run(command, input=frames.tobytes(), capture_output=True, process_group=0, check=False)
-    if done.returncode:
-        temporary.unlink(missing_ok=True)
-        why = done.stderr.decode(errors="replace").strip()
+    temporary = path.with_name(f".{path.name}.tmp").absolute()  # of "a:b/c.mp4" ffmpeg would take a: for a protocol
+    try:
+        factor = scale or max(1, round(TARGET / frames.shape[1]))
+        why = _encode(frames, fps, factor, ["-movflags", "+faststart", "-f", "mp4", str(temporary)])
         if "No space left on device" in why:
             raise UsageError(f"disk full: cannot write {path}")
-        raise OSError(f"cannot write {path}: ffmpeg says {why}")
-    os.replace(temporary, path)
+        if why:
+            raise OSError(f"cannot write {path}: {why}")
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
+
+
+def check_ffmpeg() -> None:
+    """Encodes two frames for nobody, in a twentieth of a second: raises OSError where no video can be made."""
+    why = _encode(np.zeros((2, 16, 16, 3), np.uint8), 1, 1, ["-f", "null", "-"])
+    if why:
+        raise OSError(why)
+
+
+def _encode(frames: np.ndarray, fps: float, factor: int, output: list[str]) -> str:
+    """Runs ffmpeg on uint8 [T, X, Y, 3]; output: its last arguments. Returns why that failed, "" where it did not."""
+    _, rows, columns, _ = frames.shape
+    even = f"scale={columns * factor}:{rows * factor}:flags=neighbor,pad=ceil(iw/2)*2:ceil(ih/2)*2"
+    arguments = ["-y", "-loglevel", "error"]
+    arguments += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{columns}x{rows}", "-r", str(fps), "-i", "-"]
+    arguments += ["-vf", even, "-an", "-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "23", "-preset", "veryfast"]
+    content = frames.tobytes()
+    try:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), *arguments, *output]
+        # its own process group: Ctrl-C reaches the run alone, which ends the video properly
+        done = subprocess.run(command, input=content, capture_output=True, process_group=0, timeout=HANGS)
+    except subprocess.TimeoutExpired:
+        return f"ffmpeg: no answer after {HANGS} s"
+    except (OSError, RuntimeError) as error:  # RuntimeError: a wheel of imageio-ffmpeg without it
+        return f"ffmpeg cannot be run: {error}"
+    return f"ffmpeg says {done.stderr.decode(errors='replace').strip()}" if done.returncode else ""
 
 
 def tile(frames: np.ndarray) -> np.ndarray:
@@ -139,6 +132,16 @@ def film(rows: Mapping[str, np.ndarray], context: int, every: int) -> np.ndarray
         mark = left[shown] - GAP - MARK
         picture[TOP:, mark : mark + MARK] = ORANGE
     return _write_names(picture, list(rows), left, times, height)
+
+
+def write_film(path: str | Path, rows: Mapping[str, np.ndarray], context: int, every: int) -> Path:
+    """Writes a `film` as a PNG file."""
+    return write_png(path, film(rows, context, every))
+
+
+def write_strip(path: str | Path, truth: np.ndarray, prediction: np.ndarray, context: int) -> Path:
+    """Writes a `strip` as a PNG file."""
+    return write_png(path, strip(truth, prediction, context))
 
 
 def write_png(path: str | Path, image: np.ndarray) -> Path:

@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 
+from wmjax.run import talk
 from wmjax.types import UsageError
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
@@ -219,8 +220,5 @@ def _note_start(path: Path) -> None:
             if name not in ("date", "command") and old.get(name) != value
         ]
         if changed:
-            print(
-                f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}",
-                file=sys.stderr,
-            )
+            talk.warn(f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}")
     atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")

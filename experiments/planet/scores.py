@@ -1,0 +1,25 @@
+"""Published returns on the tasks of the control suite: published/hafner_2019.csv, which names its source."""
+
+import csv
+import functools
+import pathlib
+
+TABLE = pathlib.Path(__file__).parent / "published" / "hafner_2019.csv"
+
+
+@functools.cache
+def published():
+    """{task: {agent: return}}."""
+    lines = [line for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+    return {row.pop("task"): {agent: float(value) for agent, value in row.items()} for row in csv.DictReader(lines)}
+
+
+def references(task, env):
+    """Returns to compare a run's own with, {name: return}; {} where none are published.
+
+    Args: task: full name of an environment; env: its options. Shorter episodes have other returns.
+    """
+    found = published().get(task.removeprefix("dmc:"))
+    if found is None or "episode_steps" in env:
+        return {}
+    return {"PlaNet, 1,000 episodes": found["planet"]}

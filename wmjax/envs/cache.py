@@ -1,0 +1,60 @@
+"""This user's folder for small files that can be made again: models with another drawing quality, what works here."""
+
+import atexit
+import functools
+import os
+import pathlib
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator
+
+from wmjax.types import UsageError
+
+
+def folder() -> pathlib.Path:
+    """Returns a folder that this user alone can read and write, made where it is not there.
+
+    The first of these that is usable: $XDG_CACHE_HOME/wmjax/drawing, ~/.cache/wmjax/drawing without that variable,
+    wmjax-<uid> among the temporary files, a temporary folder of this process.
+
+    Raises:
+        UsageError: no folder can be made.
+    """
+    try:
+        for place in _places():
+            if _is_private(place):
+                return place
+    except OSError as error:
+        raise UsageError(f"no folder for temporary files: {error}") from error
+    raise UsageError(f"no folder for temporary files can be made in {tempfile.gettempdir()}: set TMPDIR to another")
+
+
+def _places() -> Iterator[pathlib.Path]:
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    home = home if os.path.isabs(home) else os.path.expanduser("~/.cache")
+    if os.path.isabs(home):
+        yield pathlib.Path(home) / "wmjax" / "drawing"
+    yield pathlib.Path(tempfile.gettempdir()) / f"wmjax-{os.getuid()}"
+    yield _of_this_process()
+
+
+def _is_private(place: pathlib.Path) -> bool:
+    """Whether a folder is there, or could be made, that is this user's, closed to others and can be written to."""
+    try:
+        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = place.lstat()
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+            return False
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+    except OSError:
+        return False
+    return True
+
+
+@functools.cache
+def _of_this_process() -> pathlib.Path:
+    place = pathlib.Path(tempfile.mkdtemp(prefix="wmjax-"))
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    return place
