@@ -22,7 +22,7 @@ setup: ## .venv with the locked versions; at once when nothing changed
 
 train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
-		--workdir=$(WORKDIR) $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
+		--workdir='$(subst ','\'',$(WORKDIR))' $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
 
 test: setup ## the tests, on the CPU, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)

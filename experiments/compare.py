@@ -17,14 +17,14 @@ from wmjax.run.metrics import read_metrics
 from wmjax.run.report import write_comparison
 from wmjax.types import UsageError
 
-OUT = flags.DEFINE_string("out", None, "picture to write, .png or .svg")
+OUT = mains.path_flag("out", "picture to write, .png or .svg")
 TITLE = flags.DEFINE_string("title", "", "its title")
 GROUP = flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group")
 
 
 def main(argv):
     """Draws once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     if OUT.value is None or not GROUP.value:
         raise UsageError("give --out=PICTURE.png and --group=NAME=DIR,DIR,... once or more")
     groups = {}
@@ -34,7 +34,7 @@ def main(argv):
             raise UsageError(f"--group={group}: give NAME=DIR,DIR,...")
         if name in groups:
             raise UsageError(f"--group={group}: there is a group {name} already")
-        groups[name] = folders.split(",")
+        groups[name] = [mains.read_path("--group", folder) for folder in folders.split(",")]
     picture = write_comparison(OUT.value, groups, TITLE.value)
     for name, folders in groups.items():
         for folder in folders:

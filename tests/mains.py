@@ -1,6 +1,8 @@
 """Tiny runs of the mains for tests, each in a process of its own, forked from one that has imported everything."""
 
+import contextlib
 import importlib
+import io
 import json
 import multiprocessing
 import os
@@ -10,10 +12,13 @@ import subprocess
 import sys
 import tempfile
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
+from absl import flags
 
 from wmjax.run import checkpoint
+from wmjax.run.main import run
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLANET = (
@@ -133,6 +138,28 @@ def whole_run(folder, experiment="planet"):
     ended = start(folder, experiment=experiment)
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
+def call(module, *words):
+    """Runs `main` of experiments.<module> in this process: for what ends before anything is trained."""
+    name, argv = f"experiments.{module}", [module, *words]
+    out, err = io.StringIO(), io.StringIO()
+    imported = sys.modules.pop(name, None)
+    try:
+        with (
+            mock.patch.dict(flags.FLAGS.__dict__, flags.FlagValues().__dict__),  # mains have flags of the same names
+            mock.patch.object(sys, "argv", argv),  # config files read their overrides here
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+        ):
+            code = run(importlib.import_module(name).main, argv)
+    except SystemExit as ended:
+        code = ended.code
+    finally:
+        sys.modules.pop(name, None)
+        if imported is not None:
+            sys.modules[name] = imported
+    return Ended(code, out.getvalue(), err.getvalue())
 
 
 def command(module, *flags):

@@ -7,7 +7,7 @@ from wmjax.run.metrics import MetricsWriter
 
 
 def compare(*flags):
-    return mains.command("compare", *flags)
+    return mains.call("compare", *flags)
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def runs(tmp_path):
 def test_draws_and_names_the_newest_evaluations(runs):
     picture = runs / "new" / "all.svg"
     ended = compare(f"--out={picture}", "--title=cup", f"--group=RSSM={runs}/a,{runs}/b", f"--group=SSM={runs}/c")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.stderr
     assert ended.stdout.splitlines() == [
         f"RSSM: {runs}/a: return 2.5 at 20 environment steps",
         f"RSSM: {runs}/b: return 4.0 at 20 environment steps",
@@ -43,6 +43,7 @@ def test_draws_and_names_the_newest_evaluations(runs):
         (["--out=a.png"], "--group=NAME=DIR"),
         (["--out=a.png", "--group=RSSM"], "--group=RSSM: give NAME=DIR"),
         (["--out=a.png", "--group=RSSM=nowhere,"], "--group=RSSM=nowhere,: give NAME=DIR"),
+        (["--out=a.png", "--group=RSSM=s3://runs/a"], "--group=s3://runs/a: s3://runs/a is not a path"),
         (["--out=a.png", "--group=RSSM=nowhere"], "nowhere has no metrics.jsonl"),
         (["--out=a.png", "--group=R=x", "--group=R=y"], "--group=R=y: there is a group R already"),
         (["--out=a.jpg", "--group=R=x"], "a.jpg must end in .png or .svg"),
@@ -50,12 +51,12 @@ def test_draws_and_names_the_newest_evaluations(runs):
 )
 def test_bad_input_is_one_line(flags, named):
     ended = compare(*flags)
-    assert ended.returncode == 2
+    assert ended.code == 2
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("error: ") and named in ended.stderr
 
 
 def test_a_picture_that_cannot_be_written(runs):
     ended = compare(f"--out={runs}/a/metrics.jsonl/all.png", f"--group=R={runs}/a")
-    assert ended.returncode == 2
+    assert ended.code == 2
     assert ended.stderr.strip() == f"error: cannot write {runs}/a/metrics.jsonl/all.png: File exists"

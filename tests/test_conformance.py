@@ -118,6 +118,12 @@ def equal(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
+def test_states_are_float32_whatever_the_default_is(case):
+    with jax.enable_x64(True):
+        leaves = jax.tree.leaves(jax.eval_shape(lambda: start_of(case)))
+    assert not any(leaf.dtype == jnp.float64 for leaf in leaves)
+
+
 def some_differ(one, other):
     assert any((a != b).any() for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
 

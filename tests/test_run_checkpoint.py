@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from wmjax.run import checkpoint, metrics
+from wmjax.run import checkpoint, metrics, workdir
 from wmjax.types import LearnerState, Step, UsageError
 
 
@@ -160,6 +160,54 @@ def test_a_kill_in_the_first_save_starts_afresh_but_a_lost_run_does_not(tmp_path
         flip_byte(tmp_path / "checkpoints" / f"{n:012d}")
     with pytest.raises(UsageError, match="no good checkpoint.*000000000002.*000000000001"):
         checkpoint.restore_latest(tmp_path, {"n": 0, "w": np.zeros(500)})
+
+
+def training_beside(monkeypatch, tmp_path, *, before, times=1):
+    """Lets a training save its next checkpoint, and delete the one before, just before the reader calls `before`."""
+    harmless, steps = getattr(checkpoint, before), iter(range(2, 2 + times))
+
+    def harmed(*args):
+        if n := next(steps, None):
+            checkpoint.save(tmp_path, n, {"n": n, "w": np.arange(500.0) * n}, keep=1)
+        return harmless(*args)
+
+    monkeypatch.setattr(checkpoint, before, harmed)
+
+
+@pytest.mark.parametrize("before", ["_verify", "_load"])
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_checkpoint_that_a_training_deletes_under_the_reader(tmp_path, monkeypatch, capfd, before, times):
+    checkpoint.save(tmp_path, 1, {"n": 1, "w": np.arange(500.0)})
+    training_beside(monkeypatch, tmp_path, before=before, times=times)
+    step, state = checkpoint.restore_latest(tmp_path, {"n": 0, "w": np.zeros(500)})
+    assert step == state["n"] == 1 + times
+    np.testing.assert_array_equal(state["w"], np.arange(500.0) * step)
+    assert capfd.readouterr().err == ""
+
+
+def test_a_training_that_is_always_faster_ends_the_search(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"n": 1, "w": np.arange(500.0)})
+    training_beside(monkeypatch, tmp_path, before="_load", times=100)
+    with pytest.raises(UsageError, match="no good checkpoint.*deleted while it was read"):
+        checkpoint.restore_latest(tmp_path, {"n": 0, "w": np.zeros(500)})
+    assert names(tmp_path) == [f"{1 + checkpoint.TRIES:012d}"]
+
+
+def test_what_cannot_be_read_though_it_is_whole_is_a_bug(tmp_path, monkeypatch):
+    checkpoint.save(tmp_path, 1, {"n": 1})
+    monkeypatch.setattr(checkpoint, "_load", lambda *_: (_ for _ in ()).throw(ZeroDivisionError))
+    with pytest.raises(ZeroDivisionError):
+        checkpoint.restore_latest(tmp_path, {"n": 0})
+
+
+@pytest.mark.parametrize("beside", [True, False])
+def test_a_training_beside_may_be_writing_its_newest(tmp_path, monkeypatch, capfd, beside):
+    for n in (1, 2):
+        checkpoint.save(tmp_path, n, {"n": n})
+    (tmp_path / "checkpoints" / "000000000002" / "manifest.json").unlink()
+    monkeypatch.setattr(workdir, "is_running_elsewhere", lambda _: beside)
+    assert checkpoint.restore_latest(tmp_path, {"n": 0}) == (1, {"n": 1})
+    assert ("half-written" in capfd.readouterr().err) != beside
 
 
 @pytest.mark.parametrize(

@@ -3,11 +3,15 @@
 import dataclasses
 import errno
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from absl import flags
 
+from tests import mains as started
 from wmjax.planners import CEMConfig
+from wmjax.run import devices
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.types import NonFiniteError, UsageError
@@ -160,3 +164,58 @@ def test_infinities_are_found_too():
     metrics["kl"][3] = np.inf
     with pytest.raises(NonFiniteError, match="update 3: kl"):
         check_finite(metrics, PARAMS, 0)
+
+
+@pytest.mark.parametrize("words", [["--config={}"], ["--config", "{}"], ["-config", "{}"]])
+def test_keys_are_checked_however_the_config_is_given(words):
+    words = [word.format("experiments/planet/config.py:fake:counter,cpu") for word in words]
+    ended = started.call("planet.__main__", "--workdir=w", *words, "--config.train.bacth=1")
+    assert ended.code == 2 and ended.stderr.startswith("error: config.train.bacth does not exist: did you mean batch?")
+    ended = started.call("planet.__main__", "--workdir=w", "--config")
+    assert ended.code == 2 and ended.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def settings():
+    """Gives jax's settings back after a test that changes them."""
+    names = ("jax_enable_x64", "jax_compilation_cache_dir", "jax_disable_jit", "jax_platforms")
+    before = {name: getattr(jax.config, name) for name in names}
+    yield jax.config
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def test_float64_is_off_in_every_main(settings, capsys):
+    mains.use_jax()
+    assert capsys.readouterr().err == ""
+    settings.update("jax_enable_x64", True)
+    mains.use_jax()
+    assert jnp.zeros(1).dtype == jnp.float32
+    assert capsys.readouterr().err == "warning: JAX_ENABLE_X64 is not used: everything here computes in float32\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "why"), [(RuntimeError("Unable to\n initialize 'gpu'"), "'gpu'"), (AssertionError(), "its package")]
+)
+def test_a_platform_that_is_not_there_is_one_line(error, why, monkeypatch, capsys):
+    monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(error))
+    assert mains.run(lambda argv: mains.use_jax(), ["main"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: JAX_PLATFORMS=cpu: no such platform here") and why in told and told.count("\n") == 1
+
+
+def test_programs_are_kept_where_the_user_has_a_cache(settings, monkeypatch):
+    settings.update("jax_compilation_cache_dir", None)
+    monkeypatch.setenv("XDG_CACHE_HOME", "")
+    monkeypatch.setenv("HOME", "/home/u")
+    mains.use_jax()
+    assert settings.jax_compilation_cache_dir == "/home/u/.cache/wmjax/jax"
+
+
+def test_copies_are_an_error_only_with_jit(settings):
+    ours = np.ones(2)
+    with pytest.raises(Exception, match="Disallowed host-to-device"), devices.no_transfers():
+        jnp.asarray(ours) + 1
+    settings.update("jax_disable_jit", True)
+    with devices.no_transfers():
+        jnp.asarray(ours) + 1

@@ -1,9 +1,11 @@
 """The working folder, metrics, timers and progress."""
 
 import errno
+import fcntl
 import io
 import json
 import os
+import stat
 import struct
 import subprocess
 import sys
@@ -84,10 +86,69 @@ def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):
         assert other.stdout.readline() == "in\n"
         with pytest.raises(UsageError, match="another process is running"):
             workdir.open_workdir(folder, {"seed": 1})
+        assert workdir.is_running_elsewhere(folder)
     finally:
         other.kill()
         other.wait()
+    assert not workdir.is_running_elsewhere(folder)
     assert workdir.open_workdir(folder, {"seed": 1}) is True
+
+
+def failing(function, code, only=lambda *args: True):
+    """`function`, which the operating system refuses with an errno."""
+
+    def call(*args):
+        if only(*args):
+            raise OSError(code, os.strerror(code))
+        return function(*args)
+
+    return call
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_a_file_system_without_locks_is_a_warning(folder, code, monkeypatch, capfd):
+    monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, code))
+    assert workdir.open_workdir(folder, CONFIG) is False
+    told = capfd.readouterr().err
+    assert told == f"warning: no locks on the file system of {folder}: start one run there at a time\n"
+    assert workdir.open_workdir(folder, CONFIG) is True and not workdir.is_running_elsewhere(folder)
+
+
+def test_other_faults_of_a_lock_are_told(folder, monkeypatch):
+    monkeypatch.setattr(fcntl, "flock", failing(fcntl.flock, errno.EIO))
+    with pytest.raises(UsageError, match="cannot use .*Input/output error"):
+        workdir.open_workdir(folder, CONFIG)
+
+
+def is_folder(descriptor):
+    return stat.S_ISDIR(os.fstat(descriptor).st_mode)
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_that_syncs_no_folders(tmp_path, code, monkeypatch):
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, code, only=is_folder))
+    workdir.atomic_write(tmp_path / "a", "new")
+    assert (tmp_path / "a").read_text() == "new"
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, code))  # of a file it counts
+    with pytest.raises(OSError):
+        workdir.atomic_write(tmp_path / "a", "newer")
+    monkeypatch.setattr(os, "fsync", failing(os.fsync, errno.EIO, only=is_folder))
+    with pytest.raises(OSError):
+        workdir.atomic_write(tmp_path / "a", "newer")
+
+
+def test_settings_that_change_numbers_are_versions_too(folder, monkeypatch, capfd):
+    workdir.open_workdir(folder, CONFIG)
+    starts = workdir.read_starts(folder)
+    (folder / "versions.json").write_text(json.dumps([starts[0] | {"jax_default_prng_impl": "rbg"}]))
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    workdir.open_workdir(folder, CONFIG)
+    told = capfd.readouterr().err
+    assert "jax_default_prng_impl rbg -> threefry2x32" in told and "fast_math=true" in told and told.count("\n") == 1
+    old = {name: value for name, value in starts[0].items() if not name.startswith(("jax_", "XLA"))}
+    (folder / "versions.json").write_text(json.dumps([old]))  # of a run from before they were kept
+    workdir.open_workdir(folder, CONFIG)
+    assert capfd.readouterr().err == ""
 
 
 def test_other_versions_are_told(folder, capfd):

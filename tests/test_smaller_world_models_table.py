@@ -30,7 +30,7 @@ def make_run(folder, game, evaluations, frames=1, **changes):
 
 
 def run_table(*flags):
-    return mains.command("smaller_world_models.table", *flags)
+    return mains.call("smaller_world_models.table", *flags)
 
 
 def row_of(text, name):
@@ -97,7 +97,7 @@ def test_references_are_of_the_same_number_of_frames():
 def test_table_of_runs(runs, tmp_path):
     out = tmp_path / "deep" / "table.md"
     ended = run_table(f"--runs={runs},{runs}/pong/seed_0,{runs}/boxing", f"--out={out}")
-    assert ended.returncode == 0, ended.stderr
+    assert ended.code == 0, ended.stderr
     assert out.read_text() == ended.stdout
     one, four = ended.stdout.split("## 4 frames")
     one = one[one.index("## 1 frame") :]
@@ -130,7 +130,7 @@ def test_other_settings_are_named(tmp_path):
     ("flags", "named"),
     [
         ([], "give --runs=DIR"),
-        (["--runs=a,"], "give --runs=DIR"),
+        (["--runs=a,"], "--runs=a,: the path is empty"),
         (["--runs={runs}/nowhere"], "nowhere: there is no such folder"),
         (["--runs={runs}/planet"], "no run of this experiment there"),
         (["--runs={runs}/boxing,{runs}/planet"], "planet: no run of this experiment there"),
@@ -140,12 +140,12 @@ def test_other_settings_are_named(tmp_path):
 )
 def test_bad_input_is_one_line(runs, flags, named):
     ended = run_table(*(flag.format(runs=runs) for flag in flags))
-    assert ended.returncode == 2
+    assert ended.code == 2
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("error: ") and named in ended.stderr
 
 
 def test_runs_of_other_experiments_are_not_evaluated(runs):
-    ended = mains.command("smaller_world_models.evaluate", f"--workdir={runs}/planet")
-    assert ended.returncode == 2
+    ended = mains.call("smaller_world_models.evaluate", f"--workdir={runs}/planet")
+    assert ended.code == 2
     assert ended.stderr == f"error: {runs}/planet holds a run of another experiment\n"

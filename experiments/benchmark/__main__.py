@@ -27,14 +27,15 @@ PRESETS = ("quick", "paper")
 ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")
 PRESET = flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1)
-JSON = flags.DEFINE_string("json", None, "file for the numbers")
-CHART = flags.DEFINE_string("chart", None, "picture, .png or .svg")
+JSON = mains.path_flag("json", "file for the numbers")
+CHART = mains.path_flag("chart", "picture, .png or .svg")
 
 
 def main(argv):
     """Measures part after part and prints a table. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     check_flags()
+    mains.use_jax()
     machine = versions()
     talk.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
     rows = []

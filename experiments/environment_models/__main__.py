@@ -15,9 +15,10 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from wmjax.models import state_space
-from wmjax.run import checkpoint, talk, workdir
+from wmjax.run import checkpoint, devices, talk, workdir
 from wmjax.run import main as mains
 from wmjax.run.finite import check_finite
 from wmjax.run.metrics import MetricsWriter, read_metrics
@@ -31,18 +32,18 @@ from wmjax.types import UsageError
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="experiments/environment_models/config.py:DATA,MODEL,PRESET"
 )
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+WORKDIR = mains.path_flag("workdir", "folder of the run")
 MINUTES = flags.DEFINE_float("minutes", None, "stop in order after this many minutes")
 
 
 def main(argv):
     """Trains to the end, or to --minutes. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError(
             "give --config=experiments/environment_models/config.py:<data>,<model>,<preset> and --workdir=DIR"
         )
-    mains.use_compilation_cache()
+    mains.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     folder = pathlib.Path(WORKDIR.value)
@@ -79,7 +80,7 @@ def main(argv):
 
     while counters["updates"] < train.updates and not out_of_time():
         begun, done = time.monotonic(), counters["updates"]
-        with timers("train"), jax.transfer_guard("disallow"):
+        with timers("train"), devices.no_transfers():
             key = jax.block_until_ready(fold_in(train_key, jax.device_put(np.int32(done))))
             state, losses = jax.block_until_ready(phase(state, data.train, key))
         losses = jax.device_get(losses)

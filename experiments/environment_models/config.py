@@ -56,6 +56,10 @@ class EvalConfig:
         check_counts(self, "config.evaluation")
 
 
+BLOCKS = dict(data=DataConfig, model=StateSpaceConfig, train=TrainConfig, evaluation=EvalConfig)
+EXAMPLE = "ball,sssm"  # the data and the model of which --help tells
+
+
 def paper():
     """Appendix A."""
     return ConfigDict(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.environment_models.config import DataConfig, EvalConfig, TrainConfig
+from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig, TrainConfig
 from wmjax import imagine, replay
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
@@ -15,7 +15,7 @@ from wmjax.models.state_space import CONTEXT, StateSpaceConfig, model_action_siz
 from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
 from wmjax.run import shards, talk
-from wmjax.run.main import build
+from wmjax.run.main import build, read_path
 from wmjax.run.predict import open_loop_images
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -26,7 +26,7 @@ SAMPLES = 3  # futures drawn for a picture
 class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
-    task: str  # "ball:diffusing", "ball:drifting" or a recorded folder
+    task: str  # "ball:diffusing", "ball:drifting" or the absolute path of a recorded folder
     seed: int
     data: DataConfig
     model: StateSpaceConfig
@@ -45,8 +45,8 @@ def settings(config):
     seed = config["seed"]
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
-    classes = dict(data=DataConfig, model=StateSpaceConfig, train=TrainConfig, evaluation=EvalConfig)
-    chosen = Settings(config["task"], seed, **{name: build(cls, config[name], name) for name, cls in classes.items()})
+    task = config["task"] if is_ball(config["task"]) else read_path("config.task", config["task"])
+    chosen = Settings(task, seed, **{name: build(cls, config[name], name) for name, cls in BLOCKS.items()})
     if chosen.model.kl_updates > chosen.train.updates:
         raise UsageError(
             f"config.model.kl_updates={chosen.model.kl_updates}: more than "
@@ -66,21 +66,21 @@ def load(chosen):
     A recorded folder's missing and damaged shards are named on standard error, the rest is used.
     """
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
-    if not is_ball(chosen):
+    if not is_ball(chosen.task):
         return recorded(pathlib.Path(chosen.task), rows)
     if rows > chosen.data.length:
         raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
     return balls(chosen.task.partition(":")[2], chosen.data)
 
 
-def is_ball(chosen):
-    """Whether the data are balls, and not a recorded folder."""
-    return chosen.task.partition(":")[0] == "ball"
+def is_ball(task):
+    """Whether the data of this name are balls, and not a recorded folder."""
+    return task.partition(":")[0] == "ball"
 
 
 def identity(chosen):
-    """What a run's config does not say of its data, a dict to compare: which shards its folder was recorded with."""
-    return {} if is_ball(chosen) else dict(recorded=shards.fingerprint(chosen.task))
+    """What is kept of a run's data, a dict to compare: of a recorded folder its full name and what its shards hold."""
+    return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=shards.fingerprint(chosen.task))
 
 
 def recorded(folder, rows):

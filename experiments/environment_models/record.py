@@ -37,7 +37,7 @@ GAME = flags.DEFINE_string(
 POLICY = flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run")
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
 STEPS = flags.DEFINE_integer("steps", None, "decisions in all, rounded up to whole shards", lower_bound=1)
-FOLDER = flags.DEFINE_string("folder", None, "where the data go")
+FOLDER = mains.path_flag("folder", "where the data go")
 ENVS = flags.DEFINE_integer("envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024)
 ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1)
 SIZE = flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told")
@@ -58,13 +58,15 @@ class Policy(NamedTuple):
 
 def main(argv):
     """Records what is missing. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     if GAME.value is None or STEPS.value is None or FOLDER.value is None:
         raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
-    mains.use_compilation_cache()
+    mains.use_jax()
     name = GAME.value if ":" in GAME.value else f"atari:{GAME.value}"
     options = recorded_options(name, SIZE.value)
-    policy = None if POLICY.value == "random" else restore_policy(POLICY.value, MEMBER.value, name)
+    policy = None
+    if POLICY.value != "random":
+        policy = restore_policy(mains.read_path("--policy", POLICY.value), MEMBER.value, name)
     if policy:
         options = policy.env | options  # with its time limit, and what else changes the game
         options.pop("stack", None)

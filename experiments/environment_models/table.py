@@ -29,7 +29,7 @@ from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
 PRESET = flags.DEFINE_string("preset", "cpu", "of config.py")
-FOLDER = flags.DEFINE_string("folder", None, "where the runs are, or will be")
+FOLDER = mains.path_flag("folder", "where the runs are, or will be")
 MODELS = flags.DEFINE_list("models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3")
 SEEDS = flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100)
 SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more")
@@ -46,15 +46,15 @@ SHOWN = 2  # futures of each model in the picture
 
 def main(argv):
     """Prints the table once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     folder = check()
-    mains.use_compilation_cache()
+    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
+    for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
+        for name, places in runs.items():
+            train(name, seed, places[seed])
+    mains.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
-    if MODELS.value:
-        runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
-        for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
-            for name, places in runs.items():
-                train(name, seed, places[seed])
+    if runs:
         sections.append(likelihoods(runs, folder))
         talk.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:

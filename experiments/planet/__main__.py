@@ -17,6 +17,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.planet import config as configs
 from experiments.planet import parts, scores
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
@@ -32,16 +33,16 @@ from wmjax.run.video import check_ffmpeg
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+WORKDIR = mains.path_flag("workdir", "folder of the run")
 MINUTES = flags.DEFINE_float("minutes", None, "stop in order after this many minutes")
 
 
 def main(argv):
     """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError("give --config=experiments/planet/config.py:<task>,<preset> and --workdir=DIR")
-    mains.use_compilation_cache()
+    mains.use_jax()
     chosen = parts.settings(CONFIG.value)
     train, evaluation = chosen.train, chosen.evaluation
     folder = pathlib.Path(WORKDIR.value)
@@ -70,7 +71,7 @@ def main(argv):
     def fit(learner, acting, memory, keys):
         """Waits for a phase: (learner, acting, metrics rows of the members); NonFiniteError where one is not finite."""
         first = int(learner.updates[0]) + 1
-        with jax.transfer_guard("disallow"):
+        with devices.no_transfers():
             (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, keys))
         rows = [member(jax.device_get(losses), (slice(None), i)) for i in range(len(members))]
         for place, row in zip(members, rows, strict=True):

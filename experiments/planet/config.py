@@ -73,6 +73,10 @@ class PlannerConfig:
             raise UsageError(f"config.planner.name={self.name!r}: choose one of {', '.join(PLANNERS)}")
 
 
+BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
+EXAMPLE = "cheetah_run"  # the task of which --help tells
+
+
 def paper():
     """Appendix A."""
     return ConfigDict(

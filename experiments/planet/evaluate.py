@@ -18,7 +18,7 @@ from wmjax.run.collect import make_player
 from wmjax.run.report import write_whole
 from wmjax.types import UsageError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+WORKDIR = mains.path_flag("workdir", "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 10, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the planner", lower_bound=0)
@@ -26,10 +26,10 @@ SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the planner"
 
 def main(argv):
     """Evaluates once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     if WORKDIR.value is None:
         raise UsageError("give --workdir=DIR, the folder of a run")
-    mains.use_compilation_cache()
+    mains.use_jax()
     folder = pathlib.Path(WORKDIR.value)
     chosen = parts.settings(workdir.read_config(folder))
     task = population.pick(chosen.members, MEMBER.value).task

@@ -19,6 +19,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.planet import config as configs
 from experiments.planet import parts
 from wmjax import envs, imagine
 from wmjax.ops.actions import model_action
@@ -29,8 +30,8 @@ from wmjax.run.members import member
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-TRAIN = flags.DEFINE_list("train", [], "folders of runs whose episodes are learned")
-TEST = flags.DEFINE_list("test", [], "folders of runs whose rewards are asked for")
+TRAIN = mains.paths_flag("train", "folders of runs whose episodes are learned")
+TEST = mains.paths_flag("test", "folders of runs whose rewards are asked for")
 UPDATES = flags.DEFINE_integer("updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1)
 EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1)
 ABOVE = flags.DEFINE_float("above", -np.inf, "count only states whose last four rewards average above this")
@@ -39,12 +40,12 @@ PAST = 4  # rewards that --above looks at
 
 def main(argv):
     """Fits once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or not TRAIN.value or not TEST.value:
         raise UsageError(
             "give --config=experiments/planet/config.py:<task>,<preset>, --train=DIR,... and --test=DIR,..."
         )
-    mains.use_compilation_cache()
+    mains.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     task, seed = chosen.members[0]

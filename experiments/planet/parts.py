@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.planet.config import EvalConfig, PlannerConfig, TrainConfig
+from experiments.planet.config import BLOCKS, EvalConfig, PlannerConfig, TrainConfig
 from wmjax import replay
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.models import rssm
@@ -51,9 +51,7 @@ def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
-    classes = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig)
-    classes["evaluation"] = EvalConfig
-    built = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
+    built = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
     options = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
     return Settings(members, blocks["devices"], env=options, **built)
 

@@ -15,6 +15,7 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.smaller_world_models import config as configs
 from experiments.smaller_world_models import parts, scores
 from experiments.smaller_world_models.parts import BINS, at, dispatches
 from wmjax import replay
@@ -33,16 +34,16 @@ from wmjax.run.video import check_ffmpeg, write_png, write_strip, write_video
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+WORKDIR = mains.path_flag("workdir", "folder of the run")
 MINUTES = flags.DEFINE_float("minutes", None, "stop in order after the iteration in which so many minutes are over")
 
 
 def main(argv):
     """Runs all iterations, or until --minutes. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset> and --workdir=DIR")
-    mains.use_compilation_cache()
+    mains.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     folder = pathlib.Path(WORKDIR.value)
@@ -117,7 +118,7 @@ def main(argv):
     def dispatched(phase, state, keys, *numbers):
         """One phase of training, during which nothing is copied."""
         numbers = jax.device_put(numbers)
-        with jax.transfer_guard("disallow"):
+        with devices.no_transfers():
             return jax.block_until_ready(phase(state, memory, keys, *numbers))
 
     def measured(trained, metrics, count):

@@ -18,10 +18,11 @@ import numpy as np
 from absl import flags
 from ml_collections import config_flags
 
+from experiments.smaller_world_models import config as configs
 from experiments.smaller_world_models import parts
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import devices, population
+from wmjax.run import devices, population, talk
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_steps
 from wmjax.run.timers import Timers
@@ -35,10 +36,10 @@ IMAGES = 1000  # held-out ones that are measured, at most
 
 def main(argv):
     """Records, fits and measures once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__, configs)
     if CONFIG.value is None:
         raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset>")
-    mains.use_compilation_cache()
+    mains.use_jax()
     chosen = parts.settings(CONFIG.value)
     spec, _ = population.first_step(chosen.members, 1, chosen.env)
     agent = parts.make_agent(chosen, spec)
@@ -63,7 +64,7 @@ def main(argv):
     row = dict(task=chosen.members[0].task, likelihood=chosen.model.likelihood, revive=chosen.model.revive_below)
     row |= dict(seed=chosen.members[0].seed, updates=parts.BINS * int(count), rewards=int((steps.reward != 0).sum()))
     row |= {"train_elbo": float(metrics["elbo"][0, -1])} | measure(agent, params, measure_keys[0], images)
-    print(json.dumps({name: round(x, 3) if isinstance(x, float) else x for name, x in row.items()}), flush=True)
+    talk.say(json.dumps({name: round(x, 3) if isinstance(x, float) else x for name, x in row.items()}))
 
 
 def measure(agent, params, key, images):

@@ -75,6 +75,10 @@ class EvalConfig:
         check_counts(self, "config.evaluation")
 
 
+BLOCKS = dict(model=VQConvLSTMConfig, policy=PolicyConfig, agent=PPOConfig, train=TrainConfig, evaluation=EvalConfig)
+EXAMPLE = "Pong"  # the game of which --help tells
+
+
 def paper():
     """Table 5."""
     return ConfigDict(

@@ -25,7 +25,7 @@ from wmjax.run.timers import Timers
 from wmjax.run.video import write_video
 from wmjax.types import UsageError
 
-WORKDIR = flags.DEFINE_string("workdir", None, "folder of the run")
+WORKDIR = mains.path_flag("workdir", "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 32, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the actions", lower_bound=0)
@@ -34,10 +34,10 @@ POLICY = flags.DEFINE_enum("policy", "newest", ["newest", "random"], "who plays:
 
 def main(argv):
     """Evaluates once. argv: the command line."""
-    mains.parse_flags(argv)
+    mains.parse_flags(argv, __name__)
     if WORKDIR.value is None:
         raise UsageError("give --workdir=DIR, the folder of a run")
-    mains.use_compilation_cache()
+    mains.use_jax()
     folder = pathlib.Path(WORKDIR.value)
     config = workdir.read_config(folder)
     if not parts.is_own(config):

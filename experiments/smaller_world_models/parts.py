@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.smaller_world_models.config import EvalConfig, PolicyConfig, TrainConfig
+from experiments.smaller_world_models.config import BLOCKS, EvalConfig, PolicyConfig, TrainConfig
 from wmjax import envs, imagine, replay
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
@@ -61,9 +61,7 @@ def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks = dict(config)
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
-    classes = dict(model=vq_convlstm.VQConvLSTMConfig, policy=PolicyConfig, agent=ppo.PPOConfig, train=TrainConfig)
-    classes["evaluation"] = EvalConfig
-    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
+    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
     if built["train"].frames > 1:
         env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest

@@ -12,7 +12,6 @@ import sys
 from typing import NamedTuple
 
 import numpy as np
-from absl import flags
 
 from experiments.smaller_world_models import parts, scores
 from wmjax.run import main as mains
@@ -22,8 +21,8 @@ from wmjax.run.metrics import read_metrics
 from wmjax.run.report import markdown, write_whole
 from wmjax.types import UsageError
 
-RUNS = flags.DEFINE_list("runs", [], "DIR,DIR,...: runs, populations, or folders of them")
-OUT = flags.DEFINE_string("out", None, "file to write, .md")
+RUNS = mains.paths_flag("runs", "DIR,DIR,...: runs, populations, or folders of them")
+OUT = mains.path_flag("out", "file to write, .md")
 OWN = ("seed", "population", "task")  # settings in which runs of one table may differ
 
 
@@ -40,8 +39,8 @@ class Run(NamedTuple):
 
 def main(argv):
     """Prints the table once. argv: the command line."""
-    mains.parse_flags(argv)
-    if not RUNS.value or not all(RUNS.value):
+    mains.parse_flags(argv, __name__)
+    if not RUNS.value:
         raise UsageError("give --runs=DIR,DIR,...: folders of runs")
     if OUT.value is not None and not OUT.value.endswith(".md"):
         raise UsageError(f"--out={OUT.value}: must end in .md")

@@ -26,6 +26,7 @@ the actions since it began: this is what a snapshot holds and `restore` replays,
 life_loss or sticky actions it is a function of everything that ever happened, and the snapshot holds all of it.
 """
 
+import re
 import zlib
 from typing import Any, NamedTuple
 
@@ -37,6 +38,7 @@ from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 FRAMES = 108_000  # the usual time limit: half an hour of play
 LAST = 2  # dm_env.StepType.LAST
+OTHERS_MARKS = r"(?i)^(ale|atari)[/_:]|(noframeskip|deterministic|-ram)*(-v\d+)?$"  # ALE/Pong-v5, atari_pong
 BEGIN = -1  # stands in the history for a reset
 
 
@@ -93,7 +95,7 @@ def make(game: str, seeds: list[int], options: dict[str, Any]) -> "AtariVecEnv":
     longest = -(-FRAMES // chosen.action_repeat)
     check_int("episode_steps", chosen.episode_steps, low=1, high=longest, optional=True)
     ids = games()
-    check_name("atari game", game, ids)
+    check_name("atari game", game, ids, meant=re.sub(OTHERS_MARKS, "", game))
     steps = chosen.episode_steps or longest
     return AtariVecEnv(ids[game], seeds, chosen._replace(size=tuple(size), episode_steps=steps))
 

@@ -30,11 +30,22 @@ def folder() -> pathlib.Path:
     raise UsageError(f"no folder for temporary files can be made in {tempfile.gettempdir()}: set TMPDIR to another")
 
 
+def user_cache() -> pathlib.Path | None:
+    """The user's cache folder, as the XDG specification has it: a variable that is not absolute counts as unset.
+
+    Returns:
+        An absolute path; None where the user has no home.
+    """
+    for folder in (os.environ.get("XDG_CACHE_HOME", ""), os.path.expanduser("~/.cache")):
+        if os.path.isabs(folder):
+            return pathlib.Path(folder)
+    return None
+
+
 def _places() -> Iterator[pathlib.Path]:
-    home = os.environ.get("XDG_CACHE_HOME", "")
-    home = home if os.path.isabs(home) else os.path.expanduser("~/.cache")
-    if os.path.isabs(home):
-        yield pathlib.Path(home) / "wmjax" / "drawing"
+    home = user_cache()
+    if home is not None:
+        yield home / "wmjax" / "drawing"
     yield pathlib.Path(tempfile.gettempdir()) / f"wmjax-{os.getuid()}"
     yield _of_this_process()
 

@@ -2,6 +2,7 @@
 
 import difflib
 import numbers
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,14 +11,30 @@ import numpy as np
 from wmjax.types import ActionSpec, NonFiniteError, UsageError
 
 
-def check_name(what: str, name: str, allowed: Iterable[str]) -> None:
-    """Raises unless `name` is one of `allowed`; the message has the nearest names, or all of them when few."""
+def check_name(what: str, name: str, allowed: Iterable[str], meant: str | None = None) -> None:
+    """Raises unless `name` is one of `allowed`; the message has all of them, the nearest first.
+
+    meant: `name` without what other libraries add to it, if they do.
+    """
     allowed = sorted(allowed)
     if name in allowed:
         return
-    near = difflib.get_close_matches(name, allowed, n=3, cutoff=0.4)
+    near = nearest(meant or name, allowed)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(f"unknown {what} {name!r}.{hint} Allowed: {', '.join(allowed)}.")
+
+
+def nearest(name: str, allowed: list[str]) -> list[str]:
+    """The one of `allowed` that differs from `name` in case and punctuation alone, or else the three nearest."""
+    plain = {letters(each): each for each in allowed}
+    if letters(name) in plain:
+        return [plain[letters(name)]]
+    return [plain[each] for each in difflib.get_close_matches(letters(name), plain, n=3, cutoff=0.4)]
+
+
+def letters(name: str) -> str:
+    """The letters and digits of a name, in lower case."""
+    return re.sub(r"[\W_]", "", name).lower()
 
 
 def check_options(family: str, options: dict[str, Any], cls: Any) -> Any:

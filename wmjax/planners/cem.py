@@ -49,7 +49,7 @@ def make_cem(model, action_spec, config):
             return (elites.mean(axis=1), elites.std(axis=1), values.mean()), None
 
         shape = (config.horizon, action_spec.size)
-        belief = (jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()))
+        belief = (jnp.zeros(shape, jnp.float32), jnp.ones(shape, jnp.float32), jnp.zeros((), jnp.float32))
         (mean, std, value), _ = jax.lax.scan(refit, belief, jax.random.split(key, config.iterations))
         return Plan(mean[0], mean, std, value)
 

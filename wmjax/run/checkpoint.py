@@ -31,6 +31,8 @@ from wmjax.types import Step, UsageError
 __all__ = ["AS_SAVED", "append_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
 
 CHECKPOINTS, STATE, MANIFEST, ROWS = "checkpoints", "state", "manifest.json", "replay"
+HALF = "half-written"
+TRIES = 5  # looks for the newest checkpoint beside a training that writes them faster than they can be read
 
 
 def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
@@ -69,8 +71,8 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
             raise
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
-        good = [p.name for p in _folders(root) if (p / MANIFEST).exists()] if root.exists() else []
-        rest = f"nothing lost, last good checkpoint is {root / good[-1]}" if good else "no checkpoint was written yet"
+        good = _finished(root)
+        rest = f"nothing lost, last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
         raise UsageError(f"disk full: cannot write checkpoint {step}; {rest}; make room and start again") from error
     finished = _folders(root)
     kept = finished[: finished.index(folder) + 1][-keep:]
@@ -82,6 +84,9 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
 
 def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None:
     """Reads the newest checkpoint that is whole; says on stderr which ones it passed over and why.
+
+    A training beside this may finish a checkpoint and delete the one that is being read: then the newest is looked for
+    anew. The one that it has not finished is passed over in silence.
 
     Args:
         workdir: the folder of the run.
@@ -96,19 +101,19 @@ def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None
             or dtype than the template (another model).
     """
     root = Path(workdir).absolute() / CHECKPOINTS
-    if not root.exists():
-        return None
-    passed_over, finished = [], 0
-    for folder in reversed(_folders(root)):
-        body, fault = _verify(folder)
-        if body is not None:
-            return body["step"], _load(folder, body["leaves"], template)
-        finished += (folder / MANIFEST).exists()
-        passed_over.append(f"{folder.name} ({fault})")
-        talk.warn(f"passing over checkpoint {folder.name}: {fault}")
-    if finished or len(passed_over) > 1:  # a kill leaves at most one unfinished checkpoint, and that only at the start
-        raise UsageError(f"no good checkpoint in {root}: {', '.join(passed_over)}; choose another folder")
-    return None
+    for _ in range(TRIES):
+        before = _finished(root)
+        found, faults = _newest(root, template)
+        if not faults or _finished(root) == before:
+            break
+    if folders.is_running_elsewhere(workdir):
+        faults = {name: fault for name, fault in faults.items() if fault != HALF}
+    for name, fault in faults.items():
+        talk.warn(f"passing over checkpoint {name}: {fault}")
+    if found or list(faults.values()) in ([], [HALF]):  # a kill leaves one half at most, and alone only at the start
+        return found
+    told = ", ".join(f"{name} ({fault})" for name, fault in faults.items())
+    raise UsageError(f"no good checkpoint in {root}: {told}; choose another folder")
 
 
 def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
@@ -179,6 +184,8 @@ def _order(folder: Path) -> tuple[int, ...]:
 
 
 def _folders(root: Path) -> list[Path]:
+    if not root.exists():
+        return []
     return sorted((p for p in root.iterdir() if re.fullmatch(r"\d{12}(-\d+)?", p.name)), key=_order)
 
 
@@ -195,11 +202,35 @@ def _fingerprints(folder: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.parent != folder):
         content = path.read_bytes()
-        folders.sync_folder(path)  # fsync works the same on a file
+        folders.sync_file(path)
         found[str(path.relative_to(folder))] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     for path in (p for p in folder.rglob("*") if p.is_dir()):
         folders.sync_folder(path)
     return found
+
+
+def _finished(root: Path) -> list[Path]:
+    """The folders of checkpoints that were finished, oldest first."""
+    return [folder for folder in _folders(root) if (folder / MANIFEST).exists()]
+
+
+def _newest(root: Path, template: Any) -> tuple[tuple[int, Any] | None, dict[str, str]]:
+    """((step, state) of the newest checkpoint that is whole or None, what is wrong with every newer one, by name)."""
+    faults: dict[str, str] = {}
+    for folder in reversed(_folders(root)):
+        body, fault = _verify(folder)
+        if body is not None:
+            try:
+                found = body["step"], _load(folder, body["leaves"], template)
+            except Exception:
+                if (folder / MANIFEST).exists():  # `save` deletes it before anything else of a checkpoint
+                    raise
+            else:
+                if (folder / MANIFEST).exists():
+                    return found, faults
+            fault = "deleted while it was read"
+        faults[folder.name] = fault
+    return None, faults
 
 
 def _verify(folder: Path) -> tuple[dict | None, str]:
@@ -207,14 +238,15 @@ def _verify(folder: Path) -> tuple[dict | None, str]:
     try:
         body = folders.read_sealed(folder / MANIFEST)
     except FileNotFoundError:
-        return None, "half-written"
+        return None, HALF
     except (ValueError, OSError):
         return None, f"damaged file {MANIFEST}"
     for name, expected in body["files"].items():
         path = folder / name
-        if not path.is_file():
+        try:
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None, f"missing file {name}"
-        content = path.read_bytes()
         if len(content) != expected["size"] or hashlib.sha256(content).hexdigest() != expected["sha256"]:
             return None, f"damaged file {name}"
     return body, ""

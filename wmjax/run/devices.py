@@ -3,6 +3,8 @@
 Parameters are on every device; the compiler averages their gradients. One device is a mesh of one.
 """
 
+import contextlib
+
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -31,6 +33,11 @@ def replicated(mesh):
 def split(mesh, axis):
     """Sharding of arrays whose axis number `axis` is divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def no_transfers():
+    """A context in which copies between host and device are an error; without jit each operation makes such copies."""
+    return contextlib.nullcontext() if jax.config.jax_disable_jit else jax.transfer_guard("disallow")
 
 
 def check_divisible(mesh, sizes):

@@ -6,14 +6,17 @@ exit 0   done            exit 2   bad input, no driver, disk full          exit 
 import dataclasses
 import difflib
 import errno
+import itertools
 import os
+import re
 import runpy
+import sys
 import types
 import typing
 
 from absl import flags
 
-from wmjax.run import talk
+from wmjax.run import pages, paths, talk
 from wmjax.types import NonFiniteError, UsageError
 
 
@@ -41,22 +44,82 @@ def fail(message, code):
     return code
 
 
-def parse_flags(argv):
+flags.disclaim_key_flags()  # the flags below belong to the mains that define them
+
+
+class PathParser(flags.ArgumentParser):
+    """A path, as `paths.absolute` makes it of what the user wrote."""
+
+    syntactic_help = "a path"
+
+    def parse(self, argument):
+        """The absolute path; UsageError, which absl expects as a ValueError, if it is none."""
+        return paths.absolute(argument)
+
+
+class PathsParser(flags.ListParser):
+    """Paths with commas between them."""
+
+    syntactic_help = "paths with commas between them"
+
+    def parse(self, argument):
+        """The list of absolute paths; UsageError if one is none."""
+        return [paths.absolute(each) for each in super().parse(argument)]
+
+
+def path_flag(name, help_text):
+    """Defines --name=PATH, None unless given; returns absl's holder of it."""
+    return flags.DEFINE(PathParser(), name, None, help_text)
+
+
+def paths_flag(name, help_text):
+    """Defines --name=PATH,PATH,..., an empty list unless given; returns absl's holder of it."""
+    return flags.DEFINE(PathsParser(), name, [], help_text)
+
+
+def read_path(name, text):
+    """`text` as an absolute path; UsageError that names it as `name`, such as --group, if it is none."""
+    try:
+        return paths.absolute(text)
+    except UsageError as error:
+        raise UsageError(f"{name}={text}: {error}") from error
+
+
+def parse_flags(argv, module="__main__", configs=None):
     """Reads absl flags, `--config=FILE:ARGUMENT` and its `--config.key=value` overrides among them.
 
+    --help, in any of its spellings, prints a page in place of everything else and ends the process with exit code 0.
+
+    Args: argv: the command line; module: the main's __name__ and configs: its module config.py, both for that page.
     Raises: UsageError for unknown flags, a config file that is not there, config keys that do not exist (with the
       nearest that do), values of a wrong type.
     """
-    for arg in argv[1:]:
-        if arg.lstrip("-").startswith("config="):
-            overrides = [each for each in argv[1:] if each.lstrip("-").startswith("config.")]
-            check_keys(overrides, load_config(arg.partition("=")[2]))
+    if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)(=.*)?", arg) for arg in argv[1:]):
+        show_help(module, configs)
+        raise SystemExit(0)
+    for place in config_places(argv[1:]):
+        overrides = [each for each in argv[1:] if each.startswith("-") and each.lstrip("-").startswith("config.")]
+        check_keys(overrides, load_config(place))
     try:
         rest = flags.FLAGS(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     if len(rest) > 1:
         raise UsageError(f"unexpected argument {rest[1]!r}: settings are given as --config.key=value")
+
+
+def config_places(args):
+    """The values of every --config=VALUE and --config VALUE among the words of a command line."""
+    for arg, following in itertools.pairwise([*args, ""]):
+        if re.match(r"--?config(=|$)", arg):
+            yield arg.partition("=")[2] if "=" in arg else following
+
+
+def show_help(module, configs):
+    """Prints the page of --help; arguments as in `parse_flags`."""
+    defined = flags.FLAGS.flags_by_module_dict()[sys.argv[0] if module == "__main__" else module]
+    told = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
+    talk.say(pages.page(sys.modules[module].__doc__, told, configs))
 
 
 def load_config(place):
@@ -120,11 +183,27 @@ def convert(value, hint, name):
     return value
 
 
-def use_compilation_cache():
-    """Keeps compiled programs between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+def use_jax():
+    """Prepares jax for a main, before its first array, in whatever surroundings it was started.
+
+    float64 is off: models and losses compute in float32, and runs are equal wherever they are started. Compiled
+    programs are kept between runs, in JAX_COMPILATION_CACHE_DIR or the user's cache folder.
+
+    Raises: UsageError if JAX_PLATFORMS names a platform that is not there.
+    """
     import jax
 
-    if not getattr(jax.config, "jax_compilation_cache_dir", None):
-        folder = os.path.join(os.environ.get("XDG_CACHE_HOME", os.path.expanduser("~/.cache")), "wmjax", "jax")
-        jax.config.update("jax_compilation_cache_dir", folder)
+    from wmjax.envs.cache import user_cache
+
+    if jax.config.jax_enable_x64:
+        talk.warn("warning: JAX_ENABLE_X64 is not used: everything here computes in float32")
+        jax.config.update("jax_enable_x64", False)
+    cache = user_cache()
+    if not jax.config.jax_compilation_cache_dir and cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache / "wmjax" / "jax"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError) as error:  # jax asserts where the platform's package is not installed
+        why = str(error) or "its package is missing"
+        raise UsageError(f"JAX_PLATFORMS={jax.config.jax_platforms}: no such platform here: {why}") from error

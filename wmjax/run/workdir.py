@@ -25,7 +25,9 @@ from wmjax.types import UsageError
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "envpool", "mujoco", "dm_control")
+SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
 SHOWN_DIFFERENCES = 4
+NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a function that a file system does not have
 
 _locks: dict[Path, Any] = {}  # open lock files of this process: closing one lets go of its lock
 
@@ -107,7 +109,16 @@ def _digest(body: dict) -> str:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes renames and new names in a folder survive a power cut."""
+    """Makes renames and new names in a folder survive a power cut, where its file system has means to."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in (*NOT_THERE, errno.EINVAL):
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Makes the content of a file survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -166,7 +177,26 @@ def _lock(path: Path) -> None:
     except BlockingIOError as error:
         file.close()
         raise UsageError(f"another process is running in {path}: wait for it or choose another folder") from error
+    except OSError as error:
+        if error.errno not in (*NOT_THERE, errno.ENOLCK):
+            raise
+        print(f"warning: no locks on the file system of {path}: start one run there at a time", file=sys.stderr)
     _locks[place] = file
+
+
+def is_running_elsewhere(path: str | Path) -> bool:
+    """Whether another process has opened the working folder and is alive; False where locks do not tell."""
+    place = Path(path).resolve()
+    if place in _locks:
+        return False
+    try:
+        with open(place / LOCK) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def _check_or_write_config(path: Path, config: dict) -> bool:
@@ -188,7 +218,7 @@ def _check_or_write_config(path: Path, config: dict) -> bool:
 
 
 def versions() -> dict[str, Any]:
-    """Date, command, Python, packages, platform and device of this process."""
+    """Date, command, Python, packages, settings that change numbers, platform and device of this process."""
     found: dict[str, Any] = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
     found["command"] = shlex.join(["python", *sys.orig_argv[1:]])
     found["python"] = platform.python_version()
@@ -197,6 +227,7 @@ def versions() -> dict[str, Any]:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             found[package] = None
+    found |= {name: getattr(jax.config, name) for name in SETTINGS} | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     device = jax.devices()[0]
     found |= {"platform": platform.platform(), "device": f"{device.platform} {device.device_kind}"}
     return found | {"devices": jax.device_count(), "cpu_count": os.cpu_count()}
@@ -215,10 +246,11 @@ def _note_start(path: Path) -> None:
     if starts:
         old = starts[-1]
         changed = [
-            f"{name} {old.get(name)} -> {value}"
+            f"{name} {old[name]} -> {value}"
             for name, value in now.items()
-            if name not in ("date", "command") and old.get(name) != value
+            if name not in ("date", "command") and name in old and old[name] != value
         ]
         if changed:
-            talk.warn(f"resuming with other versions, results may differ in the last bits: {', '.join(changed)}")
+            listed = ", ".join(changed)
+            talk.warn(f"resuming with other versions or settings, results may differ in the last bits: {listed}")
     atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")

@@ -103,7 +103,8 @@ def make_model(config, env_spec):
 
     def initial(params, batch):
         sizes = (config.stochastic, config.stochastic, config.stochastic, units)
-        return RSSMState(*(jnp.zeros((batch, size)) for size in sizes))  # a buffer each: one may not be donated twice
+        # a buffer each: one may not be donated twice
+        return RSSMState(*(jnp.zeros((batch, size), jnp.float32) for size in sizes))
 
     def encode(params, obs):
         """obs uint8 [B, X, Y, C] -> [B, hidden]: the image's share of the posterior's first layer."""

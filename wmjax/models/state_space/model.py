@@ -133,7 +133,7 @@ def empty_state(config, env_spec, batch):
     grid, size = map_of(env_spec.obs_shape), config.channels
     old = (config.order - 1) * model_action_size(config, env_spec.action) if config.kind == "ar" and acts(config) else 0
     shapes = ((*grid, size), (*grid, size // 2), (*grid, remembered(config) * size), (old,), ())
-    return MapState(*(jnp.zeros((batch, *shape)) for shape in shapes))
+    return MapState(*(jnp.zeros((batch, *shape), jnp.float32) for shape in shapes))
 
 
 def make_model(config, env_spec):

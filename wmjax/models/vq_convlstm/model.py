@@ -9,6 +9,8 @@ nothing else. Episodes do not end by the model (the paper ends all of them after
 kinds, see `latents.py`.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -79,8 +81,9 @@ def empty_state(config, env_spec, batch):
     """Zeros, each array with memory of its own: one may not be donated twice."""
     shape = make_latents(config, grid_of(config, env_spec.obs_shape)).shape
     grid = (batch, *shape[:2])
-    cells = tuple((jnp.zeros((*grid, width)), jnp.zeros((*grid, width))) for width in widths_of(config))
-    return GridState(jnp.zeros((batch, *shape)), cells, jnp.zeros((batch, env_spec.action.size)))
+    zeros = functools.partial(jnp.zeros, dtype=jnp.float32)
+    cells = tuple((zeros((*grid, width)), zeros((*grid, width))) for width in widths_of(config))
+    return GridState(zeros((batch, *shape)), cells, zeros((batch, env_spec.action.size)))
 
 
 def pixel_likelihood(config):
