@@ -39,7 +39,7 @@ def tiny_state_space(spec, **settings):
     return spec, *state_space.make(config, spec)
 
 
-FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_updates=10)
+FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_anneal_target=0.5)
 MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "rssm": lambda: tiny_rssm(SPEC),
     "rssm_elu_overshooting": lambda: tiny_rssm(SPEC, activation="elu", overshooting_distance=3),

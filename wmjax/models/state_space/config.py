@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
+DRAWN = ("sssm", "dssm_vae", "vae")  # kinds whose latents are drawn, and have a posterior
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
 SHRINK = 8  # times that a state is smaller than an image, a side
 
@@ -23,7 +24,9 @@ class StateSpaceConfig:
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
     contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
     latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
-    kl_updates: int = 0  # 0: the paper; else latents, if any, weigh 1e-8 in the loss at first, 1 after so many updates
+    last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
+    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss at first, 1 once the images cost
+    # this share of what the data's mean image costs; see annealing.py
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
@@ -34,9 +37,11 @@ class StateSpaceConfig:
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
-        for name in ("contrast", "kl_updates"):
+        for name in ("contrast", "last_layer_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"model {name} {getattr(self, name)}: must be finite and at least 0")
+        if not 0 <= self.kl_anneal_target < 1:
+            raise UsageError(f"model kl_anneal_target {self.kl_anneal_target}: must be at least 0 and below 1")
         if not 0 < self.latent_std <= 10:
             raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
         for name in ("learning_rate", "clip_norm"):
