@@ -35,7 +35,7 @@ def tiny_vq(spec, **settings):
 
 
 def tiny_state_space(spec, **settings):
-    config = state_space.StateSpaceConfig(channels=8, reward_digits=3, **settings)
+    config = state_space.StateSpaceConfig(channels=8, encoder_width=8, decoder_width=8, reward_digits=3, **settings)
     return spec, *state_space.make(config, spec)
 
 

@@ -131,7 +131,7 @@ def test_another_model_is_refused_in_the_same_folder(whole):
 def chosen(**model):
     config = configs.get_config("ball,sssm,cpu")
     config.data.update(size=16, length=20, train_sequences=4, test_sequences=40)
-    config.model.update(channels=8, reward_digits=2, **model)
+    config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2, **model)
     config.train.update(batch=4)
     config.evaluation.update(chunks=8, draws=3)
     return parts.settings(config)

@@ -164,6 +164,8 @@ def test_gradients_have_clipped_norms():
         (dict(kind="ssm"), "kind 'ssm'"),
         (dict(channels=12), "channels 12"),
         (dict(channels=0), "channels 0"),
+        (dict(encoder_width=10), "encoder_width 10: must be a multiple of 4"),
+        (dict(decoder_width=0), "decoder_width 0: must be a multiple of 4"),
         (dict(reward_digits=0), "reward_digits 0"),
         (dict(order=17), "order 17"),
         (dict(jump=0), "jump 0"),

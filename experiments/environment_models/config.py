@@ -72,7 +72,7 @@ def paper():
 def cpu():
     """Two CPU cores, minutes. Not in the paper: found by measuring, see BUILD_NOTES.md."""
     config = paper()
-    config.model.update(channels=16, learning_rate=2e-3)
+    config.model.update(channels=16, encoder_width=16, decoder_width=16, learning_rate=2e-3)
     config.train.update(updates=2000, batch=8, every=250)
     config.evaluation.update(chunks=128, draws=5)
     return config

@@ -16,7 +16,9 @@ class StateSpaceConfig:
     """Defaults are the paper's section 2.3 and appendix A."""
 
     kind: str = "sssm"
-    channels: int = 64  # C of the state; the other widths are shares of it
+    channels: int = 64  # C of the state; the widths of all layers but the encoder's and decoder's are shares of it
+    encoder_width: int = 64  # of the encoder's widest layers (Fig. 11)
+    decoder_width: int = 64  # of the decoder's (Fig. 10)
     reward_digits: int = 8  # binary digits of a reward; not in the paper
     order: int = 3  # K of the auto-regressive model; not in the paper
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
@@ -34,6 +36,9 @@ class StateSpaceConfig:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
+        for name in ("encoder_width", "decoder_width"):
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be a multiple of 4")
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")

@@ -70,11 +70,11 @@ def make_modules(config, env_spec):
     """The flax modules of one time step, by the name of their parameters."""
     size = config.channels
     modules = dict(
-        encoder=nets.FrameEncoder(size),
+        encoder=nets.FrameEncoder(size, config.encoder_width),
         start=nets.InitialState(size),
         prior=nets.LatentHead(size, config.latent_std),
         transition=nets.Transition(size),
-        decoder=nets.FrameDecoder(size, env_spec.obs_shape[-1]),
+        decoder=nets.FrameDecoder(config.decoder_width, env_spec.obs_shape[-1]),
         reward=nets.RewardBits(size, config.reward_digits + 2),
     )
     if config.kind in DRAWN:
