@@ -35,11 +35,11 @@ def tiny_vq(spec, **settings):
 
 
 def tiny_state_space(spec, **settings):
-    config = state_space.StateSpaceConfig(channels=8, reward_digits=3, **settings)
+    config = state_space.StateSpaceConfig(channels=8, encoder_width=8, decoder_width=8, reward_digits=3, **settings)
     return spec, *state_space.make(config, spec)
 
 
-FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_updates=10)
+FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_anneal_target=0.5)
 MODELS = {  # name -> (environment spec, WorldModel, Learner)
     "rssm": lambda: tiny_rssm(SPEC),
     "rssm_elu_overshooting": lambda: tiny_rssm(SPEC, activation="elu", overshooting_distance=3),

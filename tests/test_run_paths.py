@@ -8,6 +8,7 @@ import subprocess
 import pytest
 
 from tests import mains
+from wmjax.envs import cache
 from wmjax.run import paths
 from wmjax.types import UsageError
 
@@ -103,15 +104,15 @@ def test_a_cache_folder_that_is_not_absolute_counts_as_unset(variable, monkeypat
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     if variable is not None:
         monkeypatch.setenv("XDG_CACHE_HOME", variable)
-    assert paths.user_cache() == pathlib.Path("/home/u/.cache")
+    assert cache.user_cache() == pathlib.Path("/home/u/.cache")
     monkeypatch.setenv("XDG_CACHE_HOME", "/fast")
-    assert paths.user_cache() == pathlib.Path("/fast")
+    assert cache.user_cache() == pathlib.Path("/fast")
 
 
 def test_no_home_no_cache(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert paths.user_cache() is None
+    assert cache.user_cache() is None
 
 
 @pytest.mark.parametrize("name", ["runs/my run", "~/runs/a", "it's (1)", "a;b&c"])

@@ -322,3 +322,16 @@ def test_numbers_of_parameters_at_the_papers_size():
     assert found["ar"] == by_hand | dict(start=by_hand["start"] + 36 * 64)
     assert found["vae"].keys() == {"encoder", "start", "prior", "decoder", "reward", "posterior"}
     assert found["vae"]["prior"] == by_hand["prior"] - 18 * 32
+
+
+def test_widths_of_encoder_and_decoder_are_their_own():
+    """Fig. 11 and Fig. 10 with a quarter of the channels: the layers on images are as wide as they were."""
+    spec = EnvSpec((80, 64, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17))
+    config = state_space.StateSpaceConfig(channels=16, encoder_width=64, decoder_width=32)
+    found = counts(config, spec)
+    res = conv(5, 32, 32) + conv(3, 32, 16)
+    assert found["encoder"] == conv(3, 48, 16) + conv(5, 16, 16) + conv(3, 16, 64) + conv(3, 256, 32) + res
+    coarse = conv(1, 24, 16) + conv(5, 16, 16) + conv(3, 16, 32)
+    assert found["decoder"] == coarse + conv(3, 8, 32) + conv(3, 32, 32) + conv(1, 32, 48)
+    others = counts(state_space.StateSpaceConfig(channels=16), spec)
+    assert {name for name in found if found[name] != others[name]} == {"decoder"}

@@ -11,15 +11,16 @@ import pytest
 from tests.fakes import SPEC, randomised
 from tests.tiny_state_space import KEY, B, batch_of, configured
 from wmjax.models import state_space
+from wmjax.models.state_space import annealing
 from wmjax.models.state_space.learner import score
-from wmjax.models.state_space.model import MapState, make_model
+from wmjax.models.state_space.model import MapState, init_params, make_model
 from wmjax.ops import jumps
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 
 def test_a_model_with_a_background_begins_at_it():
-    """Whatever the state; from there everything learns, the decoder's last layer first."""
-    config = configured(contrast=3.0)
+    """Whatever the state, if the last layer is 0; from there everything learns, the decoder's last layer first."""
+    config = configured(contrast=3.0, last_layer_scale=0.0)
     model, learner = state_space.make(config, SPEC)
     image = np.random.default_rng(0).uniform(0.01, 0.99, SPEC.obs_shape).astype(np.float32)
     state = learner.init(KEY)
@@ -40,17 +41,62 @@ def test_a_model_with_a_background_begins_at_it():
         state_space.with_background(begun, image[..., :1])
 
 
-def test_latents_cost_little_at_first():
-    config = configured(kl_updates=100)
-    weights = [state_space.learner.kl_weight(config, jnp.int32(updates)) for updates in (0, 25, 50, 100, 1000)]
-    np.testing.assert_allclose(weights, [1e-8, 1e-6, 1e-4, 1, 1], rtol=1e-5)
-    _, learner = state_space.make(config, SPEC)
-    state = learner.init(KEY)
-    for updates, weight in ((0, 1e-8), (50, 1e-4), (2**31 - 2, 1)):
-        metrics = jax.jit(learner.update)(state.replace(updates=jnp.int32(updates)), KEY, batch_of())[1]
+def test_the_last_layer_begins_as_scaled():
+    """And nothing else does."""
+    one, half = (init_params(KEY, configured(last_layer_scale=scale), SPEC) for scale in (1.0, 0.5))
+    for (path, x), y in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(half), strict=True):
+        is_last = jax.tree_util.keystr(path).startswith("['decoder']['params']['fine']['Conv_2']")
+        np.testing.assert_array_equal(y, x / 2 if is_last else x)
+
+
+def test_the_kl_weight_rises_as_the_images_improve():
+    """From the mean image's loss to half of it, geometrically; then it stays, and a spike or a rise changes nothing."""
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    images[0] = 1  # the mean image is grey: 64 log 2 nats an image
+    constant, state = 64 * np.log(2), annealing.initial((8, 8, 1))
+    follow = jax.jit(annealing.follow)
+
+    def after(state, share, count=400):
+        for updates in range(count):
+            state = follow(state, updates, images, share * constant)
+        return state, float(annealing.kl_weight(state, 0.5))
+
+    np.testing.assert_allclose(annealing.kl_weight(state, 0.5), 1e-8, rtol=1e-4)
+    state, weight = after(state, 30)
+    np.testing.assert_allclose(weight, 1e-8, rtol=1e-4)  # worse than the mean image is as good as it
+    weights = []
+    for share in (0.75, 0.9, 0.55, 0.3, 1.0):
+        state, weight = after(state, share)
+        weights.append(weight)
+    np.testing.assert_allclose(weights, [1e-4, 1e-4, 1e-8**0.1, 1, 1], rtol=0.02)
+    assert float(after(annealing.initial((8, 8, 1)), 0.0, count=3)[0].reached) > 0.9  # no single batch decides
+
+
+def test_the_mean_image_is_that_of_all_batches():
+    batches = np.random.default_rng(0).uniform(size=(3, 4, 8, 8, 1)).astype(np.float32)
+    state = annealing.initial((8, 8, 1))
+    for updates, images in enumerate(batches):
+        state = annealing.follow(state, updates, images, 1.0)
+    np.testing.assert_allclose(state.mean_image, batches.mean(axis=(0, 1)), rtol=1e-5)
+
+
+def test_the_loss_has_the_kl_at_its_weight():
+    _, learner = state_space.make(configured(kl_anneal_target=0.5), SPEC)
+    state, update = jax.jit(learner.init)(KEY), jax.jit(learner.update)
+    for reached, weight in ((1.0, 1e-8), (0.75, 1e-4), (0.2, 1)):
+        progress = state.annealing.replace(reached=jnp.float32(reached))
+        after, metrics = update(state.replace(annealing=progress), KEY, batch_of())
         bound = metrics["image"] + metrics["reward"]
         np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
-        np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-5)
+        np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-4)
+        assert after.annealing.mean_image.std() > 0  # and the progress is followed
+
+
+@pytest.mark.parametrize("settings", [dict(), dict(kind="ar", kl_anneal_target=0.5)])
+def test_without_annealing_or_latents_the_loss_is_the_bound(settings):
+    _, learner = state_space.make(configured(**settings), SPEC)
+    shapes, metrics = jax.eval_shape(learner.update, jax.eval_shape(learner.init, KEY), KEY, batch_of())
+    assert shapes.annealing is None and "kl_weight" not in metrics
 
 
 @pytest.mark.parametrize("jump", [1, 2, 3])
@@ -118,6 +164,8 @@ def test_gradients_have_clipped_norms():
         (dict(kind="ssm"), "kind 'ssm'"),
         (dict(channels=12), "channels 12"),
         (dict(channels=0), "channels 0"),
+        (dict(encoder_width=10), "encoder_width 10: must be a multiple of 4"),
+        (dict(decoder_width=0), "decoder_width 0: must be a multiple of 4"),
         (dict(reward_digits=0), "reward_digits 0"),
         (dict(order=17), "order 17"),
         (dict(jump=0), "jump 0"),
@@ -128,7 +176,10 @@ def test_gradients_have_clipped_norms():
         (dict(latent_std=float("inf")), "latent_std inf"),
         (dict(contrast=-1.0), "contrast -1.0: must be finite and at least 0"),
         (dict(contrast=float("nan")), "contrast nan: must be finite"),
-        (dict(kl_updates=-1), "kl_updates -1: must be finite and at least 0"),
+        (dict(last_layer_scale=-1.0), "last_layer_scale -1.0: must be finite and at least 0"),
+        (dict(kl_anneal_target=-0.1), "kl_anneal_target -0.1: must be at least 0 and below 1"),
+        (dict(kl_anneal_target=1.0), "kl_anneal_target 1.0: must be at least 0 and below 1"),
+        (dict(kl_anneal_target=float("nan")), "kl_anneal_target nan: must be at least 0"),
     ],
 )
 def test_refuses_settings(settings, message):

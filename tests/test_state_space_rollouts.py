@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import SPEC
+from tests.tiny_state_space import configured
 from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.models.state_space.model import init_params, make_model
@@ -19,7 +20,7 @@ IN_LATENTS, IN_PIXELS = ("sssm", "dssm_vae", "dssm_det", "vae"), ("rar", "ar")
 
 def lowered_rollout(kind, drop=()):
     """The program of a rollout whose parameters lack some modules."""
-    config = state_space.StateSpaceConfig(kind=kind, channels=8)
+    config = configured(kind=kind)
     model, _ = make_model(config, SPEC)
     params = jax.eval_shape(lambda: init_params(KEY, config, SPEC))
     params = {name: x for name, x in params.items() if name not in drop}
@@ -84,8 +85,8 @@ class Counted:
 def test_an_imagined_step_embeds_one_image_or_none(kind, monkeypatch):
     """Also where the last 5 images make the state: their embeddings are kept."""
     shapes, encoder = [], nets.FrameEncoder
-    monkeypatch.setattr(nets, "FrameEncoder", lambda size: Counted(encoder(size), shapes))
-    config = state_space.StateSpaceConfig(kind=kind, channels=8, order=5)
+    monkeypatch.setattr(nets, "FrameEncoder", lambda *sizes: Counted(encoder(*sizes), shapes))
+    config = configured(kind=kind, order=5)
     model, _ = make_model(config, SPEC)
     params = jax.eval_shape(lambda: init_params(KEY, config, SPEC))
     step = lambda params, key: model.imagine(params, key, model.initial(params, B), jnp.zeros((B, 2)))
@@ -118,7 +119,8 @@ def best_constant_nats(obs):
 def test_learns_a_small_world_by_heart(kind):
     """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
     spec, batch = walks(8, 6)
-    config = state_space.StateSpaceConfig(kind=kind, channels=16, reward_digits=3, learning_rate=3e-3, clip_norm=1e9)
+    widths = dict(channels=16, encoder_width=16, decoder_width=16)
+    config = configured(kind=kind, **widths, learning_rate=3e-3, clip_norm=1e9)
     _, learner = state_space.make(config, spec)
     batch = jax.tree.map(jnp.asarray, batch)
     train = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: learner.update(state, key, batch), state, keys))

@@ -11,7 +11,8 @@ KEY = jax.random.key(0)
 
 
 def configured(**settings):
-    return state_space.StateSpaceConfig(**dict(channels=C, reward_digits=DIGITS) | settings)
+    widths = dict(channels=C, encoder_width=C, decoder_width=C)
+    return state_space.StateSpaceConfig(**widths | dict(reward_digits=DIGITS) | settings)
 
 
 def batch_of(time=T, spec=SPEC, rows=B):

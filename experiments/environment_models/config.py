@@ -76,7 +76,7 @@ def paper():
 def cpu():
     """Two CPU cores, minutes. Not in the paper: found by measuring, see BUILD_NOTES.md."""
     config = paper()
-    config.model.update(channels=16, learning_rate=2e-3)
+    config.model.update(channels=16, encoder_width=16, decoder_width=16, learning_rate=2e-3)
     config.train.update(updates=2000, batch=8, every=250)
     config.evaluation.update(chunks=128, draws=5)
     return config
@@ -87,7 +87,7 @@ def cpu_games():
     empty. Not in the paper: found by measuring, see BUILD_NOTES.md.
     """
     config = cpu()
-    config.model.update(contrast=16.0, latent_std=0.1, kl_updates=800)
+    config.model.update(contrast=16.0, latent_std=0.1, last_layer_scale=0.0, kl_anneal_target=0.6)
     config.train.update(updates=1600, every=400)
     return config
 

@@ -9,7 +9,6 @@ and 17) and curves.png (Fig. 15) into --folder.
 
 import dataclasses
 import pathlib
-import subprocess
 import sys
 
 import jax
@@ -18,6 +17,7 @@ from absl import flags
 
 from experiments.environment_models import config as configs
 from experiments.environment_models import parts
+from experiments.environment_models.runs import train as train_run
 from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.run import checkpoint, talk, timing, workdir
@@ -103,14 +103,8 @@ def train(name, seed, place):
     settings = [f"seed={seed}", *SET.value]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
-    file = pathlib.Path(configs.__file__)
-    command = [sys.executable, "-m", "experiments.environment_models", f"--workdir={place}"]
-    command += [f"--config={file}:{DATA.value},{kind_of(name)},{PRESET.value}"]
-    command += [f"--config.{setting}" for setting in settings]
     talk.say(f"{name}, seed {seed}: {place}")
-    ended = subprocess.run(command, check=False)
-    if ended.returncode:
-        raise UsageError(f"{place}: training ended with exit code {ended.returncode}")
+    train_run(place, f"{DATA.value},{kind_of(name)},{PRESET.value}", settings)
 
 
 def likelihoods(runs, folder):

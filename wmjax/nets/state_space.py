@@ -1,7 +1,8 @@
 """The modules of the state-space models (Buesing et al. 2018, appendix A, Figs. 6 to 14), for ONE step.
 
 Everything is a feature map at an eighth of the image's resolution. C: channels of the state, 64 in the paper, and the
-measure of all other widths. Convolutions keep the size; images change it by blocks of pixels in the channels.
+measure of all other widths but the encoder's and the decoder's, whose `width` is also 64 there. Convolutions keep the
+size; images change it by blocks of pixels in the channels.
 
     conv stack      conv k1, c1 -> (+ relu conv k2, c2) -> relu conv k3, c3
     res conv        x -> x[.., :C] + conv stack (3, 5, 3)
@@ -78,11 +79,12 @@ class FrameEncoder(nn.Module):
     """Image in [0, 1], or its deviation from a background, [B, 8 X, 8 Y, c] -> [B, X, Y, C], not negative (Fig. 11)."""
 
     channels: int
+    width: int
 
     @nn.compact
     def __call__(self, image):
-        quarter, half = self.channels // 4, self.channels // 2
-        x = ConvStack((3, 5, 3), (quarter, quarter, self.channels), name="fine")(blocks.to_depth(image, 4))
+        quarter, half = self.width // 4, self.width // 2
+        x = ConvStack((3, 5, 3), (quarter, quarter, self.width), name="fine")(blocks.to_depth(image, 4))
         x = ConvStack((3, 5, 3), (half, half, self.channels), name="coarse")(blocks.to_depth(x, 2))
         return nn.relu(x)
 
@@ -90,14 +92,14 @@ class FrameEncoder(nn.Module):
 class FrameDecoder(nn.Module):
     """Feature map [B, X, Y, c] -> logits of the image's pixels [B, 8 X, 8 Y, image_channels] (Fig. 10)."""
 
-    channels: int
+    width: int
     image_channels: int
 
     @nn.compact
     def __call__(self, x):
-        half = self.channels // 2
-        x = ConvStack((1, 5, 3), (half, half, self.channels), name="coarse")(x)
-        fine = ConvStack((3, 3, 1), (self.channels, self.channels, 16 * self.image_channels), name="fine")
+        half = self.width // 2
+        x = ConvStack((1, 5, 3), (half, half, self.width), name="coarse")(x)
+        fine = ConvStack((3, 3, 1), (self.width, self.width, 16 * self.image_channels), name="fine")
         return blocks.to_space(fine(blocks.to_space(x, 2)), 4)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
+DRAWN = ("sssm", "dssm_vae", "vae")  # kinds whose latents are drawn, and have a posterior
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
 SHRINK = 8  # times that a state is smaller than an image, a side
 
@@ -15,7 +16,9 @@ class StateSpaceConfig:
     """Defaults are the paper's section 2.3 and appendix A."""
 
     kind: str = "sssm"
-    channels: int = 64  # C of the state; the other widths are shares of it
+    channels: int = 64  # C of the state; the widths of all layers but the encoder's and decoder's are shares of it
+    encoder_width: int = 64  # of the encoder's widest layers (Fig. 11)
+    decoder_width: int = 64  # of the decoder's (Fig. 10)
     reward_digits: int = 8  # binary digits of a reward; not in the paper
     order: int = 3  # K of the auto-regressive model; not in the paper
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
@@ -23,7 +26,9 @@ class StateSpaceConfig:
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
     contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
     latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
-    kl_updates: int = 0  # 0: the paper; else latents, if any, weigh 1e-8 in the loss at first, 1 after so many updates
+    last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
+    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss at first, 1 once the images cost
+    # this share of what the data's mean image costs; see annealing.py
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
@@ -31,12 +36,17 @@ class StateSpaceConfig:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
+        for name in ("encoder_width", "decoder_width"):
+            if getattr(self, name) < 4 or getattr(self, name) % 4:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be a multiple of 4")
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
-        for name in ("contrast", "kl_updates"):
+        for name in ("contrast", "last_layer_scale"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise UsageError(f"model {name} {getattr(self, name)}: must be finite and at least 0")
+        if not 0 <= self.kl_anneal_target < 1:
+            raise UsageError(f"model kl_anneal_target {self.kl_anneal_target}: must be at least 0 and below 1")
         if not 0 < self.latent_std <= 10:
             raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
         for name in ("learning_rate", "clip_norm"):

@@ -3,58 +3,61 @@
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from wmjax import imagine
-from wmjax.models.state_space.config import CONTEXT
+from wmjax.models.state_space import annealing
+from wmjax.models.state_space.config import CONTEXT, DRAWN
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Learner, LearnerState
 
-FIRST_WEIGHT = 1e-8  # not in the paper, see BUILD_NOTES.md
+
+@struct.dataclass
+class AnnealedState(LearnerState):
+    """LearnerState of an environment model."""
+
+    annealing: annealing.Annealing | None  # None: the KL weighs 1 from the start
 
 
 def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
     model, parts = make_model(config, env_spec)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    annealed = config.kind in DRAWN and config.kl_anneal_target > 0
 
     def init(key):
         params = init_params(key, config, env_spec)
-        return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
+        progress = annealing.initial(env_spec.obs_shape) if annealed else None
+        return AnnealedState(params, optimizer.init(params), jnp.zeros((), jnp.int32), progress)
 
     jax.eval_shape(init, jax.random.key(0))  # images that do not fit are refused here
 
-    def loss_of(params, key, batch, updates):
+    def loss_of(params, key, batch, kl_weight):
         """image + reward + kl_weight * kl: minus the bound, once the weight is 1."""
         terms = score(model, parts, config, env_spec.action, params, key, batch)[0]
         metrics = {name: x.mean() for name, x in terms.items()}
-        weight = kl_weight(config, updates)
-        loss = metrics["image"] + metrics["reward"] + weight * metrics.get("kl", 0.0)
-        if "kl" in metrics and config.kl_updates:
-            metrics["kl_weight"] = weight
+        loss = metrics["image"] + metrics["reward"] + kl_weight * metrics.get("kl", 0.0)
         return loss, dict(loss=loss, **metrics)
 
     def update(state, key, batch):
         """One gradient step on chunks inside episodes, Step [B, rows]; see `rows_of`."""
-        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, state.updates)
+        progress = state.annealing
+        weight = annealing.kl_weight(progress, config.kl_anneal_target) if annealed else 1.0
+        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, weight)
         updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
+        if annealed:
+            images = unit_pixels(imagine.fold(batch.obs))
+            progress = annealing.follow(progress, state.updates, images, metrics["image"])
+            metrics |= dict(kl_weight=weight, relative_image=progress.relative)
         metrics["grad_norm"] = optax.global_norm(grads)
         metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-        return LearnerState(params, opt_state, state.updates + 1), metrics
+        return AnnealedState(params, opt_state, state.updates + 1, progress), metrics
 
     return model, Learner(init, update)
-
-
-def kl_weight(config, updates):
-    """Weight of the latents' divergence in the loss after `updates` updates: from FIRST_WEIGHT to 1, geometrically.
-
-    On recorded games, latents that cost their full price from the start stayed empty (BUILD_NOTES.md). Without
-    `kl_updates` it is 1.
-    """
-    return FIRST_WEIGHT ** (1 - jnp.minimum(updates / config.kl_updates, 1)) if config.kl_updates else 1.0
 
 
 def rows_of(config, predicted):

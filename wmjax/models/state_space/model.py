@@ -28,14 +28,13 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wmjax.models.state_space.config import CONTEXT, map_of, model_action_size
+from wmjax.models.state_space.config import CONTEXT, DRAWN, map_of, model_action_size
 from wmjax.nets import state_space as nets
 from wmjax.ops import bernoulli, reward_bits
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, WorldModel
 
 IN_PIXELS = ("rar", "ar")
-DRAWN = ("sssm", "dssm_vae", "vae")  # z is drawn, and has a posterior
 
 
 @struct.dataclass
@@ -71,11 +70,11 @@ def make_modules(config, env_spec):
     """The flax modules of one time step, by the name of their parameters."""
     size = config.channels
     modules = dict(
-        encoder=nets.FrameEncoder(size),
+        encoder=nets.FrameEncoder(size, config.encoder_width),
         start=nets.InitialState(size),
         prior=nets.LatentHead(size, config.latent_std),
         transition=nets.Transition(size),
-        decoder=nets.FrameDecoder(size, env_spec.obs_shape[-1]),
+        decoder=nets.FrameDecoder(config.decoder_width, env_spec.obs_shape[-1]),
         reward=nets.RewardBits(size, config.reward_digits + 2),
     )
     if config.kind in DRAWN:
@@ -102,20 +101,19 @@ def init_params(key, config, env_spec):
         reward=[jnp.concatenate([state, latent], axis=-1)],
     )
     params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items()}
+    fine = params["decoder"]["params"]["fine"]
+    fine["Conv_2"] = jax.tree.map(lambda x: config.last_layer_scale * x, fine["Conv_2"])
     return params | ({"background": jnp.zeros(env_spec.obs_shape)} if config.contrast else {})
 
 
 def with_background(params, image):
-    """Parameters of a model with contrast, not yet trained, that draws one image whatever its state.
+    """Parameters of a model with contrast, not yet trained, whose images are deviations from this one.
 
-    The decoder's last layer becomes zero. image: float32 [8 X, 8 Y, c] in [0, 1], the mean of the training images, say.
+    image: float32 [8 X, 8 Y, c] in [0, 1], the mean of the training images, say.
     """
     chex.assert_equal_shape((params["background"], image))
     chex.assert_type(image, float)
-    last = params["decoder"]["params"]["fine"]["Conv_2"]
-    fine = params["decoder"]["params"]["fine"] | {"Conv_2": jax.tree.map(jnp.zeros_like, last)}
-    decoder = {"params": params["decoder"]["params"] | {"fine": fine}}
-    return params | dict(background=bernoulli.logits(image), decoder=decoder)
+    return params | dict(background=bernoulli.logits(image))
 
 
 def acts(config):
