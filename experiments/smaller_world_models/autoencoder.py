@@ -1,7 +1,7 @@
 """Fits the autoencoder alone to recorded random play of one game: what does it draw, under which likelihood?
 
-    python -m experiments.smaller_world_models.autoencoder \
-        --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \
+    python -m experiments.smaller_world_models.autoencoder \\
+        --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \\
         --config.model.likelihood=continuous_bernoulli --config.model.revive_below=0
 
 Prints one JSON line of measurements on held-out images, the last fifth of what was recorded. `explained`: the share
