@@ -53,6 +53,11 @@ def test_a_block_becomes_its_dataclass():
         (dict(widths=3), r"config\.train\.widths=3: must be a tuple"),
         (dict(widths=(1, 2.5)), r"config\.train\.widths=2\.5: must be of type int"),
         (dict(limit="x"), r"config\.train\.limit='x': must be of type float"),
+        (dict(limit=float("nan")), r"config\.train\.limit=nan: must be finite"),
+        (dict(rate=float("inf")), r"config\.train\.rate=inf: must be finite"),
+        (dict(rate=10**400), r"config\.train\.rate=10+: must be of type float"),
+        (dict(steps=2**31), r"config\.train\.steps=2147483648: must be from -2147483647 to 2147483647"),
+        (dict(widths=(1, -(10**30))), r"config\.train\.widths=-10+: must be"),
     ],
 )
 def test_wrong_blocks_are_refused_by_name(values, named):

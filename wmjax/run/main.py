@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import errno
 import itertools
+import math
 import os
 import re
 import runpy
@@ -42,6 +43,8 @@ def fail(message, code):
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     return code
 
+
+LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 
 flags.disclaim_key_flags()  # the flags below belong to the mains that define them
 
@@ -178,10 +181,14 @@ def convert(value, hint, name):
         if not isinstance(value, (tuple, list)):
             raise UsageError(f"{name}={value!r}: must be a tuple such as (1, 2)")
         return tuple(convert(each, typing.get_args(hint)[0], name) for each in value)
-    if hint is float and type(value) is int:
-        return float(value)
+    if hint is float and type(value) is int and abs(value) <= LARGEST:
+        value = float(value)
     if type(value) is not hint:
         raise UsageError(f"{name}={value!r}: must be of type {hint.__name__}")
+    if type(value) is int and abs(value) > LARGEST:
+        raise UsageError(f"{name}={value}: must be from {-LARGEST} to {LARGEST}")
+    if type(value) is float and not math.isfinite(value):
+        raise UsageError(f"{name}={value}: must be finite")
     return value
 
 
