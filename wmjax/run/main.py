@@ -202,15 +202,16 @@ def use_jax():
     """
     import jax
 
-    if jax.config.jax_enable_x64:
+    config: typing.Any = jax.config  # whose attributes mypy does not know
+    if config.jax_enable_x64:
         print("warning: JAX_ENABLE_X64 is not used: everything here computes in float32", file=sys.stderr)
-        jax.config.update("jax_enable_x64", False)
+        config.update("jax_enable_x64", False)
     cache = paths.user_cache()
-    if not jax.config.jax_compilation_cache_dir and cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "wmjax" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not config.jax_compilation_cache_dir and cache is not None:
+        config.update("jax_compilation_cache_dir", str(cache / "wmjax" / "jax"))
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where the platform's package is not installed
         why = str(error) or "its package is missing"
-        raise UsageError(f"JAX_PLATFORMS={jax.config.jax_platforms}: no such platform here: {why}") from error
+        raise UsageError(f"JAX_PLATFORMS={config.jax_platforms or ''}: no device to compute on: {why}") from error
