@@ -231,6 +231,7 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
         ("--models=sssm", "compared with vae"),
         ("--preset=gpu", "--preset=gpu: choose one of"),
         ("--horizons=0", "--horizons=0"),
+        ("--batches=" + "9" * 5000, "--batches=9"),
         ("--horizons=10", "a multiple of 3"),
         ("--set=model.kinds=3", "exit code 2"),
     ],

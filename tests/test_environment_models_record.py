@@ -183,13 +183,19 @@ def test_other_flags_are_refused(copy):
         (["--rows=0"], "--rows=0"),
         (["--envs=0"], "--envs=0"),
         (["--seed=-1"], "--seed=-1"),
+        (["--seed=99999999999999999999999"], "--seed=99999999999999999999999"),
+        (["--steps=999999999999"], "shards, at most 100000; raise --rows or --envs"),
+        (["--steps=99999999999999999999999"], "--steps=99999999999999999999999"),
+        (["--game=Pong", "--rows=1000000"], "a shard of --rows=1000000 and --envs=2 needs 192.00 GB"),
+        (["--game=Pong", "--size=99999999999x64"], "must be ROWSxCOLUMNS"),
         (["--policy=nowhere"], "nowhere is not the working folder of a run"),
         (["--folders=a"], "folders"),
         (["more"], "unexpected argument"),
     ],
 )
 def test_bad_flags_end_in_one_line(flags, message, tmp_path):
-    assert_refused(record(tmp_path / "data", *FAKE, *flags), message)
+    ended = mains.call("environment_models.record", f"--folder={tmp_path / 'data'}", *FAKE, *flags)
+    assert_refused(ended, message)
     assert not (tmp_path / "data").exists()
 
 

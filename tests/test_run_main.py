@@ -53,6 +53,11 @@ def test_a_block_becomes_its_dataclass():
         (dict(widths=3), r"config\.train\.widths=3: must be a tuple"),
         (dict(widths=(1, 2.5)), r"config\.train\.widths=2\.5: must be of type int"),
         (dict(limit="x"), r"config\.train\.limit='x': must be of type float"),
+        (dict(limit=float("nan")), r"config\.train\.limit=nan: must be finite"),
+        (dict(rate=float("inf")), r"config\.train\.rate=inf: must be finite"),
+        (dict(rate=10**400), r"config\.train\.rate=10+: must be of type float"),
+        (dict(steps=2**31), r"config\.train\.steps=2147483648: must be from -2147483647 to 2147483647"),
+        (dict(widths=(1, -(10**30))), r"config\.train\.widths=-10+: must be"),
     ],
 )
 def test_wrong_blocks_are_refused_by_name(values, named):
@@ -201,7 +206,9 @@ def test_a_platform_that_is_not_there_is_one_line(error, why, monkeypatch, capsy
     monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(error))
     assert mains.run(lambda argv: mains.use_jax(), ["main"]) == 2
     told = capsys.readouterr().err
-    assert told.startswith("error: JAX_PLATFORMS=cpu: no such platform here") and why in told and told.count("\n") == 1
+    assert (
+        told.startswith("error: JAX_PLATFORMS=cpu: no device to compute on") and why in told and told.count("\n") == 1
+    )
 
 
 def test_programs_are_kept_where_the_user_has_a_cache(settings, monkeypatch):

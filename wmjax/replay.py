@@ -40,11 +40,11 @@ def init(capacity, num_envs, step):
     return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def check_fits(need, what):
-    """Raises UsageError unless `need` bytes, for `what`, are free on the default device."""
-    free = free_memory()
+def check_fits(need, what, free=None):
+    """Raises UsageError unless `need` bytes, for `what`, are free: of `free` bytes, or else on the default device."""
+    free = free_memory() if free is None else free
     if free is not None and need > free:
-        raise UsageError(f"{what} needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: lower the capacity")
+        raise UsageError(f"{what} needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: make it smaller")
 
 
 def nbytes(capacity, step):
@@ -57,7 +57,7 @@ def free_memory():
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
-    return host_memory(read_text)
+    return host_memory()
 
 
 def read_text(path):
@@ -69,7 +69,7 @@ def read_text(path):
         return ""
 
 
-def host_memory(read):
+def host_memory(read=read_text):
     """Free bytes of the host: what the machine has and what every control group around this process leaves.
 
     Args: read: function (path) -> text of that file, "" where there is none.

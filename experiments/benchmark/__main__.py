@@ -26,7 +26,7 @@ PRESETS = ("quick", "paper")
 
 ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")
 PRESET = flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size")
-REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1, upper_bound=10_000)
 JSON = mains.path_flag("json", "file for the numbers")
 CHART = mains.path_flag("chart", "picture, .png or .svg")
 

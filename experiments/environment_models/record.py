@@ -13,6 +13,7 @@ shards. --rows is also how far into an episode the data reach. The data folder, 
 import hashlib
 import importlib
 import itertools
+import math
 import pathlib
 import re
 import sys
@@ -22,7 +23,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from wmjax import envs
+from wmjax import envs, replay
 from wmjax.agents.mpc import make_random_actor
 from wmjax.envs import joystick
 from wmjax.run import main as mains
@@ -36,12 +37,14 @@ GAME = flags.DEFINE_string(
 )
 POLICY = flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run")
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
-STEPS = flags.DEFINE_integer("steps", None, "decisions in all, rounded up to whole shards", lower_bound=1)
+STEPS = flags.DEFINE_integer(
+    "steps", None, "decisions in all, rounded up to whole shards", lower_bound=1, upper_bound=10**12
+)
 FOLDER = mains.path_flag("folder", "where the data go")
 ENVS = flags.DEFINE_integer("envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024)
-ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1)
+ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1, upper_bound=10**6)
 SIZE = flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told")
-SEED = flags.DEFINE_integer("seed", 0, "of the environments and the actions", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "of the environments and the actions", lower_bound=0, upper_bound=10**9)
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
 # Experiments do not import each other, so those whose policies play are found by name: each has `parts.is_own(config)`
@@ -76,6 +79,10 @@ def main(argv):
     player = make_player(policy.actor, ENVS.value, explore=False)
 
     folder, count = pathlib.Path(FOLDER.value), shards.count_for(STEPS.value, ENVS.value * ROWS.value)
+    if count > shards.MOST:
+        raise UsageError(f"--steps={STEPS.value}: {count} shards, at most {shards.MOST}; raise --rows or --envs")
+    images = math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize * ENVS.value * (ROWS.value + 1)
+    replay.check_fits(images, f"a shard of --rows={ROWS.value} and --envs={ENVS.value}", replay.host_memory())
     asked = dict(game=name, policy=policy.told, env=options, envs=ENVS.value, rows=ROWS.value, seed=SEED.value)
     index = shards.open_folder(folder, asked, probe.spec)
     for number, fault in shards.missing(folder, index, count):
@@ -97,7 +104,7 @@ def recorded_options(name, size):
         if size is not None:
             raise UsageError(f"--size={size}: is for Atari games; {name} is recorded as it is")
         return {}
-    found = re.fullmatch(r"(\d+)x(\d+)", size or f"{KEPT}x160")
+    found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or f"{KEPT}x160")
     if not found:
         raise UsageError(f"--size={size}: must be ROWSxCOLUMNS, such as 200x160 or 80x64")
     rows, columns = map(int, found.groups())

@@ -9,6 +9,7 @@ and 17) and curves.png (Fig. 15) into --folder.
 
 import dataclasses
 import pathlib
+import re
 import sys
 
 import jax
@@ -36,7 +37,7 @@ SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.chann
 HORIZONS = flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts")
 BATCHES = flags.DEFINE_list("batches", ["1", "16"], "rollouts at once")
 TIMED = flags.DEFINE_list("timed", list(state_space.KINDS[:5]) + ["sssm_jumpy"], "models whose rollouts are timed")
-REPEATS = flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1)
+REPEATS = flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1, upper_bound=10_000)
 
 JUMP, JUMPY = 3, "_jumpy"  # the paper's
 BASE, SLOW = "vae", "ar"  # what likelihoods and speeds are compared with
@@ -77,8 +78,8 @@ def check():
                 raise UsageError(f"--{flag}={name}: choose from {allowed}, or one of them with {JUMPY} at its end")
     for flag, numbers in (("horizons", HORIZONS.value), ("batches", BATCHES.value)):
         for number in numbers:
-            if not number.isdecimal() or int(number) < 1:
-                raise UsageError(f"--{flag}={number}: must be whole numbers, at least 1")
+            if not re.fullmatch("[1-9][0-9]{0,3}", number):
+                raise UsageError(f"--{flag}={number}: must be whole numbers from 1 to 9999")
     for horizon in HORIZONS.value:
         if any(name.endswith(JUMPY) for name in TIMED.value) and int(horizon) % JUMP:
             raise UsageError(f"--horizons={horizon}: jumpy models need a multiple of {JUMP}")

@@ -71,6 +71,7 @@ class PlannerConfig:
     def __post_init__(self):
         if self.name not in PLANNERS:
             raise UsageError(f"config.planner.name={self.name!r}: choose one of {', '.join(PLANNERS)}")
+        check_counts(self, "config.planner")
 
 
 BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)

@@ -32,8 +32,10 @@ from wmjax.types import UsageError
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
 TRAIN = mains.paths_flag("train", "folders of runs whose episodes are learned")
 TEST = mains.paths_flag("test", "folders of runs whose rewards are asked for")
-UPDATES = flags.DEFINE_integer("updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1)
-EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1)
+UPDATES = flags.DEFINE_integer(
+    "updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1, upper_bound=10**9
+)
+EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1, upper_bound=10**6)
 ABOVE = flags.DEFINE_float("above", -np.inf, "count only states whose last four rewards average above this")
 PAST = 4  # rewards that --above looks at
 

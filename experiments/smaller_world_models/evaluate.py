@@ -28,7 +28,7 @@ from wmjax.types import UsageError
 WORKDIR = mains.path_flag("workdir", "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 32, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
-SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the actions", lower_bound=0)
+SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the actions", lower_bound=0, upper_bound=10**9)
 POLICY = flags.DEFINE_enum("policy", "newest", ["newest", "random"], "who plays: the newest checkpoint, or chance")
 
 

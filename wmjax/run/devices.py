@@ -4,6 +4,7 @@ Parameters are on every device; the compiler averages their gradients. One devic
 """
 
 import contextlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -37,7 +38,8 @@ def split(mesh, axis):
 
 def no_transfers():
     """A context in which copies between host and device are an error; without jit each operation makes such copies."""
-    return contextlib.nullcontext() if jax.config.jax_disable_jit else jax.transfer_guard("disallow")
+    config: Any = jax.config  # whose attributes mypy does not know
+    return contextlib.nullcontext() if config.jax_disable_jit else jax.transfer_guard("disallow")
 
 
 def check_divisible(mesh, sizes):

@@ -7,6 +7,7 @@ import dataclasses
 import difflib
 import errno
 import itertools
+import math
 import os
 import re
 import runpy
@@ -43,6 +44,8 @@ def fail(message, code):
     talk.warn(f"error: {' '.join(str(message).split())}")
     return code
 
+
+LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 
 flags.disclaim_key_flags()  # the flags below belong to the mains that define them
 
@@ -176,10 +179,14 @@ def convert(value, hint, name):
         if not isinstance(value, (tuple, list)):
             raise UsageError(f"{name}={value!r}: must be a tuple such as (1, 2)")
         return tuple(convert(each, typing.get_args(hint)[0], name) for each in value)
-    if hint is float and type(value) is int:
-        return float(value)
+    if hint is float and type(value) is int and abs(value) <= LARGEST:
+        value = float(value)
     if type(value) is not hint:
         raise UsageError(f"{name}={value!r}: must be of type {hint.__name__}")
+    if type(value) is int and abs(value) > LARGEST:
+        raise UsageError(f"{name}={value}: must be from {-LARGEST} to {LARGEST}")
+    if type(value) is float and not math.isfinite(value):
+        raise UsageError(f"{name}={value}: must be finite")
     return value
 
 
@@ -195,15 +202,16 @@ def use_jax():
 
     from wmjax.envs.cache import user_cache
 
-    if jax.config.jax_enable_x64:
+    config: typing.Any = jax.config  # whose attributes mypy does not know
+    if config.jax_enable_x64:
         talk.warn("warning: JAX_ENABLE_X64 is not used: everything here computes in float32")
-        jax.config.update("jax_enable_x64", False)
+        config.update("jax_enable_x64", False)
     cache = user_cache()
-    if not jax.config.jax_compilation_cache_dir and cache is not None:
-        jax.config.update("jax_compilation_cache_dir", str(cache / "wmjax" / "jax"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    if not config.jax_compilation_cache_dir and cache is not None:
+        config.update("jax_compilation_cache_dir", str(cache / "wmjax" / "jax"))
+        config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     try:
         jax.devices()
     except (RuntimeError, AssertionError) as error:  # jax asserts where the platform's package is not installed
         why = str(error) or "its package is missing"
-        raise UsageError(f"JAX_PLATFORMS={jax.config.jax_platforms}: no such platform here: {why}") from error
+        raise UsageError(f"JAX_PLATFORMS={config.jax_platforms or ''}: no device to compute on: {why}") from error

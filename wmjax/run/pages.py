@@ -87,8 +87,8 @@ def field_comments(cls):
     """{field of a dataclass: the comment on its line}, of those that have one."""
     source = textwrap.dedent(inspect.getsource(cls))
     said = line_comments(source)
-    body = ast.parse(source).body[0].body
-    fields = {node.target.id: node.end_lineno for node in body if isinstance(node, ast.AnnAssign)}
+    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
+    fields = {ast.unparse(node.target): node.end_lineno for node in nodes}
     return {name: said[line] for name, line in fields.items() if line in said}
 
 

@@ -24,6 +24,7 @@ from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 INDEX = "shards.json"
 SPLITS = ("train", "test")
+MOST = 100_000  # shards of a folder: their names have five digits
 EVERY = 11  # Buesing et al. 2018, appendix A.4: 10^8 transitions to train on and 10^7 to test on
 
 

@@ -12,5 +12,5 @@ class MPCConfig:
     exploration_noise: float = 0.3
 
     def __post_init__(self):
-        if self.exploration_noise < 0:
+        if not self.exploration_noise >= 0:
             raise UsageError(f"agent exploration_noise {self.exploration_noise}: must be 0 or more")

@@ -49,6 +49,13 @@ class RSSMConfig:
             raise UsageError(f"model overshooting_distance {self.overshooting_distance}: choose 1 (off) or more")
         if self.overshooting_distance > 1 and self.kind == "rnn":
             raise UsageError("model kind 'rnn' has no stochastic latents to overshoot: set overshooting_distance=1")
-        for name in ("stochastic", "deterministic", "hidden", "reward_units", "learning_rate", "min_std", "clip_norm"):
+        positive = "stochastic deterministic hidden decoder_hidden reward_units min_std learning_rate adam_epsilon"
+        for name in (*positive.split(), "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
+        for name in ("reward_layers", "free_nats", "kl_scale", "image_scale", "reward_scale", "overshooting_scale"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
+        for name in ("encoder_widths", "decoder_widths"):
+            if not getattr(self, name) or min(getattr(self, name)) < 1:
+                raise UsageError(f"model {name} {getattr(self, name)}: give at least one width, each above 0")

@@ -55,8 +55,9 @@ class VQConvLSTMConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be at least 0 and below 1")
         if not self.cells:
             raise UsageError("model cells (): name the channels of at least one")
-        if not self.revive_below >= 0:
-            raise UsageError(f"model revive_below {self.revive_below}: must be 0 or more")
+        for name in ("revive_below", "reward_scale"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
         positive = "codes code_size reward_channels reward_hidden commitment codebook_epsilon learning_rate context"
         for name in (*positive.split(), "dynamics_learning_rate", "reward_learning_rate"):
             if not getattr(self, name) > 0:
