@@ -42,8 +42,8 @@ SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=
 def main(argv):
     """Trains what is missing and prints the table once. argv: the command line."""
     mains.parse_flags(argv, __name__)
-    check()
-    folder = pathlib.Path(FOLDER.value)
+    folder = check()
+    folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
     runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in variants}
     train_all([(runs[name][seed], seed, variants[name]) for seed in range(SEEDS.value) for name in variants])
@@ -53,7 +53,7 @@ def main(argv):
 
 
 def check():
-    """Raises UsageError for flags that are missing or name nothing."""
+    """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     if DATA.value is None or FOLDER.value is None:
         raise UsageError("give --data=DATA and --folder=DIR, where the runs are, or will be")
     if MODEL.value not in KINDS:
@@ -61,6 +61,7 @@ def check():
     for core in CORES.value:
         if not core.isdecimal():
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
+    return pathlib.Path(FOLDER.value)
 
 
 def left_out(name):
@@ -70,23 +71,22 @@ def left_out(name):
 
 def train_all(jobs):
     """One run on each of --cores at a time. jobs: (folder, seed, settings); raises the first UsageError at the end."""
-    cores: queue.SimpleQueue = queue.SimpleQueue()
-    for core in CORES.value or [None]:
-        cores.put(core)
+    prefixes: queue.SimpleQueue = queue.SimpleQueue()  # of the cores that are free
+    pinned: list[tuple[str, ...]] = [("taskset", "-c", core) for core in CORES.value]
+    for prefix in pinned or [()]:
+        prefixes.put(prefix)
 
     def train_one(place, seed, settings):
-        core = cores.get()
-        prefix = () if core is None else ("taskset", "-c", core)
+        prefix = prefixes.get()
         talk.say(" ".join([str(place), *prefix]))
         common = [f"seed={seed}", f"train.updates={UPDATES.value}", *SET.value]
         try:
             with open(f"{place}.log", "w") as log:
                 train(place, f"{DATA.value},{MODEL.value},cpu_games", [*common, *settings], prefix, log)
         finally:
-            cores.put(core)
+            prefixes.put(prefix)
 
-    pathlib.Path(FOLDER.value).mkdir(parents=True, exist_ok=True)
-    with ThreadPoolExecutor(cores.qsize()) as pool:
+    with ThreadPoolExecutor(prefixes.qsize()) as pool:
         for future in [pool.submit(train_one, *job) for job in jobs]:
             future.result()
 

@@ -1,0 +1,43 @@
+"""The auto-regressive model as a plain network of order K, for timing: all K images are embedded at every step.
+
+The model itself keeps the embeddings of its K images and embeds the newest alone. Both imagine the same.
+"""
+
+import jax.numpy as jnp
+
+from wmjax import imagine
+from wmjax.ops import bernoulli
+
+
+def without_kept_embeddings(model, order, env_spec):
+    """The WorldModel of kind ar for imagined steps; its states are (state without embeddings, images).
+
+    Args: model: with embeddings kept; order: K of its config.
+    images: float32 [B, K, 8 X, 8 Y, c] in [0, 1], oldest first.
+    """
+
+    def initial(params, batch):
+        """K black images."""
+        return forget(model.initial(params, batch)), jnp.zeros((batch, order, *env_spec.obs_shape))
+
+    def step(params, key, state, action):
+        bare, images = state
+        embeddings = model.encode(params, 255 * imagine.fold(images))
+        embeddings = embeddings.reshape(*images.shape[:2], *embeddings.shape[1:])
+        side_by_side = jnp.concatenate([embeddings[:, i] for i in range(order)], axis=-1)
+        after = model.imagine(params, key, bare.replace(embeddings=side_by_side), action)
+        return forget(after), jnp.concatenate([images[:, 1:], rendered(params, after)[:, None]], axis=1)
+
+    def rendered(params, state):
+        return bernoulli.mean(model.decode(params, state))
+
+    def of_state(head):
+        return lambda params, state: head(params, state[0])
+
+    heads = {name: of_state(getattr(model, name)) for name in ("features", "reward", "discount", "decode")}
+    return model._replace(initial=initial, imagine=step, **heads)
+
+
+def forget(state):
+    """The state without its embeddings: what is not kept costs nothing."""
+    return state.replace(embeddings=state.embeddings[..., :0])
