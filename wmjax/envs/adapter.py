@@ -111,7 +111,7 @@ class AdaptedVecEnv:
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Makes all environments again and replays a snapshot."""
         actions = np.asarray(snapshot["actions"])
-        if not np.array_equal(snapshot.get("seeds"), self._seeds) or actions.shape[1:] != self._zeros().shape:
+        if not np.array_equal(snapshot.get("seeds", []), self._seeds) or actions.shape[1:] != self._zeros().shape:
             raise UsageError("this snapshot is of another environment: num_envs, seed or the actions differ.")
         self.close()
         self._make_rows()
