@@ -13,9 +13,12 @@ import pytest
 from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from tests import mains
+from tests.fakes import SPEC, random_steps
 from tests.mains import assert_same, metrics, state
 from wmjax import replay
 from wmjax.models import state_space
+from wmjax.run import shards, workdir
+from wmjax.types import UsageError
 
 MAIN = "environment_models"
 
@@ -71,10 +74,18 @@ def test_jumpy_and_pixel_models_run(tmp_path):
         assert len(rows) == 1 and ("train/kl" in rows[0]) == (name == "jumpy")
 
 
+def record(folder, count):
+    """A folder of `count` shards of noise, 16 rows of two environments each; adds those that it lacks."""
+    index = shards.open_folder(folder, dict(game="noise"), SPEC)
+    for number in range(len(index["shards"]), count):
+        steps = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), random_steps(SPEC, 2, 16, seed=number))
+        index = shards.add(folder, index, number, steps.replace(reward=np.sign(steps.reward)))
+    workdir.close_workdir(folder)
+
+
 def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     folder = tmp_path / "data"
-    flags = ("--game=fake:terminating", f"--folder={folder}", "--steps=90", "--envs=2", "--rows=15")
-    assert mains.command("environment_models.record", *flags).returncode == 0
+    record(folder, 3)
     learn = (
         f"--config=experiments/environment_models/config.py:{folder},sssm,cpu_games",
         "--config.train.updates=2",
@@ -83,16 +94,16 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     assert ended.code == 0, ended.stderr
     assert metrics(tmp_path / "a")[-1]["train/kl_weight"] == pytest.approx(1e-8, rel=0.5)
     (folder / "train_00001.npz").write_bytes(b"?")
-    ended = mains.start(tmp_path / "b", *learn, experiment=MAIN)
-    assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr
     ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr  # the data are the same, less a part
-    more = (*flags[:2], "--steps=130", *flags[3:])
-    assert mains.command("environment_models.record", *more).returncode == 0
+    record(folder, 4)
     ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
-    ended = mains.start(tmp_path / "c", *learn, "--config.train.predicted=40", experiment=MAIN)
-    assert ended.code == 2 and "no train episode has 43 rows" in ended.stderr
+    config = configs.get_config(f"{folder},sssm,cpu_games")
+    assert parts.load(parts.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
+    config.train.predicted = 40
+    with pytest.raises(UsageError, match="no train episode has 43 rows"):
+        parts.load(parts.settings(config))
 
 
 @pytest.mark.parametrize(

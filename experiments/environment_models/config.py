@@ -7,6 +7,7 @@ The data are balls, drawn anew by every run from a key of their own ("ball", or 
 `cpu`, for two cores; `cpu_games`, the same for recorded games.
 """  # noqa: E501
 
+import math
 from dataclasses import dataclass
 
 from ml_collections import ConfigDict
@@ -18,15 +19,22 @@ from wmjax.types import UsageError
 
 @dataclass(frozen=True)
 class DataConfig:
-    """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images."""
+    """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images.
+
+    reward_scale: recorded rewards times this must be whole numbers (appendix A.2 takes their binary digits); it is the
+    unit of what the model predicts. 0.1 for a game whose rewards are tens, 10 for rewards of 0.1.
+    """
 
     size: int = 80
     length: int = 40  # images of a sequence
     train_sequences: int = 1000
     test_sequences: int = 200
+    reward_scale: float = 1.0
 
     def __post_init__(self):
         check_counts(self, "config.data")
+        if not 0 < self.reward_scale < math.inf:
+            raise UsageError(f"config.data.reward_scale={self.reward_scale}: must be finite and above 0")
 
 
 @dataclass(frozen=True)
@@ -105,5 +113,7 @@ def get_config(argument=""):
         )
     config = PRESETS[preset]()
     config.task = "ball:diffusing" if data == "ball" else data
+    if data.partition(":")[0] != "ball":
+        config.model.reward_digits = 12  # not in the paper, which names no number: a ghost of MsPacman is up to 1600
     config.model.kind = model
     return config

@@ -61,7 +61,7 @@ def load(chosen):
     """
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
     if not is_ball(chosen.task):
-        return recorded(pathlib.Path(chosen.task), rows)
+        return recorded(pathlib.Path(chosen.task), rows, chosen)
     if rows > chosen.data.length:
         raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
     return balls(chosen.task.partition(":")[2], chosen.data)
@@ -77,8 +77,8 @@ def identity(chosen):
     return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=shards.fingerprint(chosen.task))
 
 
-def recorded(folder, rows):
-    """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit."""
+def recorded(folder, rows, chosen):
+    """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
     spec = shards.read_spec(folder)
 
     def made(split):
@@ -89,10 +89,37 @@ def recorded(folder, rows):
         if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
+        whole = whole.replace(reward=whole_rewards(whole, chosen, f"the {split} data of {folder}"))
         length = whole.reward.shape[1]
         return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length))
 
     return Data(spec, made("train"), made("test"))
+
+
+def whole_rewards(steps, chosen, name):
+    """The rewards of numpy Step [E, T] times config.data.reward_scale: whole numbers, as float32 [E, T].
+
+    Raises: UsageError, in which the data are called `name`, unless they are whole and the model's binary digits hold
+      them, and where it jumps their sums over the steps of a jump.
+    """
+    scale, jump = chosen.data.reward_scale, chosen.model.jump
+    exact = steps.reward.astype(np.float64) * scale
+    reward = np.rint(exact)
+    whole = np.abs(exact - reward) < 1e-3  # rewards of 0.1 are not quite that in float32
+    if not whole.all():
+        raise UsageError(
+            f"a reward of {steps.reward[~whole][0]:g} in {name}: times config.data.reward_scale={scale} rewards must "
+            "be whole numbers"
+        )
+    windows, begins = (np.lib.stride_tricks.sliding_window_view(x, jump, axis=1) for x in (reward, steps.is_first))
+    sums = np.where(begins[..., 1:].any(axis=-1), 0, windows.sum(axis=-1))  # inside one episode
+    largest = int(np.abs(sums).max())
+    if largest.bit_length() > chosen.model.reward_digits:
+        raise UsageError(
+            f"config.model.reward_digits={chosen.model.reward_digits}: {largest.bit_length()} are needed for rewards "
+            f"up to {largest} in {name}; at most 16 are allowed, a smaller config.data.reward_scale needs fewer"
+        )
+    return reward.astype(np.float32)
 
 
 def fits(is_first, rows):
