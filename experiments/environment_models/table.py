@@ -11,6 +11,7 @@ import dataclasses
 import pathlib
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -20,7 +21,7 @@ from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from wmjax import imagine
 from wmjax.models import state_space
-from wmjax.run import checkpoint, timing, workdir
+from wmjax.run import checkpoint, stop, timing, workdir
 from wmjax.run import main as mains
 from wmjax.run.aggregate import half_interval
 from wmjax.run.report import markdown, write_comparison, write_whole
@@ -99,7 +100,10 @@ def base_of(name):
 
 
 def train(name, seed, place):
-    """Trains one run in a process of its own, or resumes it; at once where it is finished."""
+    """Trains one run in a process of its own, or resumes it; at once where it is finished.
+
+    Raises: Stopped when a signal asks for it, after the run has ended in order.
+    """
     settings = [f"seed={seed}", *SET.value]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
@@ -108,9 +112,17 @@ def train(name, seed, place):
     command += [f"--config={file}:{DATA.value},{kind_of(name)},{PRESET.value}"]
     command += [f"--config.{setting}" for setting in settings]
     print(f"{name}, seed {seed}: {place}", flush=True)
-    ended = subprocess.run(command, check=False)
-    if ended.returncode:
-        raise UsageError(f"{place}: training ended with exit code {ended.returncode}")
+    stop.listen()
+    process, told = subprocess.Popen(command, process_group=0), False  # so that Ctrl-C reaches it once, from here
+    while process.poll() is None:
+        time.sleep(0.1)
+        if stop.asked() and not told:
+            process.terminate()
+            told = True
+    stop.check()
+    if process.returncode:
+        raise UsageError(f"{place}: training ended with exit code {process.returncode}")
+    stop.forget()
 
 
 def likelihoods(runs, folder):
@@ -157,7 +169,8 @@ def likelihoods(runs, folder):
 def restore(place, chosen, spec):
     """The newest parameters of a run."""
     state = jax.eval_shape(state_space.make(chosen.model, spec)[1].init, jax.random.key(0))
-    restored = checkpoint.restore_latest(place, dict(learner=state, counters=checkpoint.AS_SAVED))
+    rest = dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(place, dict(learner=state, **rest))
     if restored is None:
         raise UsageError(f"{place} has no checkpoint yet")
     return restored[1]["learner"].params

@@ -1,11 +1,13 @@
 """What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
 
 exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
+exit 75  stopped by a signal, in order: the same command goes on
 """
 
 import dataclasses
 import difflib
 import errno
+import math
 import os
 import runpy
 import sys
@@ -14,7 +16,10 @@ import typing
 
 from absl import flags
 
+from wmjax.run import stop
 from wmjax.types import NonFiniteError, UsageError
+
+GO_ON = os.EX_TEMPFAIL  # 75
 
 
 def run(main, argv):
@@ -31,6 +36,11 @@ def run(main, argv):
         return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)
     except KeyboardInterrupt:
         return fail("interrupted; the same command resumes from the last checkpoint", 130)
+    except stop.Stopped as stopped:
+        print(f"stopped by {stopped}: the same command goes on", file=sys.stderr)
+        return GO_ON
+    finally:
+        stop.forget()
     return 0
 
 
@@ -38,6 +48,15 @@ def fail(message, code):
     """Prints one line and returns the code."""
     print(f"error: {' '.join(str(message).split())}", file=sys.stderr)
     return code
+
+
+def define_minutes(text):
+    """The flag --minutes of a main, None where it is not given. text: for its help."""
+    flags.disclaim_key_flags()  # it is the main's
+    flag = flags.DEFINE_float("minutes", None, text)
+    allowed = lambda value: value is None or 0 < value < math.inf
+    flags.register_validator("minutes", allowed, "must be above 0, and finite")
+    return flag
 
 
 def parse_flags(argv):
