@@ -1,8 +1,10 @@
 """Tiny runs of the mains for tests, each in a process of its own, forked from one that has imported everything."""
 
 import contextlib
+import functools
 import importlib
 import io
+import itertools
 import json
 import multiprocessing
 import os
@@ -11,14 +13,16 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from typing import NamedTuple
 from unittest import mock
 
 import numpy as np
 from absl import flags
 
-from wmjax.run import checkpoint
+from wmjax.run import checkpoint, stop
 from wmjax.run.main import run
+from wmjax.run.progress import Progress
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLANET = (
@@ -59,7 +63,7 @@ SMALLER_WORLD_MODELS = (
     "--config.train.interactions=(60,30)",
     "--config.train.warmup_epochs=1",
     "--config.train.epochs=(1,1)",
-    "--config.train.rounds=(1,1)",
+    "--config.train.rounds=(40,1)",
     "--config.train.frames=2",
     "--config.train.autoencoder_batch=4",
     "--config.train.dynamics_batch=2",
@@ -95,6 +99,7 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "wmjax.run.metrics",
     "ml_collections.config_flags",
 ]
+CLOCKS = ("minutes", "row_minutes", "metrics_bytes")  # counters that differ from run to run
 HANGS = 900  # seconds; a table of several runs takes up to 300 on two busy cores
 FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
 
@@ -105,30 +110,35 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def start(workdir, *flags, kill_at=0, devices=1, experiment="planet"):
+def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0):
     """Runs the main of an experiment to its end.
 
     devices: simulated CPU devices of its machine.
-    kill_at: as in `fork`. Config, replay, videos, report and the manifests of checkpoints are files moved into place;
+    kill_at, stop_at, over_at: as in `fork`.
+    Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
     tiny = FLAGS[experiment]
     config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
     argv = [experiment, *config, *tiny[1:], f"--workdir={workdir}", *others]
-    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices)
+    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
 
 
-def fork(module, argv, *, kill_at=0, devices=1):
+def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0):
     """Runs `main` of experiments.<module> to its end.
 
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place.
+    stop_at: (place, n) sends it SIGTERM at the n-th call of `place`, "module:function" or "module:class.method".
+    over_at: n > 0 says that the minutes are over when that is asked for the n-th time.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
-        process = processes.Process(target=_child, args=(module, argv, kill_at, devices, str(out), str(err)))
+        process = processes.Process(
+            target=_child, args=(module, argv, kill_at, stop_at, over_at, devices, str(out), str(err))
+        )
         process.start()
         process.join(HANGS)
         assert process.exitcode is not None, "the run hangs"
@@ -179,7 +189,7 @@ def metrics(folder):
 def state(folder):
     """The newest checkpoint without its clock, as a flat list of leaves; and the replay's files as arrays."""
     _, saved = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
-    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in ("minutes", "metrics_bytes")}
+    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in CLOCKS}
     rows = [{k: v.copy() for k, v in np.load(path).items()} for path in sorted((folder / "replay").glob("*.npz"))]
     return saved, rows
 
@@ -197,7 +207,25 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a, b)
 
 
-def _child(module, argv, kill_at, devices, out, err):
+def _stop_at(place, count):
+    """Sends this process SIGTERM when a function is called for the count-th time, and waits until that is noticed."""
+    module, _, path = place.partition(":")
+    *owners, name = path.split(".")
+    owner = functools.reduce(getattr, owners, importlib.import_module(module))
+    function, calls = getattr(owner, name), []
+
+    def counted(*args, **kwargs):
+        calls.append(None)
+        if len(calls) == count:
+            os.kill(os.getpid(), signal.SIGTERM)
+            while not stop.asked():
+                time.sleep(0.001)
+        return function(*args, **kwargs)
+
+    setattr(owner, name, counted)
+
+
+def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -210,6 +238,15 @@ def _child(module, argv, kill_at, devices, out, err):
         return replace(*args, **kwargs)
 
     os.replace = counted
+    for experiment in ("planet", "environment_models"):  # so that tiny phases have several dispatches
+        importlib.import_module(f"experiments.{experiment}.parts").DISPATCHED = 1
+    worlds = importlib.import_module("experiments.smaller_world_models.parts")
+    worlds.DISPATCHED = dict.fromkeys(worlds.DISPATCHED, 1)
+    if stop_at:
+        _stop_at(*stop_at)
+    if over_at:
+        asked = itertools.count(1)
+        Progress.out_of_time = lambda *_: next(asked) >= over_at
 
     import jax
 

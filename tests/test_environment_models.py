@@ -56,11 +56,27 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
         assert_same(state(killed_at), state(folder))
 
 
-def test_stops_in_order_and_goes_on(whole, tmp_path):
-    ended = mains.start(tmp_path / "run", "--minutes=0", experiment=MAIN)
-    assert ended.code == 0 and not json.loads((tmp_path / "run" / "summary.json").read_text())["finished"]
-    assert mains.start(tmp_path / "run", experiment=MAIN).code == 0
-    assert metrics(tmp_path / "run") == metrics(whole[0])
+def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
+    """Dispatches of one update: told to end in the first, by the clock after the third, finished after the fourth."""
+    folder = tmp_path / "run"
+
+    def summary():
+        return json.loads((folder / "summary.json").read_text())
+
+    stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.environment_models.__main__:check_finite", 1))
+    assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
+    assert summary()["updates"] == 1 and summary()["planned"] == dict(updates=6) and metrics(folder) == []
+    timed = mains.start(folder, experiment=MAIN, over_at=4)  # an evaluation is a turn of the loop too
+    assert timed.code == 0, timed.stderr
+    assert [each["updates"] for each in summary()["evaluations"]] == [2, 3] and not summary()["finished"]
+    assert (folder / "videos" / "futures_0000003.png").stat().st_size > 0
+    shorter = mains.start(folder, "--config.train.updates=4", experiment=MAIN)
+    assert shorter.code == 0 and "train.updates 6 -> 4" in shorter.stderr and summary()["finished"]
+    assert [each["updates"] for each in summary()["evaluations"]] == [2, 4]
+    prolonged = mains.start(folder, experiment=MAIN)
+    assert prolonged.code == 0 and "train.updates 4 -> 6" in prolonged.stderr
+    assert metrics(folder) == metrics(whole[0])
+    assert_same(state(folder), state(whole[0]))
 
 
 def test_jumpy_and_pixel_models_run(tmp_path):
@@ -205,7 +221,7 @@ def test_phase_is_a_loop_of_updates():
         sample_key, update_key = jax.random.split(each)
         batch = replay.sample_within_episodes(data.train, sample_key, 4, 13)
         expected, metrics = jax.jit(learner.update)(expected, update_key, batch)
-    state, losses = parts.make_phase(learner, settings)(state, data.train, key)
+    state, losses = parts.make_phase(learner, settings)(state, data.train, jax.random.split(key, 2))
     np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-4)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)

@@ -51,6 +51,41 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
         assert_same(state(killed_at), state(folder))
 
 
+def summary(folder):
+    return json.loads((folder / "summary.json").read_text())
+
+
+def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
+    """Told to end in an episode beside its updates, by the clock and in an evaluation; finished after 4 of 5."""
+    folder, step = tmp_path / "run", "wmjax.envs.fake:FakeVecEnv.step"
+    flags = ("--config.train.episodes=4", "--config.train.checkpoint_every=100")
+    stopped = mains.start(folder, *flags, stop_at=(step, 2 * 12 + 5))  # in the third episode, the first that trains
+    assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
+    assert stopped.stderr.count("\n") == 2, stopped.stderr
+    assert summary(folder) | dict(minutes=0) == dict(
+        finished=False, minutes=0, planned=dict(episodes=4), env_steps=24, episodes=2, updates=0, evaluations=[]
+    )
+    assert metrics(folder) == metrics(whole[0])[:2] and (folder / "report.html").exists()
+
+    timed = mains.start(folder, *flags, over_at=2)
+    assert timed.code == 0, timed.stderr
+    assert summary(folder)["episodes"] == 3 and not summary(folder)["finished"]
+    assert [each["episodes"] for each in summary(folder)["evaluations"]] == [3]  # none in a run that goes on
+    assert (folder / "videos" / "episode_000003.mp4").stat().st_size > 0
+    assert (folder / "videos" / "open_loop_episode_000003.png").stat().st_size > 0
+
+    stopped = mains.start(folder, *flags, stop_at=(step, 12 + 5))  # in the evaluation after the fourth episode
+    assert stopped.code == 75 and summary(folder)["episodes"] == 3 and not summary(folder)["evaluations"]
+
+    finished = mains.start(folder, *flags)
+    assert finished.code == 0 and summary(folder)["finished"] and metrics(folder) == metrics(whole[0])[:4]
+    prolonged = mains.start(folder)
+    assert prolonged.code == 0 and summary(folder)["finished"]
+    assert "train.episodes 4 -> 5" in prolonged.stderr and prolonged.stderr.count("\n") == 1
+    assert metrics(folder) == metrics(whole[0])
+    assert_same(state(folder), state(whole[0]))
+
+
 def test_overlap_is_one_phase_late(whole, tmp_path):
     """Sequential or overlapped, the first phase has seen the same episodes; the next one those of other parameters."""
     ended = mains.start(tmp_path / "run", "--config.train.overlap=False")
@@ -62,7 +97,6 @@ def test_overlap_is_one_phase_late(whole, tmp_path):
 
 def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
     folder = tmp_path / "run"
-    assert mains.start(folder, "--minutes=0").code == 0  # nothing yet: no episode fits
     killed = mains.start(folder, kill_at=20)
     assert killed.code == -signal.SIGKILL
     newest = sorted((folder / "checkpoints").iterdir())[-1]
@@ -87,6 +121,9 @@ def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
         (["--config.model.kind=lstm"], ["lstm", "rssm, ssm, rnn"]),
         (["--config.train.batch=many"], ["config.train.batch", "many"]),
         (["--config.seed=-1"], ["config.seed=-1"]),
+        (["--config.train.seed_episodes=5"], ["train.episodes=5", "train.seed_episodes=5", "nothing is trained"]),
+        (["--minutes=0"], ["minutes=0", "above 0"]),
+        (["--minutes=nan"], ["minutes=nan", "above 0"]),
         (["--nonsense"], ["nonsense"]),
         (["--config=experiments/planet/config.py:fake:countr,cpu"], ["countr", "counter"]),
         (["--config=experiments/planet/config.py:fake:counter,gpu"], ["paper, cpu"]),
@@ -129,7 +166,7 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
     ended = evaluate(folder, "--episodes=2")
     assert ended.returncode == 0, ended.stderr
     row = json.loads((folder / "evaluate.json").read_text())
-    assert row["checkpoint_episodes"] == 5
+    assert row["checkpoint_episodes"] == 5 and "after episode 5, 6 updates" in ended.stdout
     assert f"mean {row['eval/return_mean']:.1f}" in ended.stdout
     assert (folder / "videos" / "evaluate_000005.mp4").stat().st_size > 0
 

@@ -6,6 +6,7 @@ import pytest
 
 from wmjax import envs
 from wmjax.agents.mpc import make_random_actor
+from wmjax.run import stop
 from wmjax.run.collect import make_player, play_episodes, play_returns, play_steps
 from wmjax.run.timers import Timers
 from wmjax.types import Step
@@ -59,3 +60,20 @@ def test_times_are_counted(player):
     env = fresh()
     play_steps(env, player, PARAMS, KEYS, timers, step=env.reset(), count=3)
     assert set(timers.flush()) == {"time/env", "time/act", "time/copy"}
+
+
+@pytest.mark.parametrize("play", [play_episodes, play_returns, play_steps])
+def test_a_signal_ends_playing_between_two_decisions(play, player, monkeypatch):
+    env, taken = fresh(), []
+    step = env.step
+    monkeypatch.setattr(env, "step", lambda action: taken.append(action) or step(action))
+    more = {play_returns: dict(film=5), play_steps: dict(step=env.reset(), count=9)}.get(play, {})
+
+    def check():
+        if len(taken) == 3:
+            raise stop.Stopped("SIGTERM")
+
+    monkeypatch.setattr(stop, "check", check)
+    with pytest.raises(stop.Stopped, match="SIGTERM"):
+        play(env, player, PARAMS, KEYS, Timers(), **more)
+    assert len(taken) == 3

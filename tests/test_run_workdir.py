@@ -53,6 +53,25 @@ def test_another_config_is_refused_key_by_key(folder):
         workdir.open_workdir(folder, CONFIG | many | {"model": 1, "seed": 3})
 
 
+def test_settings_that_change_nothing_done_may_differ(folder, capfd):
+    free = ("train.episodes", "train.keep")
+    config = CONFIG | {"train": {"episodes": 3, "keep": 2, "batch": 4}}
+    longer = CONFIG | {"train": {"episodes": 5, "keep": 1, "batch": 4}}
+    workdir.open_workdir(folder, config, free)
+    for other in (longer | {"seed": 2}, CONFIG | {"train": {"episodes": 5, "keep": 2, "batch": 5}}):
+        with pytest.raises(UsageError, match="another config: (seed 1 -> 2|train.batch 4 -> 5); choose"):
+            workdir.open_workdir(folder, other, free)
+    assert capfd.readouterr().err == "" and workdir.read_config(folder)["train"] == config["train"]
+    assert workdir.open_workdir(folder, longer, free) is True
+    assert capfd.readouterr().err == "resuming with other settings: train.episodes 3 -> 5, train.keep 2 -> 1\n"
+    assert workdir.read_config(folder)["train"] == longer["train"]
+    assert workdir.read_starts(folder)[-1]["changed_settings"] == ["train.episodes 3 -> 5", "train.keep 2 -> 1"]
+    assert workdir.open_workdir(folder, longer, free) is True
+    assert capfd.readouterr().err == "" and "changed_settings" not in workdir.read_starts(folder)[-1]
+    with pytest.raises(UsageError, match="train.episodes 5 -> 3"):
+        workdir.open_workdir(folder, config)
+
+
 @pytest.mark.parametrize("text", ["", '{"seed": ', "[1]"])
 def test_a_damaged_config_is_refused(folder, text):
     workdir.open_workdir(folder, CONFIG)
@@ -277,9 +296,15 @@ class Terminal(io.StringIO):
         return True
 
 
-def show_two(stream, monkeypatch, **limits):
+@pytest.fixture
+def now(monkeypatch):
+    """A clock that stands still: its seconds, [0], are set by hand."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def show_two(stream, now, **limits):
     progress = Progress(10, stream=stream, **limits)
     now[0] += 60
     progress.show({"episodes": 5, "env_steps": 100, "updates": 10, "eval/return_mean": 33.3})
@@ -289,20 +314,62 @@ def show_two(stream, monkeypatch, **limits):
     return stream.getvalue()
 
 
-def test_progress_is_one_line_an_iteration_in_a_file(monkeypatch):
-    first, second = show_two(io.StringIO(), monkeypatch, done_episodes=4, done_minutes=1).splitlines()
-    assert first == "episode 5/10  eval 33.3  2m00s gone  5m00s left"
+def test_progress_is_one_line_an_iteration_in_a_file(now):
+    first, second = show_two(io.StringIO(), now, done_minutes=1).splitlines()
+    assert first == "episode 5/10  eval 33.3  2m00s gone"
     assert second.startswith("episode 6/10  return 5.0  eval 33.3  loss 0.1235  2 updates/s  2 env steps/s")
     assert second.endswith("3m00s gone  4m00s left")
 
 
-def test_progress_stops_at_the_nearer_limit(monkeypatch):
-    text = show_two(io.StringIO(), monkeypatch, done_episodes=4, minutes=2.5)
-    assert text.splitlines()[1].endswith("2m00s gone  30s left")
+def test_progress_stops_at_the_nearer_limit(now):
+    text = show_two(io.StringIO(), now, minutes=2.5, done_minutes=60)
+    assert text.splitlines()[1].endswith("1h02m gone  30s left")
 
 
-def test_progress_overwrites_its_line_on_a_terminal(monkeypatch):
-    text = show_two(Terminal(), monkeypatch)
+def test_time_left_is_right_from_the_second_trained_episode_on(now):
+    """Seed episodes of 2 s, a first trained one of 40 s that compiles, others of 9 s, 30 s more with an evaluation."""
+    stream = io.StringIO()
+    progress = Progress(100, stream=stream)
+    durations = [2.0] * 5 + [40.0] + [9.0] * 94
+    durations[19::20] = [39.0] * 5
+    for i, seconds in enumerate(durations):
+        now[0] += seconds
+        progress.show({"episodes": i + 1, "updates": max(0, 100 * (i - 4))})
+    lines = stream.getvalue().splitlines()
+    assert not any("left" in line for line in lines[:6])
+    for i in range(6, 99):
+        minutes, _, seconds = lines[i].split()[-2].removesuffix("s").rpartition("m")
+        left = 60 * int(minutes or 0) + int(seconds)
+        assert left == pytest.approx(sum(durations[i + 1 :]), rel=1 / 3, abs=30), lines[i]
+
+
+def test_minutes_keep_time_for_a_last_evaluation(now):
+    progress = Progress(100, minutes=10.0, done_minutes=60.0, stream=io.StringIO())
+    ends = {None: 480, 30.0: 570, 0.0: 600, 900.0: 0}
+    for evaluation, end in ends.items():
+        now[0] = 100.0 + end - 1
+        assert progress.out_of_time(evaluation) == (end == 0)
+        now[0] = 100.0 + end
+        assert progress.out_of_time(evaluation)
+    now[0] = 140.0
+    assert Progress(100, minutes=1.0, stream=io.StringIO()).out_of_time(None) is False
+    assert Progress(100, stream=io.StringIO()).out_of_time(1e9) is False
+    progress = Progress(100, minutes=1.0, stream=io.StringIO())
+    now[0] += 40
+    assert progress.out_of_time(None)
+
+
+def test_phases_show_their_quarters_in_a_file_and_all_on_a_terminal(now):
+    quarters, all_parts = ([f"{share}%" for share in range(step, 101, step)] for step in (25, 5))
+    for stream, wanted in ((io.StringIO(), quarters), (Terminal(), all_parts)):
+        progress = Progress(3, stream=stream)
+        for done in range(20):
+            progress.phase("fitting", done + 1, 20)
+        assert [text for text in stream.getvalue().split() if text.endswith("%")] == wanted
+
+
+def test_progress_overwrites_its_line_on_a_terminal(now):
+    text = show_two(Terminal(), now)
     assert text.count("\n") == 1 and text.count("\r\x1b[2K") == 2
 
 

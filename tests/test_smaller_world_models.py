@@ -53,16 +53,44 @@ def test_run_leaves_what_a_user_expects(whole):
         assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
 
 
+def assert_as_whole(folder, whole):
+    assert metrics(folder) == metrics(whole[0])
+    assert_same(state(folder), state(whole[0]))
+
+
 def test_killed_run_ends_bit_identical(whole, tmp_path):
-    folder, moves = whole
-    for kill_at in (moves // 2, moves - 2):
-        killed_at = tmp_path / str(kill_at)
-        killed = mains.start(killed_at, kill_at=kill_at, experiment=MAIN)
+    for kill_at in (whole[1] // 2, 3):  # and the resumed one again
+        killed = mains.start(tmp_path / "run", kill_at=kill_at, experiment=MAIN)
         assert killed.code == -signal.SIGKILL
-        resumed = mains.start(killed_at, experiment=MAIN)
-        assert resumed.code == 0, resumed.stderr
-        assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
-        assert_same(state(killed_at), state(folder))
+    resumed = mains.start(tmp_path / "run", experiment=MAIN)
+    assert resumed.code == 0, resumed.stderr
+    assert_as_whole(tmp_path / "run", whole)
+
+
+def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
+    """Told to end inside a point of the dreams' curve, by the clock one point later, and in the third collection."""
+    folder = tmp_path / "run"
+
+    def summary():
+        return json.loads((folder / "summary.json").read_text())
+
+    stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.parts:Curve.part", 47))
+    assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
+    assert summary()["iterations"] == 0 and not summary()["finished"] and summary()["planned"] == dict(iterations=3)
+    assert metrics(folder) == metrics(whole[0])[: 20 + 20 + 3]  # the fourth point has one of its two rounds
+    timed = mains.start(folder, experiment=MAIN, over_at=3)
+    assert timed.code == 0, timed.stderr
+    assert metrics(folder)[:-1] == metrics(whole[0])[: 20 + 20 + 4]
+    assert len(summary()["evaluations"]) == 1 and not summary()["finished"]
+    for name in ("iteration_001.mp4", "open_loop_iteration_001.png", "codes_iteration_001.png"):
+        assert (folder / "videos" / name).stat().st_size > 0
+
+    shorter = mains.start(folder, "--config.train.iterations=2", experiment=MAIN)  # in a smaller replay
+    assert shorter.code == 0 and "train.iterations 3 -> 2" in shorter.stderr and summary()["finished"]
+    stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 10))
+    assert stopped.code == 75 and "train.iterations 2 -> 3" in stopped.stderr and summary()["iterations"] == 2
+    assert mains.start(folder, experiment=MAIN).code == 0
+    assert_as_whole(folder, whole)
 
 
 def assert_close(rows, others):
@@ -227,6 +255,41 @@ def test_repeated_means_and_order():
     state, metrics = jax.jit(lambda n: parts.repeated(update, n, jnp.float32(0), jax.random.key(0)))(4)
     assert state == 4 and metrics["before"] == 1.5
     np.testing.assert_allclose(metrics["finite"], [0.75, 1])
+
+
+def test_a_point_of_a_curve_is_the_same_however_it_is_cut():
+    def update(state, key):
+        state = state + jax.random.normal(key)
+        return state, dict(state=state)
+
+    summed = jax.jit(lambda first, stop, state: parts.summed(update, first, stop, state, jax.random.key(0)))
+    whole, sums = summed(0, 7, 0.5)
+    state, total = summed(0, 3, 0.5)
+    state, more = summed(3, 7, state)
+    assert state == whole
+    np.testing.assert_allclose(total["state"] + more["state"], sums["state"], rtol=1e-6)
+
+
+def test_dispatches_follow_each_other_through_a_phase():
+    curve, done, seen = parts.Curve(50, 1, ()), 0, []
+    while done < parts.BINS * 50:
+        point, first, stop = curve.part("fit", done)
+        assert stop - first <= parts.DISPATCHED["fit"]
+        seen += [(point, i) for i in range(first, stop)]
+        done += stop - first
+    assert seen == [(point, i) for point in range(parts.BINS) for i in range(50)]
+
+
+def test_a_larger_ring_draws_the_same_rows():
+    """So a run may be prolonged: its replay has room for all iterations."""
+    time = np.arange(30)[:, None]
+    first = np.isin(time, (0, 7, 20))
+    steps = Step(time, time, time, time, first, np.roll(first, -1))
+    drawn = []
+    for capacity in (30, 45):
+        memory = replay.extend(replay.init(capacity, 1, jax.tree.map(lambda x: x[0], steps)), steps)
+        drawn.append([f(memory, jax.random.key(1), 50, 6) for f in (replay.sample, replay.sample_within_episodes)])
+    jax.tree.map(np.testing.assert_array_equal, *drawn)
 
 
 def test_last_window_stays_inside_an_episode():

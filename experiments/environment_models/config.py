@@ -53,6 +53,10 @@ class TrainConfig:
             raise UsageError(f"config.train.every={self.every}: must divide config.train.updates={self.updates}")
 
 
+# Settings that a resumed run may have other values of: they change nothing of what was done.
+MAY_DIFFER = ("train.updates", "train.keep_checkpoints")
+
+
 @dataclass(frozen=True)
 class EvalConfig:
     """chunks: of held-out sequences, the same at every evaluation; draws: of latents, for both bounds."""

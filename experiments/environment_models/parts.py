@@ -20,6 +20,7 @@ from wmjax.run.predict import open_loop_images
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every model and seed
+DISPATCHED = 25  # updates of one dispatch at most: seconds on two cores
 SAMPLES = 3  # futures drawn for a picture
 
 
@@ -164,16 +165,16 @@ def make_init(learner, chosen):
 
 
 def make_phase(learner, chosen):
-    """One dispatch of `config.train.every` updates: jitted (state, memory, key) -> (state, metrics [updates])."""
+    """One dispatch of updates, one for each key: jitted (state, memory, keys [N]) -> (state, metrics [N])."""
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
 
-    def phase(state, memory, key):
+    def phase(state, memory, keys):
         def update(state, key):
             sample_key, update_key = jax.random.split(key)
             batch = replay.sample_within_episodes(memory, sample_key, chosen.train.batch, rows)
             return learner.update(state, update_key, batch)
 
-        return jax.lax.scan(update, state, jax.random.split(key, chosen.train.every))
+        return jax.lax.scan(update, state, keys)
 
     return jax.jit(phase, donate_argnums=0)
 

@@ -102,7 +102,10 @@ def base_of(name):
 
 
 def train(name, seed, place):
-    """Trains one run in a process of its own, or resumes it; at once where it is finished."""
+    """Trains one run in a process of its own, or resumes it; at once where it is finished.
+
+    Raises: Stopped when a signal asks for it, after the run has ended in order.
+    """
     settings = [f"seed={seed}", *SET.value]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
@@ -154,7 +157,8 @@ def likelihoods(runs, folder):
 def restore(place, chosen, spec):
     """The newest parameters of a run."""
     state = jax.eval_shape(state_space.make(chosen.model, spec)[1].init, jax.random.key(0))
-    restored = checkpoint.restore_latest(place, dict(learner=state, counters=checkpoint.AS_SAVED))
+    rest = dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(place, dict(learner=state, **rest))
     if restored is None:
         raise UsageError(f"{place} has no checkpoint yet")
     return restored[1]["learner"].params

@@ -2,9 +2,11 @@
 
     python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,cpu --workdir=runs/a
 
-The same command in the same folder resumes. Settings: --config.key=value; see config.py.
+The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
+--config.key=value; see config.py.
 """
 
+import contextlib
 import pathlib
 import sys
 import time
@@ -14,14 +16,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 from ml_collections import config_flags
 
 from experiments.planet import config as configs
 from experiments.planet import parts, scores
+from experiments.planet.config import MAY_DIFFER
 from wmjax import replay
 from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population, talk
+from wmjax.run import checkpoint, devices, population, stop, talk
 from wmjax.run import main as mains
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.finite import check_finite
@@ -34,7 +36,7 @@ from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
 WORKDIR = mains.path_flag("workdir", "folder of the run")
-MINUTES = flags.DEFINE_float("minutes", None, "stop in order after this many minutes")
+MINUTES = mains.define_minutes("stop in order after this many minutes, with a last evaluation")
 
 
 def main(argv):
@@ -61,19 +63,30 @@ def main(argv):
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
     talk.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
-    members = population.open_folders(folder, CONFIG.value, chosen.members)
+    members = population.open_folders(folder, CONFIG.value, chosen.members, MAY_DIFFER)
+    stop.listen()
     talk.try_drawing(check_ffmpeg)
     population.write_references(members, [scores.references(each.task, chosen.env) for each in chosen.members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
-    train_phase = parts.make_train_phase(agent.learner, train, train.updates_per_episode * train.num_envs, mesh)
+    updates = train.updates_per_episode * train.num_envs
+    size = stop.dispatch_size(updates, parts.DISPATCHED)
+    train_phase = parts.make_train_phase(agent.learner, train, size, mesh)
+    by_dispatch = jax.jit(
+        lambda keys: tuple(jax.vmap(lambda key: jax.random.split(key, updates // size))(keys).T), out_shardings=whole
+    )
 
     def fit(learner, acting, memory, keys):
         """Waits for a phase: (learner, acting, metrics rows of the members); NonFiniteError where one is not finite."""
         first = int(learner.updates[0]) + 1
-        with devices.no_transfers():
-            (learner, acting), losses = jax.block_until_ready(train_phase(learner, acting, memory, keys))
-        rows = [member(jax.device_get(losses), (slice(None), i)) for i in range(len(members))]
+        losses = []
+        for each in by_dispatch(keys):
+            stop.check()
+            with devices.no_transfers():
+                (learner, acting), some = jax.block_until_ready(train_phase(learner, acting, memory, each))
+            losses.append(jax.device_get(some))
+        losses = jax.tree.map(lambda *some: np.concatenate(some), *losses)
+        rows = [member(losses, (slice(None), i)) for i in range(len(members))]
         for place, row in zip(members, rows, strict=True):
             check_finite(row, member(learner.params, 0), first, of=place.name if len(members) > 1 else "")
         means = [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
@@ -90,6 +103,7 @@ def main(argv):
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
     acting = jax.tree.map(jnp.copy, learner.params)
     counters: dict[str, Any] = dict(plays=0, episodes=0, env_steps=0, metrics_bytes=[0] * len(members), minutes=0.0)
+    counters |= dict(evaluated=0)  # updates before the newest evaluation
     predict = parts.make_predict(agent, spec)
     template = dict(
         learner=learner, acting=acting, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED
@@ -104,37 +118,52 @@ def main(argv):
         talk.say(f"resumed after episode {counters['episodes']}")
     checkpoint.drop_rows_from(folder, counters["plays"])
     metrics = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
-    start_minutes = counters["minutes"]
-    progress = Progress(train.episodes, MINUTES.value, done_episodes=counters["episodes"], done_minutes=start_minutes)
+    progress = Progress(train.episodes, MINUTES.value, done_minutes=counters["minutes"])
     timers = Timers()
     if not restored:
         population.write_reports(folder, members)
 
     trainer = futures.ThreadPoolExecutor(1)
     row_begun = time.monotonic()
+    took = None  # seconds of the newest evaluation
 
-    def out_of_time():
-        return MINUTES.value is not None and progress.elapsed_minutes() - start_minutes >= MINUTES.value
+    def evaluate():
+        """Plays the evaluation episodes: metrics of each member."""
+        keys, name = fold_in(eval_keys, counters["plays"]), f"episode_{counters['episodes']:06d}"
+        return parts.evaluate(members, name, eval_env, greedy, predict, acting, keys)
 
-    while counters["episodes"] < train.episodes and not out_of_time():
+    def present():
+        """What a checkpoint holds, as it is now; a run that is stopped in the next episode goes back to it."""
+        now = dict(metrics_bytes=[writer.offset for writer in metrics], minutes=progress.elapsed_minutes())
+        snapshots = dict(env=env.snapshot(), eval_env=eval_env.snapshot())
+        return dict(learner=learner, acting=acting, counters=counters | now) | snapshots
+
+    def save():
+        checkpoint.save(folder, state["counters"]["episodes"], state, keep=train.keep_checkpoints)
+
+    state, saved = present(), True
+    while counters["episodes"] < train.episodes and not stop.asked() and not progress.out_of_time(took):
         seeding = counters["episodes"] < train.seed_episodes
         rows: list[dict] = [{} for _ in members]  # of metrics
 
         player_params, fitting = acting, None
-        if not seeding:
-            parts.check_chunk(train, memory)
-            keys = fold_in(train_keys, counters["plays"])
-            fitting = trainer.submit(fit, learner, acting, memory, keys)
-            if not train.overlap:
-                with timers("update"):
-                    player_params = fitting.result()[1]
+        try:
+            if not seeding:
+                parts.check_chunk(train, memory)
+                keys = fold_in(train_keys, counters["plays"])
+                fitting = trainer.submit(fit, learner, acting, memory, keys)
+                if not train.overlap:
+                    with timers("update"):
+                        player_params = fitting.result()[1]
 
-        player = randomly if seeding or train.collect == "random" else explorer
-        keys = fold_in(collect_keys, counters["plays"])
-        steps, returns = play_episodes(env, player, player_params, keys, timers)
-        if fitting:
-            with timers("update"):  # what is left of it, where it ran beside the episode
-                learner, acting, rows = fitting.result()
+            player = randomly if seeding or train.collect == "random" else explorer
+            keys = fold_in(collect_keys, counters["plays"])
+            steps, returns = play_episodes(env, player, player_params, keys, timers)
+            if fitting:
+                with timers("update"):  # what is left of it, where it ran beside the episode
+                    learner, acting, rows = fitting.result()
+        except stop.Stopped:
+            break
         with timers("replay"):
             memory = extend(memory, steps)
             checkpoint.append_rows(folder, counters["plays"], steps)
@@ -148,11 +177,14 @@ def main(argv):
         last = counters["episodes"] >= train.episodes
         evaluating = not seeding and (last or passes(before, counters["episodes"], evaluation.every))
         if evaluating:
-            with timers("evaluate"):
-                keys = fold_in(eval_keys, counters["plays"])
-                name = f"episode_{counters['episodes']:06d}"
-                shown = parts.evaluate(members, name, eval_env, greedy, predict, acting, keys)
-                rows = [row | own for row, own in zip(rows, shown, strict=True)]
+            begun = time.monotonic()
+            try:
+                with timers("evaluate"):
+                    rows = [row | own for row, own in zip(rows, evaluate(), strict=True)]
+            except stop.Stopped:
+                break
+            took = time.monotonic() - begun
+            counters["evaluated"] = int(learner.updates[0])
 
         now = time.monotonic()
         shared = counted(counters, learner) | timers.flush() | {"time/total": now - row_begun}
@@ -160,21 +192,32 @@ def main(argv):
         for writer, row in zip(metrics, rows, strict=True):
             writer.write(shared | row)
         progress.show(shared | population.mean_of(rows))
-        if last or out_of_time() or passes(before, counters["episodes"], train.checkpoint_every):
-            counters |= dict(metrics_bytes=[writer.offset for writer in metrics], minutes=progress.elapsed_minutes())
-            state = dict(
-                learner=learner, acting=acting, counters=counters, env=env.snapshot(), eval_env=eval_env.snapshot()
-            )
-            checkpoint.save(folder, counters["episodes"], state, keep=train.keep_checkpoints)
+        state, saved = present(), False
+        if last or passes(before, counters["episodes"], train.checkpoint_every):
+            save()
+            saved = True
         if evaluating:
             population.write_reports(folder, members)
+
+    if not saved:
+        save()
+    trainer.shutdown()
+    learner, acting, counters = state["learner"], state["acting"], state["counters"]
+    finished = counters["episodes"] >= train.episodes
+    if not finished and not stop.asked() and learner.updates[0] > counters["evaluated"]:
+        # After --minutes: a resumed run cuts these lines off again, for the checkpoint counts those before them.
+        with contextlib.suppress(stop.Stopped):
+            for writer, row in zip(metrics, evaluate(), strict=True):
+                writer.write(counted(counters, learner) | row)
 
     progress.close()
     for writer in metrics:
         writer.close()
-    ended = dict(finished=counters["episodes"] >= train.episodes, minutes=progress.elapsed_minutes())
+    ended = dict(finished=finished, minutes=progress.elapsed_minutes(), planned=dict(episodes=train.episodes))
     population.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
     talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
+    if not finished:
+        stop.check()
 
 
 def counted(counters, learner):

@@ -45,6 +45,15 @@ class TrainConfig:
         if not 0 <= self.average_decay < 1:
             raise UsageError(f"config.train.average_decay={self.average_decay}: must be at least 0 and below 1")
         check_counts(self, "config.train")
+        if self.episodes <= self.seed_episodes:
+            raise UsageError(
+                f"config.train.episodes={self.episodes}: must be above "
+                f"config.train.seed_episodes={self.seed_episodes}, or nothing is trained"
+            )
+
+
+# Settings that a resumed run may have other values of: they change nothing of what was done.
+MAY_DIFFER = ("train.episodes", "train.checkpoint_every", "train.keep_checkpoints")
 
 
 @dataclass(frozen=True)

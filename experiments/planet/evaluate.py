@@ -37,9 +37,11 @@ def main(argv):
     agent = parts.make_agent(chosen, env.spec)
     predict = parts.make_predict(agent, env.spec)
 
-    every = jax.eval_shape(jax.vmap(agent.learner.init), population.member_keys(chosen.members, 4)[0]).params
-    rest = dict.fromkeys(("learner", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
-    episode, state = population.restore_member(folder, dict(acting=every, **rest), MEMBER.value)
+    learner = jax.eval_shape(jax.vmap(agent.learner.init), population.member_keys(chosen.members, 4)[0])
+    rest = dict.fromkeys(("counters", "env", "eval_env"), checkpoint.AS_SAVED)
+    template = dict(learner=learner, acting=learner.params, **rest)
+    episode, state = population.restore_member(folder, template, MEMBER.value)
+    updates = int(state["learner"].updates[0])
 
     player = make_player(agent.actor, EPISODES.value, explore=False)
     name = f"evaluate_{episode:06d}"
@@ -49,8 +51,9 @@ def main(argv):
         talk.say(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
     talk.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     video = folder / "videos" / f"{name}.mp4"
-    talk.say(f"checkpoint after episode {episode}; video: {video if video.exists() else 'could not be written'}")
-    result = dict(checkpoint_episodes=episode, seed=SEED.value, task=task) | row
+    shown = video if video.exists() else "could not be written"
+    talk.say(f"checkpoint after episode {episode}, {updates} updates; video: {shown}")
+    result = dict(checkpoint_episodes=episode, updates=updates, seed=SEED.value, task=task) | row
     write_whole(folder / "evaluate.json", json.dumps(result, indent=1) + "\n")
 
 

@@ -25,6 +25,7 @@ from wmjax.run.video import tile, write_strip, write_video
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
+DISPATCHED = 10  # updates of one dispatch at most: seconds on two cores, a minute at the paper's sizes
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 
 
@@ -124,8 +125,8 @@ def make_train_phase(learner, train, updates, mesh):
     """One dispatch of many updates: a jitted function (state, acting, memory, keys) -> ((state, acting), metrics).
 
     All have a leading axis of members [S]; metrics are [updates, S]. acting: the running average of the learner's
-    parameters, which acts. Only the learner's state is donated: the acting parameters may be in use while the phase
-    runs. train: TrainConfig; mesh: devices over which batches are split.
+    parameters, which acts. Nothing is donated: the acting parameters may be in use meanwhile, and a run that is stopped
+    goes back to the state before. train: TrainConfig; mesh: devices over which batches are split.
     """
     draw = replay.sample_within_episodes if train.within_episodes else replay.sample
     over_devices = devices.split(mesh, 1)
@@ -143,7 +144,7 @@ def make_train_phase(learner, train, updates, mesh):
         keys = jax.vmap(lambda key: jax.random.split(key, updates))(keys)
         return jax.lax.scan(update, (state, acting), keys.T)
 
-    return jax.jit(phase, donate_argnums=0, out_shardings=devices.replicated(mesh))
+    return jax.jit(phase, out_shardings=devices.replicated(mesh))
 
 
 def make_predict(agent, env_spec):

@@ -56,14 +56,15 @@ def main(argv):
 
     world = jax.vmap(agent.learner.init)(world_keys)
     warm_up = parts.make_warm_up(agent, chosen.train, place=devices.replicated(devices.make_mesh("1")))
-    count = parts.dispatches(UPDATES.value)
-    world, metrics = warm_up(world, memory, train_keys, count, np.float32(chosen.train.warmup_rate))
+    count, rate = parts.per_point(UPDATES.value), np.float32(chosen.train.warmup_rate)
+    for point in range(parts.BINS):
+        world, sums = warm_up(world, memory, train_keys, point, 0, count, rate)
     params = jax.tree.map(lambda x: x[0], world.params)
     held_out = jax.tree.map(lambda x: np.swapaxes(x[4 * len(x) // 5 :][:IMAGES], 0, 1), steps)
     images = parts.stacked(held_out, chosen.train.frames).obs[0]
     row = dict(task=chosen.members[0].task, likelihood=chosen.model.likelihood, revive=chosen.model.revive_below)
-    row |= dict(seed=chosen.members[0].seed, updates=parts.BINS * int(count), rewards=int((steps.reward != 0).sum()))
-    row |= {"train_elbo": float(metrics["elbo"][0, -1])} | measure(agent, params, measure_keys[0], images)
+    row |= dict(seed=chosen.members[0].seed, updates=parts.BINS * count, rewards=int((steps.reward != 0).sum()))
+    row |= {"train_elbo": float(sums["elbo"][0]) / count} | measure(agent, params, measure_keys[0], images)
     talk.say(json.dumps({name: round(x, 3) if isinstance(x, float) else x for name, x in row.items()}))
 
 

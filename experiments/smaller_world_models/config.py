@@ -51,6 +51,10 @@ class TrainConfig:
             raise UsageError(f"config.train.dynamics_chunk={self.dynamics_chunk}: must be at least 2")
 
 
+# Settings that a resumed run may have other values of: they change nothing of what was done.
+MAY_DIFFER = ("train.iterations", "train.keep_checkpoints")
+
+
 @dataclass(frozen=True)
 class PolicyConfig:
     """Sizes of the policy network. Defaults: authors' code."""

@@ -49,9 +49,10 @@ def main(argv):
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
         played, who = dict(policy="random"), "random actions"
     else:
-        actor, params, *_, iterations = parts.restore_player(folder, MEMBER.value)
-        name, who = "evaluate", f"checkpoint after iteration {iterations}"
-        played = dict(checkpoint_iterations=iterations, member=MEMBER.value)
+        restored = parts.restore_player(folder, MEMBER.value)
+        actor, params, name = restored.actor, restored.params, "evaluate"
+        who = f"checkpoint after iteration {restored.iterations}, {restored.updates} updates of the dynamics"
+        played = dict(checkpoint_iterations=restored.iterations, updates=restored.updates, member=MEMBER.value)
 
     player = make_player(actor, EPISODES.value, explore=False)
     keys = jax.random.key(SEED.value)[None]

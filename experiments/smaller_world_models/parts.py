@@ -27,7 +27,10 @@ from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 # Parameters, in the order of fit's grad_finite.
 TRAINED = (("decoder", "encoder"), ("dynamics", "latent_head", "reward"))
+PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
+DOING = dict(warm_up="warming up the autoencoder", fit="fitting the model", dream="training the policy in dreams")
 BINS = 20  # points on the curves of one training phase
+DISPATCHED = dict(warm_up=100, fit=20, dream=20)  # updates of one dispatch at most: under half a minute on two cores
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 HELD_OUT = 4  # evaluation episodes whose first FILM steps are foretold
 FILM = 500  # frames of an evaluation's video
@@ -100,7 +103,8 @@ class Restored(NamedTuple):
     params: Any  # of one member, [1, ...]
     task: str  # full name of its environment
     env: dict  # options of wmjax.envs.make for the images that it sees; "stack" is absent if it sees one frame
-    iterations: int  # after which the checkpoint was written
+    iterations: int  # whole ones before the checkpoint was written
+    updates: int  # of the dynamics until then
 
 
 def restore_player(folder, member=0):
@@ -120,10 +124,10 @@ def restore_player(folder, member=0):
     world_keys, policy_keys, *_ = population.member_keys(chosen.members, 7)
     world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
     policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
-    rest = dict.fromkeys(("unfinished", "counters", "env", "eval_env"), checkpoint.AS_SAVED)
+    rest = dict.fromkeys(("unfinished", "counters", "so_far", "env", "eval_env"), checkpoint.AS_SAVED)
     iterations, state = population.restore_member(folder, dict(world=world, policy=policy, **rest), member)
     params = dict(model=state["world"].params, policy=state["policy"].params)
-    return Restored(agent.actor, params, task, chosen.env, iterations)
+    return Restored(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates[0]))
 
 
 def make_agent(chosen, env_spec):
@@ -165,8 +169,8 @@ def stacked(steps, count):
     return jax.tree.map(lambda x: x[:, count - 1 :], steps.replace(obs=stacks))
 
 
-def repeated(update, count, state, key):
-    """`count` >= 1 times (state, key) -> (state, metrics). Returns: (state, means of the metrics, as float32)."""
+def summed(update, first, stop, state, key):
+    """Updates `first` to `stop` - 1 of (state, key) -> (state, metrics). Returns: (state, float32 sums of metrics)."""
     shapes = jax.eval_shape(update, state, key)[1]
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
 
@@ -175,28 +179,65 @@ def repeated(update, count, state, key):
         state, metrics = update(state, jax.random.fold_in(key, i))
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    state, total = jax.lax.fori_loop(0, count, step, (state, nothing))
+    return jax.lax.fori_loop(first, stop, step, (state, nothing))
+
+
+def repeated(update, count, state, key):
+    """`count` >= 1 times (state, key) -> (state, metrics). Returns: (state, means of the metrics, as float32)."""
+    state, total = summed(update, 0, count, state, key)
     return state, jax.tree.map(lambda x: x / count, total)
 
 
 def phase(update, place):
-    """One dispatch of BINS * count updates of all members.
+    """One dispatch of a phase of all members: some of the updates that make one point of its curve.
 
     Args: update: (state, memory, key, *numbers) -> (state, metrics) of one member; place: sharding of the results.
-    Returns: a jitted (states [S], memories [S], keys [S], count, *numbers) -> (states [S], metrics [S, BINS]): means
-      over `count` updates each. Numbers may change from call to call without compiling again.
+    Returns: a jitted (states [S], memories [S], keys [S] of the phase, point, first, stop, *numbers) -> (states [S],
+      sums [S] of the metrics): updates `first` to `stop` - 1 of that point, the same ones however a point is cut.
+      Numbers may change from call to call without compiling again.
     """
 
-    def run(states, memories, keys, count, *numbers):
+    def run(states, memories, keys, point, first, stop, *numbers):
         def one(state, memory, key):
             step = lambda state, key: update(state, memory, key, *numbers)
-            return jax.lax.scan(
-                lambda state, key: repeated(step, count, state, key), state, jax.random.split(key, BINS)
-            )
+            return summed(step, first, stop, state, jax.random.split(key, BINS)[point])
 
         return mapped(one)(states, memories, keys)
 
     return jax.jit(run, donate_argnums=0, out_shardings=place)
+
+
+class Curve(NamedTuple):
+    """A phase of training: BINS points of so many updates."""
+
+    updates: int
+    each: int  # what one of them counts for in the metrics: those of the dynamics
+    numbers: tuple  # for all of them
+
+    def part(self, name, done):
+        """(point, first, stop) of the dispatch that comes after `done` updates of the phase `name`."""
+        point, first = divmod(done, self.updates)
+        return point, first, min(first + DISPATCHED[name], self.updates)
+
+
+def trained(name, model_params, policy_params):
+    """The parameters that a phase trains, in the order of its grad_finite."""
+    if name == "dream":
+        return policy_params
+    blocks = [{key: model_params[key] for key in names} for names in TRAINED]
+    return blocks if name == "fit" else blocks[0]
+
+
+def curve(name, train, iteration, kept):
+    """The Curve of a phase in an iteration. kept: rows of the replay."""
+    if name == "warm_up":
+        updates = train.warmup_epochs * kept / train.autoencoder_batch
+        return Curve(per_point(updates), 1, (np.float32(train.warmup_rate),))
+    if name == "fit":
+        interval = at(train.intervals, iteration)
+        updates = at(train.epochs, iteration) * kept / (train.dynamics_batch * train.dynamics_chunk)
+        return Curve(per_point(updates / interval), interval, (np.int32(interval),))
+    return Curve(per_point(at(train.rounds, iteration)), 1, ())
 
 
 def make_warm_up(agent, train, place):
@@ -255,9 +296,9 @@ def begin(agent, params, key, obs):
     return state
 
 
-def dispatches(updates):
+def per_point(updates):
     """The number of updates for each point of a phase's curve, so that about `updates` are made in all."""
-    return np.int32(max(1, round(updates / BINS)))
+    return max(1, round(updates / BINS))
 
 
 def make_predict(agent, env_spec, count):

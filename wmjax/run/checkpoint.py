@@ -190,11 +190,9 @@ def _folders(root: Path) -> list[Path]:
 
 
 def _free_name(root: Path, step: int) -> Path:
-    name, again = f"{step:012d}", 1
-    while (root / name).exists():
-        again += 1
-        name = f"{step:012d}-{again}"
-    return root / name
+    """A name after those of all folders of this step: an older one may be gone, and its name would order it wrongly."""
+    same = [(*_order(p), 1)[1] for p in _folders(root) if _order(p)[0] == step]
+    return root / (f"{step:012d}-{max(same) + 1}" if same else f"{step:012d}")
 
 
 def _fingerprints(folder: Path) -> dict[str, dict]:

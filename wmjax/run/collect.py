@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from wmjax.run import stop
 from wmjax.run.members import by_member
 from wmjax.types import Step
 
@@ -43,9 +44,11 @@ def arrivals(env, player, params, keys, timers, step):
     """Plays on for ever from `step`, the env's current Step [S * E]; yields every Step that follows.
 
     Args: as in `play_episodes`. Counts "env", "copy" and "act".
+    Raises: Stopped before the next decision, when a signal asks the run to end.
     """
     carry = player.begin(params)
     for t in itertools.count():
+        stop.check()
         with timers("copy"):
             on_device = jax.device_put(by_member(step, len(keys)), player.place)
         with timers("act"):

@@ -1,6 +1,7 @@
 """What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
 
 exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
+exit 75  stopped by a signal, in order: the same command goes on
 """
 
 import dataclasses
@@ -17,8 +18,10 @@ import typing
 
 from absl import flags
 
-from wmjax.run import pages, paths, talk
+from wmjax.run import pages, paths, stop, talk
 from wmjax.types import NonFiniteError, UsageError
+
+GO_ON = os.EX_TEMPFAIL  # 75
 
 
 def run(main, argv):
@@ -36,6 +39,11 @@ def run(main, argv):
         return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)
     except KeyboardInterrupt:
         return fail("interrupted; the same command resumes from the last checkpoint", 130)
+    except stop.Stopped as stopped:
+        talk.warn(f"stopped by {stopped}: the same command goes on")
+        return GO_ON
+    finally:
+        stop.forget()
     return 0
 
 
@@ -86,6 +94,14 @@ def read_path(name, text):
         return paths.absolute(text)
     except UsageError as error:
         raise UsageError(f"{name}={text}: {error}") from error
+
+
+def define_minutes(text):
+    """The flag --minutes of a main, None where it is not given. text: for its help."""
+    flag = flags.DEFINE_float("minutes", None, text)
+    allowed = lambda value: value is None or 0 < value < math.inf
+    flags.register_validator("minutes", allowed, "must be above 0, and finite")
+    return flag
 
 
 def parse_flags(argv, module="__main__", configs=None):

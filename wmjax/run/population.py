@@ -15,7 +15,7 @@ from wmjax.run import checkpoint, devices, report, talk, workdir
 from wmjax.run.collect import padded
 from wmjax.run.members import by_member, member
 from wmjax.run.metrics import read_metrics
-from wmjax.run.report import write_population_report, write_report, write_summary
+from wmjax.run.report import drop_summary, write_population_report, write_report, write_summary
 from wmjax.types import UsageError
 
 MOST_MEMBERS = 1024
@@ -124,16 +124,17 @@ def mean_of(rows):
     return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
 
 
-def open_folders(folder, config, members):
+def open_folders(folder, config, members, may_differ=()):
     """Opens the working folder; returns the folder of every member: itself in a single run, else seed_<n> in it.
 
     Of several tasks: Pong_seed_<n>, Boxing_seed_<n>, ...
 
     A member's folder is that of a single run without checkpoint and replay, which all members share. The number of
-    devices is not kept: a run may go on with another.
+    devices is not kept: a run may go on with another. may_differ: as of `workdir.open_workdir`.
     """
     kept = {name: value for name, value in config.to_dict().items() if name != "devices"}
-    workdir.open_workdir(folder, kept)
+    workdir.open_workdir(folder, kept, may_differ)
+    drop_summary(folder)
     if len(members) == 1:
         return [folder]
     several = len({each.task for each in members}) > 1
@@ -142,6 +143,7 @@ def open_folders(folder, config, members):
         task = f"{each.task.split(':')[-1]}_" if several else ""
         places.append(folder / f"{task}seed_{each.seed}")
         places[-1].mkdir(exist_ok=True)
+        drop_summary(places[-1])
         own = kept | each._asdict() | dict(population=1)
         workdir.atomic_write(places[-1] / workdir.CONFIG, json.dumps(own, indent=1) + "\n")
     return places

@@ -52,6 +52,11 @@ def write_summary(workdir: str | Path, summary: dict[str, Any]) -> None:
     folders.atomic_write(Path(workdir) / SUMMARY, json.dumps(summary, indent=1) + "\n")
 
 
+def drop_summary(workdir: str | Path) -> None:
+    """Removes the results of a run that goes on."""
+    (Path(workdir) / SUMMARY).unlink(missing_ok=True)
+
+
 def write_report(workdir: str | Path) -> Path:
     """Writes report.html of a run, whole or not at all; an almost empty run gives an almost empty page.
 

@@ -1,7 +1,8 @@
 """The working folder of a run: its config, its lock, and writing files so that a kill never leaves half of one.
 
-config.json     the config as run; the same command in the same folder resumes, another config is refused
-versions.json   one entry for every start: command, packages, platform, device, date
+config.json     the config as run; the same command in the same folder resumes, another config is refused, but for
+                settings that change nothing of what was done
+versions.json   one entry for every start: command, changed settings, packages, platform, device, date
 .lock           held by the process that runs here; the operating system lets go of it when that process dies
 """
 
@@ -15,6 +16,7 @@ import os
 import platform
 import shlex
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +34,17 @@ NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a function tha
 _locks: dict[Path, Any] = {}  # open lock files of this process: closing one lets go of its lock
 
 
-def open_workdir(path: str | Path, config: dict) -> bool:
+def open_workdir(path: str | Path, config: dict, may_differ: Collection[str] = ()) -> bool:
     """Makes `path` the working folder of this process, new or resumed.
 
     Args:
         path: the folder; made if absent, parents too.
         config: nested dict of plain values (tuples count as lists).
+        may_differ: settings such as "train.episodes" that a resumed run may have another value of: it is named on
+            stderr and kept.
 
     Returns:
-        True if the folder already holds this very config (the run resumes), False if it is new.
+        True if the folder already holds this config (the run resumes), False if it is new.
 
     Raises:
         UsageError: another process runs here; the folder holds another config (named key by key), a damaged one,
@@ -50,8 +54,13 @@ def open_workdir(path: str | Path, config: dict) -> bool:
     try:
         path.mkdir(parents=True, exist_ok=True)
         _lock(path)
-        resumed = _check_or_write_config(path, config)
-        _note_start(path)
+        resumed = (path / CONFIG).exists()
+        changed = _changed(path, config, may_differ) if resumed else _check_empty(path)
+        if changed:
+            talk.warn(f"resuming with other settings: {', '.join(changed)}")
+        if changed or not resumed:
+            atomic_write(path / CONFIG, json.dumps(config, indent=1) + "\n")
+        _note_start(path, changed)
     except OSError as error:
         if is_disk_full(error):
             raise UsageError(f"disk full: cannot start a run in {path}") from error
@@ -180,7 +189,7 @@ def _lock(path: Path) -> None:
     except OSError as error:
         if error.errno not in (*NOT_THERE, errno.ENOLCK):
             raise
-        print(f"warning: no locks on the file system of {path}: start one run there at a time", file=sys.stderr)
+        talk.warn(f"warning: no locks on the file system of {path}: start one run there at a time")
     _locks[place] = file
 
 
@@ -199,22 +208,26 @@ def is_running_elsewhere(path: str | Path) -> bool:
     return False
 
 
-def _check_or_write_config(path: Path, config: dict) -> bool:
-    if not (path / CONFIG).exists():
-        others = sorted(p.name for p in path.iterdir() if p.name != LOCK and not p.name.endswith(".tmp"))
-        if others:
-            raise UsageError(f"{path} has files ({', '.join(others[:3])}) but no {CONFIG}; choose another folder")
-        atomic_write(path / CONFIG, json.dumps(config, indent=1) + "\n")
-        return False
+def _check_empty(path: Path) -> list[str]:
+    """No changes; raises UsageError if a folder without a config has files."""
+    others = sorted(p.name for p in path.iterdir() if p.name != LOCK and not p.name.endswith(".tmp"))
+    if others:
+        raise UsageError(f"{path} has files ({', '.join(others[:3])}) but no {CONFIG}; choose another folder")
+    return []
+
+
+def _changed(path: Path, config: dict, may_differ: Collection[str]) -> list[str]:
+    """["train.episodes 3 -> 5", ...] of the settings that differ from the folder's; UsageError for one that may not."""
     old, new = flatten(read_config(path)), flatten(config)
     absent = "(absent)"
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
-    if changed:
-        shown = [f"{key} {old.get(key, absent)} -> {new.get(key, absent)}" for key in changed[:SHOWN_DIFFERENCES]]
-        more = len(changed) - len(shown)
-        listed = ", ".join(shown) + (f" and {more} more" if more else "")
+    told = {key: f"{key} {old.get(key, absent)} -> {new.get(key, absent)}" for key in changed}
+    refused = [text for key, text in told.items() if key not in may_differ]
+    if refused:
+        more = len(refused) - SHOWN_DIFFERENCES
+        listed = ", ".join(refused[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
         raise UsageError(f"{path} holds a run with another config: {listed}; choose another folder")
-    return True
+    return list(told.values())
 
 
 def versions() -> dict[str, Any]:
@@ -241,7 +254,8 @@ def read_starts(path: str | Path) -> list[dict]:
         return []
 
 
-def _note_start(path: Path) -> None:
+def _note_start(path: Path, settings: list[str]) -> None:
+    """Appends this start to versions.json. settings: those that have changed, in words."""
     starts, now = read_starts(path), versions()
     if starts:
         old = starts[-1]
@@ -253,4 +267,5 @@ def _note_start(path: Path) -> None:
         if changed:
             listed = ", ".join(changed)
             talk.warn(f"resuming with other versions or settings, results may differ in the last bits: {listed}")
+    now |= {"changed_settings": settings} if settings else {}
     atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")
