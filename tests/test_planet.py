@@ -87,7 +87,7 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
 
 
 def test_overlap_is_one_phase_late(whole, tmp_path):
-    """Sequential or overlapped, the first phase has seen the same episodes; later ones are played by other parameters."""
+    """Sequential or overlapped, the first phase sees the same episodes; later ones are played by other parameters."""
     ended = mains.start(tmp_path / "run", "--config.train.overlap=False")
     assert ended.code == 0, ended.stderr
     sequential, overlapped = metrics(tmp_path / "run"), metrics(whole[0])
