@@ -113,11 +113,11 @@ def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
     [
         (["--config.train.batches=3"], ["config.train.batches", "batch"]),
         (["--config.planner.elites=11"], ["elites 11", "10"]),
-        (["--config.planner.horizon=0"], ["horizon 0"]),
+        (["--config.planner.horizon=0"], ["config.planner.horizon=0"]),
         (["--config.train.chunk=99"], ["chunk=99", "13 rows"]),
         (["--config.train.replay_rows=9"], ["replay_rows=9", "13"]),
         (["--config.env.size=24"], ["24x24", "16, 32, 64"]),
-        (["--config.train.replay_rows=2000000000000"], ["GB"]),
+        (["--config.train.replay_rows=2000000000"], ["GB"]),
         (["--config.model.kind=lstm"], ["lstm", "rssm, ssm, rnn"]),
         (["--config.train.batch=many"], ["config.train.batch", "many"]),
         (["--config.seed=-1"], ["config.seed=-1"]),
