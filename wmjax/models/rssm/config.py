@@ -28,7 +28,7 @@ class RSSMConfig:
     free_nats: float = 3.0  # on the KL of each time step, summed over dimensions
     kl_scale: float = 1.0
     image_scale: float = 1.0
-    reward_scale: float = 1.0  # the authors' code uses 10
+    reward_scale: float = 10.0  # authors' code; the paper names none. At 1 Adam's epsilon starves the head
     overshooting_distance: int = 1  # D of latent overshooting (section 4); 1: off, as in the final agent
     overshooting_scale: float = 1.0  # beta of all distances above 1, divided by D - 1
     learning_rate: float = 1e-3

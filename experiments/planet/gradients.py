@@ -1,0 +1,82 @@
+"""What the scale of the reward's loss does: Adam's steps in the reward head, the reward's gradient in the GRU.
+
+    python -m experiments.planet.gradients --config=experiments/planet/config.py:cheetah_run,paper \\
+        --config.train.batch=10 --config.train.chunk=20 --updates=16
+
+Adam moves a weight by the rate times mean / (sqrt(square) + epsilon) of its gradients: by up to the rate where they are
+far above epsilon, by next to nothing where they are below. Trains the config's model on random episodes once for every
+scale and prints a table, of means over its updates: the step of each kernel of the head, in rates, and the norm of the
+reward's gradient in the GRU, in norms of the image's there.
+"""
+
+import dataclasses
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.planet import parts
+from wmjax import envs, replay
+from wmjax.agents.mpc import make_random_actor
+from wmjax.models.rssm.learner import make_optimizer, model_loss
+from wmjax.run import main as mains
+from wmjax.run.collect import make_player, play_episodes
+from wmjax.run.timers import Timers
+from wmjax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
+EPISODES = flags.DEFINE_integer("episodes", 4, "episodes of random actions to train on", lower_bound=1)
+UPDATES = flags.DEFINE_integer("updates", 16, "updates at each scale", lower_bound=1)
+SCALES = (1.0, 10.0, 100.0)
+
+
+def main(argv):
+    """Prints the table. argv: the command line."""
+    mains.parse_flags(argv)
+    if CONFIG.value is None:
+        raise UsageError("give --config=experiments/planet/config.py:<task>,<preset>")
+    mains.use_compilation_cache()
+    chosen = parts.settings(CONFIG.value)
+    task, seed = chosen.members[0]
+    env = envs.make(task, EPISODES.value, seed, **chosen.env)
+    agent = parts.make_agent(chosen, env.spec)
+    play_key, init_key, train_key = jax.random.split(jax.random.key(seed), 3)
+    player = make_player(make_random_actor(env.spec.action), EPISODES.value, explore=True)
+    steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Timers())
+    memory = replay.init(len(steps.reward), EPISODES.value, jax.tree.map(lambda x: x[0], steps))
+    memory = replay.extend(memory, steps)
+    optimizer = make_optimizer(chosen.model)
+
+    @jax.jit
+    def gradient(params, memory, key, image, reward, kl):
+        """Of the loss with these scales, on a batch of this key."""
+        sample_key, loss_key = jax.random.split(key)
+        batch = replay.sample_within_episodes(memory, sample_key, chosen.train.batch, chosen.train.chunk)
+        scaled = dataclasses.replace(chosen.model, image_scale=image, reward_scale=reward, kl_scale=kl)
+        loss = jax.grad(model_loss, argnums=3, has_aux=True)
+        return loss(agent.model, scaled, env.spec.action, params, loss_key, batch)[0]
+
+    update = jax.jit(optimizer.update)
+    image, kl = chosen.model.image_scale, chosen.model.kl_scale
+    print("| reward scale | head's steps, kernel by kernel | reward's gradient in the GRU |\n|---|---|---|")
+    for scale in SCALES:
+        params = agent.learner.init(init_key).params
+        opt_state, heads, shares = optimizer.init(params), [], []
+        for i in range(UPDATES.value):
+            batch = params, memory, jax.random.fold_in(train_key, i)
+            changes, opt_state = update(gradient(*batch, image, scale, kl), opt_state, params)
+            heads.append(parts.mean_steps(changes["reward"], chosen.model.learning_rate))
+            if i % 4 == 0:
+                ours, others = gradient(*batch, 0.0, scale, 0.0)["gru"], gradient(*batch, image, 0.0, 0.0)["gru"]
+                shares.append(optax.global_norm(ours) / optax.global_norm(others))
+            params = optax.apply_updates(params, changes)
+        steps = ", ".join(f"{each:.2f}" for each in np.mean(heads, axis=0))
+        print(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))
