@@ -12,15 +12,20 @@ from wmjax.run import pages
 
 CONFIGURED = ("planet", "smaller_world_models", "environment_models")
 TRAINING = [f"{name}.__main__" for name in CONFIGURED]
-TOOLS = ["planet.evaluate", "planet.fit", "smaller_world_models.evaluate", "smaller_world_models.table", "compare"]
-TOOLS += ["environment_models.record", "environment_models.table", "benchmark.__main__"]
+EXPERIMENTS = mains.ROOT / "experiments"
+RUNNABLE = [path for path in sorted(EXPERIMENTS.rglob("*.py")) if "mains.run(main" in path.read_text()]
+MAINS = [".".join(path.relative_to(EXPERIMENTS).with_suffix("").parts) for path in RUNNABLE]
 
 
-@pytest.mark.parametrize("module", TRAINING + TOOLS)
+def test_all_mains_are_found():
+    assert {*TRAINING, "compare", "planet.fit", "environment_models.record", "benchmark.__main__"} <= {*MAINS}
+
+
+@pytest.mark.parametrize("module", MAINS)
 def test_every_main_and_tool_has_a_page(module):
     ended = mains.call(module, "--help")
     assert ended.code == 0 and ended.stderr == ""
-    source = (mains.ROOT / "experiments" / module.replace(".", "/")).with_suffix(".py").read_text()
+    source = (EXPERIMENTS / module.replace(".", "/")).with_suffix(".py").read_text()
     assert ended.stdout.startswith(ast.get_docstring(ast.parse(source)))
     flags = [line.split("=")[0].strip() for line in ended.stdout.splitlines() if line.startswith("  --")]
     assert len(flags) >= 2 and len(flags) == len(set(flags)) and all(f'"{flag[2:]}"' in source for flag in flags)

@@ -155,7 +155,7 @@ def main(argv):
             try_drawing(write_table, place, table)
         newest = [row["eval/return_mean"] for row in rows]
         if len(members) > 1:
-            write_table(folder, scores.population_table([of.task for of in chosen.members], newest))
+            try_drawing(write_table, folder, scores.population_table([of.task for of in chosen.members], newest))
         return shared | {"eval/return_mean": float(np.mean(newest))}
 
     while counters["iterations"] < train.iterations and not stop.asked() and not progress.out_of_time(took):
