@@ -27,8 +27,8 @@ class StateSpaceConfig:
     contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
     latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
     last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
-    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss at first, 1 once the images cost
-    # this share of what the data's mean image costs; see annealing.py
+    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss until the images cost this share
+    # of what the data's mean image costs, and rises to 1 from then on; see annealing.py
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):

@@ -45,13 +45,13 @@ def make(config, env_spec):
     def update(state, key, batch):
         """One gradient step on chunks inside episodes, Step [B, rows]; see `rows_of`."""
         progress = state.annealing
-        weight = annealing.kl_weight(progress, config.kl_anneal_target) if annealed else 1.0
+        weight = progress.kl_weight if annealed else 1.0
         grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, weight)
         updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         if annealed:
             images = unit_pixels(imagine.fold(batch.obs))
-            progress = annealing.follow(progress, state.updates, images, metrics["image"])
+            progress = annealing.follow(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
             metrics |= dict(kl_weight=weight, relative_image=progress.relative)
         metrics["grad_norm"] = optax.global_norm(grads)
         metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
