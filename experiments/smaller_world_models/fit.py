@@ -1,0 +1,117 @@
+"""Fits the world model to recorded random play of one game: what does it draw and predict, under which settings?
+
+    python -m experiments.smaller_world_models.fit \\
+        --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \\
+        --config.model.likelihood=continuous_bernoulli
+
+Random play is recorded first; its last fifth is held out. Then the autoencoder alone is trained, and with --points the
+whole model as in a run's first iteration, up to so many of the 20 points of that phase. Prints a JSON line after the
+autoencoder and after every point:
+
+    explained      share of what moves, the held-out images' variance about their mean, that the reconstructions'
+                   deviations from theirs explain
+    codes          how many are used; largest_logit: of a pixel; rewards: how many random play was given
+    latent_*, reward_*, ...    as of a run's held-out episodes, see `parts.make_foretell`
+"""
+
+import json
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import flags
+from ml_collections import config_flags
+
+from experiments.smaller_world_models import config as configs
+from experiments.smaller_world_models import parts
+from wmjax import replay
+from wmjax.agents.mpc import make_random_actor
+from wmjax.run import devices, population, talk
+from wmjax.run import main as mains
+from wmjax.run.collect import make_player, play_steps
+from wmjax.run.members import member
+from wmjax.run.timers import Timers
+from wmjax.types import UsageError
+
+CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
+UPDATES = flags.DEFINE_integer("updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", lower_bound=20)
+DECISIONS = flags.DEFINE_integer("decisions", 6000, "recorded", lower_bound=1000, upper_bound=10**6)
+POINTS = flags.DEFINE_integer("points", 0, "of the fit, after the autoencoder", lower_bound=0, upper_bound=parts.BINS)
+IMAGES = 1000  # held-out ones that are reconstructed, at most
+
+
+def main(argv):
+    """Records, fits and measures once. argv: the command line."""
+    mains.parse_flags(argv, __name__, configs)
+    if CONFIG.value is None:
+        raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset>")
+    mains.use_jax()
+    chosen = parts.settings(CONFIG.value)
+    if len(chosen.members) > 1:
+        raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
+    train, (task, seed) = chosen.train, chosen.members[0]
+    spec, _ = population.first_step(chosen.members, 1, chosen.env)
+    agent = parts.make_agent(chosen, spec)
+    world_keys, collect_keys, warm_keys, fit_keys, measure_keys = population.member_keys(chosen.members, 5)
+
+    steps = parts.newest(record(chosen, spec, collect_keys), train.frames)
+    learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
+    memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
+    memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
+    place = devices.replicated(devices.make_mesh("1"))
+    warm_up, fit = parts.make_warm_up(agent, train, place), parts.make_fit(agent, train, place)
+    foretell = parts.make_foretell(agent, spec, train.frames)
+    windows = parts.windows(held_out)
+    images = parts.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
+    asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
+
+    def show(updates, found):
+        row = asked | updates | {name: round(float(x), 4) for name, x in found.items()}
+        talk.say(json.dumps(row))
+
+    world = jax.vmap(agent.learner.init)(world_keys)
+    count, rate = parts.per_point(UPDATES.value), np.float32(train.warmup_rate)
+    for point in range(parts.BINS):
+        world, sums = warm_up(world, memory, warm_keys, point, 0, count, rate)
+    elbo = dict(train_elbo=sums["elbo"][0] / count)
+    show(dict(updates=parts.BINS * count), elbo | measure(agent, member(world.params, 0), measure_keys[0], images))
+
+    curve = parts.curve("fit", train, 0, kept=len(learnt.reward))
+    for point in range(POINTS.value):
+        world, sums = fit(world, memory, fit_keys, point, 0, curve.updates, *curve.numbers)
+        losses = {name: sums[name][0] / curve.updates for name in ("latent_loss", "reward_loss")}
+        predicted = foretell(member(world.params, 0), measure_keys[0], member(memory, 0), windows)
+        show(dict(dynamics_updates=(point + 1) * curve.updates * curve.each), losses | predicted)
+
+
+def record(chosen, spec, keys):
+    """Random play of one game: Step [--decisions, 1] of numpy arrays."""
+    env = population.join_envs(chosen.members, 1, chosen.env)
+    player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
+    params = np.zeros(len(chosen.members))  # chance has no parameters
+    return play_steps(env, player, params, keys, Timers(), step=env.reset(), count=DECISIONS.value)
+
+
+def split(rows):
+    """(slice of what is trained on, slice of the last fifth)."""
+    return slice(4 * rows // 5), slice(4 * rows // 5, rows)
+
+
+def measure(agent, params, key, images):
+    """What the autoencoder makes of images, uint8 [N, X, Y, C]: dict(explained, codes, largest_logit)."""
+
+    def reconstruct(params, obs):
+        state = parts.begin(agent, params, key, obs)
+        logits = agent.model.decode(params, state)
+        return agent.codes(params, state), agent.image(logits), jnp.abs(logits).max()
+
+    codes, drawn, largest = jax.device_get(jax.jit(reconstruct)(params, images))
+    true = images / 255
+    moves, drawn = true - true.mean(0), drawn - drawn.mean(0)
+    explained = 1 - np.square(moves - drawn).sum() / np.square(moves).sum()
+    return dict(explained=explained, codes=len(np.unique(codes)), largest_logit=largest)
+
+
+if __name__ == "__main__":
+    sys.exit(mains.run(main, sys.argv))
