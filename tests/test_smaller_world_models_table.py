@@ -91,6 +91,7 @@ def runs(tmp_path_factory):
 def test_references_are_of_the_same_number_of_frames():
     assert scores.references("atari:Pong", 1) == {"random": -20.7, "paper, 1 frame": -3.9}
     assert scores.references("atari:Pong", 4) == {"random": -20.7, "paper, 4 frames": 11.8}
+    assert scores.references("atari:Pong", 2) == {"random": -20.7}
     assert scores.references("fake:counter", 1) == {}
 
 

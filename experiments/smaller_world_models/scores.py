@@ -58,10 +58,14 @@ def spread(mean, std):
 def references(task, frames):
     """Returns to compare a run's own with, {name: return}; {} for a game without numbers.
 
-    Args: task: of the config; frames: in an image, 1 or 4 in the paper.
+    Args: task: of the config; frames: in an image; the paper has 1 and 4.
     """
-    paper, name = published(PAPER).get(game_of(task)), "paper, 1 frame" if frames == 1 else "paper, 4 frames"
-    return {} if paper is None else {"random": paper["random"], name: paper[f"{AGENTS[name]}_mean"]}
+    paper = published(PAPER).get(game_of(task))
+    if paper is None:
+        return {}
+    names = {1: "paper, 1 frame", 4: "paper, 4 frames"}
+    own = {names[frames]: paper[f"{AGENTS[names[frames]]}_mean"]} if frames in names else {}
+    return {"random": paper["random"]} | own
 
 
 def report_table(task, mean, std):
