@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
+from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, Step, UsageError
 
 FIELDS = tuple(Step.__dataclass_fields__)
@@ -275,6 +276,11 @@ def refused(named, make_env, rows=2, error=UsageError):
 MADE = (GymStub(), GymStub())
 
 
+def row_of(seed):
+    """Which of the two rows of `refused` is seeded so."""
+    return row_seeds(0, 2).index(seed)
+
+
 class OldReset(GymStub):
     def reset(self):
         return np.zeros(self.shape, np.uint8)
@@ -306,11 +312,11 @@ class OldStep(GymStub):
         (lambda seed: GymStub(image=(1, 84, 96)), r"\(1, 84, 96\)"),
         (lambda seed: GymStub(image=(4, 84, 84)), r"\(4, 84, 84\)"),
         (lambda seed: GymStub(image=(3, 16, 16)), r"\(3, 16, 16\)"),
-        (lambda seed: GymStub(image=(6, 6 + seed, 3)), r"row 1.*\(6, 7, 3\).*\(6, 6, 3\)"),
-        (lambda seed: GymStub(action_space=Discrete(n=2 + seed)), "row 1.*actions"),
-        (lambda seed: GymStub(action_space=Box([0], [1 + seed])), "row 1.*actions"),
+        (lambda seed: GymStub(image=(6, 6 + row_of(seed), 3)), r"row 1.*\(6, 7, 3\).*\(6, 6, 3\)"),
+        (lambda seed: GymStub(action_space=Discrete(n=2 + row_of(seed))), "row 1.*actions"),
+        (lambda seed: GymStub(action_space=Box([0], [1 + row_of(seed)])), "row 1.*actions"),
         (lambda seed: MADE[0], "one object twice"),
-        (lambda seed: MADE[seed], "one object twice"),  # by the second row, and again when rows are made anew
+        (lambda seed: MADE[row_of(seed)], "one object twice"),  # by the second row, and again when rows are made anew
         (lambda seed: wrapped(MADE[0]), "one object twice"),
         (lambda seed: object(), "neither"),
     ],

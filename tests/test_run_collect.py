@@ -23,7 +23,7 @@ def player():
 
 
 def fresh(**options):
-    return envs.make("fake:terminating", 4, 3, **dict(episode_steps=9, action_size=1) | options)
+    return envs.make("fake:terminating", 4, 5, **dict(episode_steps=9, action_size=1) | options)
 
 
 def test_returns_are_those_of_whole_episodes(player):

@@ -15,10 +15,12 @@ from wmjax.run import stop
 
 @pytest.fixture(autouse=True)
 def as_before():
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
     handlers = [signal.getsignal(each) for each in stop.SIGNALS]
     yield
     stop.forget()
     assert [signal.getsignal(each) for each in stop.SIGNALS] == handlers
+    signal.signal(signal.SIGINT, ours)
 
 
 def send(number):
@@ -73,7 +75,8 @@ def test_other_threads_leave_handlers_alone():
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_a_process_that_runs_no_handlers(number):
     code = (
-        "import hashlib; from wmjax.run import stop; stop.listen(); print('in', flush=True); "
+        "import hashlib, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from wmjax.run import stop; stop.listen(); print('in', flush=True); "
         "hashlib.pbkdf2_hmac('sha256', b'a', b'b', 2_000_000_000)"  # minutes without Python's lock
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
