@@ -103,7 +103,7 @@ def test_patches_do_not_overlap():
     [
         dict(latent="continuous"),
         dict(predictor="autoregressive"),
-        dict(dimensions=1, encoder_kernel=2, likelihood="bernoulli", revive_below=0.1),
+        dict(dimensions=1, encoder_kernel=2, likelihood="bernoulli"),
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )
@@ -136,7 +136,6 @@ def test_every_kind_learns_a_small_world(settings):
         (dict(encoder_kernel=3), "encoder_kernel 3"),
         (dict(predictor="transformer"), "predictor 'transformer'"),
         (dict(likelihood="normal"), "likelihood 'normal'"),
-        (dict(revive_below=-1.0), "revive_below -1.0"),
         (dict(latent="continuous", predictor="autoregressive"), "only for discrete latents"),
     ],
 )

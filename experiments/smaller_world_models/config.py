@@ -110,7 +110,6 @@ def cpu():
     config.env.size = 48
     config.model.update(
         likelihood="bernoulli",  # sees small things sooner
-        revive_below=0.5,
         encoder_widths=(16, 32, 64),
         decoder_widths=(64, 32, 16),
         cells=(64,),  # learns in fewer updates than two

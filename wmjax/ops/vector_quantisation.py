@@ -70,21 +70,6 @@ def update(codebook, x, codes, *, decay, epsilon):
     return Codebook(sums / weight / smooth[:, None], sums, counts, weight)
 
 
-def revive(codebook, key, x, least):
-    """Codes that are hardly used begin again at encoder outputs drawn from x [N, D] (Dhariwal et al. 2020).
-
-    least: moving average of the count of outputs below which a code is drawn anew; 0: never.
-    """
-    dead = codebook.counts < least * codebook.weight  # [K]
-    drawn = jax.random.choice(key, jax.lax.stop_gradient(x), (len(dead),))
-    start = codebook.weight * jnp.maximum(least, 1.0)  # as if it had stood for a few outputs in every batch
-    return codebook.replace(
-        vectors=jnp.where(dead[:, None], drawn, codebook.vectors),
-        sums=jnp.where(dead[:, None], start * drawn, codebook.sums),
-        counts=jnp.where(dead, start, codebook.counts),
-    )
-
-
 def perplexity(codes, size):
     """exp of the entropy of the codes' frequencies: between 1 and `size`, how many are used as it were."""
     share = jax.nn.one_hot(codes.reshape(-1), size).mean(0)

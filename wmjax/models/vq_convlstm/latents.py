@@ -32,7 +32,7 @@ class Latents(NamedTuple):
     judged: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was foretold
     encoded: Callable  # (params, key, embedding) -> (latent, nats [B] from the prior of the autoencoder, loss, metrics)
     codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes, or in which of 16 steps from -2 to 2
-    settled: Callable  # (params, key, embedding) -> (changes of params that no gradient makes, metrics)
+    settled: Callable  # (params, embedding) -> (changes of params that no gradient makes, metrics)
 
 
 def make_latents(config, grid):
@@ -73,13 +73,11 @@ def discrete(config, grid):
         latent = vq.straight_through(embedding, quantised)
         return latent, constant, config.commitment * commitment, dict(commitment=commitment)
 
-    def settled(params, key, embedding):
+    def settled(params, embedding):
         codes = vq.nearest(params["codebook"].vectors, embedding)
         outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
         moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
         codebook = vq.update(params["codebook"], outputs, flat, **moving)
-        if config.revive_below > 0:
-            codebook = vq.revive(codebook, key, outputs, config.revive_below)
         return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
 
     def codes_of(params, latent):
@@ -116,7 +114,7 @@ def continuous(config, grid):
         kl = gaussian.kl_diagonal(mean, std, jnp.zeros_like(mean), jnp.ones_like(std)).sum((-2, -1))
         return draw(params, key, embedding), kl, jnp.zeros(()), {}
 
-    def settled(params, key, embedding):
+    def settled(params, embedding):
         return {}, {}
 
     def codes_of(params, latent):
