@@ -45,15 +45,17 @@ def test_run_leaves_what_a_user_expects(whole):
     assert "Futures" in page and "eval/loss" in page and "ball:diffusing" in page
 
 
+def assert_as_whole(folder, whole):
+    assert metrics(folder) == metrics(whole[0])
+    assert_same(state(folder), state(whole[0]))
+
+
 def test_killed_run_ends_bit_identical(whole, tmp_path):
-    folder, moves = whole
-    for kill_at in (2, moves // 2, moves // 2 + 1, moves - 2):
-        killed_at = tmp_path / str(kill_at)
-        assert mains.start(killed_at, kill_at=kill_at, experiment=MAIN).code == -signal.SIGKILL
-        resumed = mains.start(killed_at, experiment=MAIN)
-        assert resumed.code == 0, resumed.stderr
-        assert metrics(killed_at) == metrics(folder), f"killed at move {kill_at}"
-        assert_same(state(killed_at), state(folder))
+    for kill_at in (2, whole[1] // 2, 3):  # at the very start, half-way, and soon after it was resumed
+        assert mains.start(tmp_path / "run", kill_at=kill_at, experiment=MAIN).code == -signal.SIGKILL
+    resumed = mains.start(tmp_path / "run", experiment=MAIN)
+    assert resumed.code == 0, resumed.stderr
+    assert_as_whole(tmp_path / "run", whole)
 
 
 def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
@@ -75,8 +77,7 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
     assert [each["updates"] for each in summary()["evaluations"]] == [2, 4]
     prolonged = mains.start(folder, experiment=MAIN)
     assert prolonged.code == 0 and "train.updates 4 -> 6" in prolonged.stderr
-    assert metrics(folder) == metrics(whole[0])
-    assert_same(state(folder), state(whole[0]))
+    assert_as_whole(folder, whole)
 
 
 def test_jumpy_and_pixel_models_run(tmp_path):

@@ -271,25 +271,32 @@ def test_a_point_of_a_curve_is_the_same_however_it_is_cut():
 
 
 def test_dispatches_follow_each_other_through_a_phase():
-    curve, done, seen = parts.Curve(50, 1, ()), 0, []
-    while done < parts.BINS * 50:
-        point, first, stop = curve.part("fit", done)
-        assert stop - first <= parts.DISPATCHED["fit"]
-        seen += [(point, i) for i in range(first, stop)]
-        done += stop - first
-    assert seen == [(point, i) for point in range(parts.BINS) for i in range(50)]
+    curve = parts.Curve(57, 1, ())
+    for members, most in ((1, 10), (3, 3), (1000, 1)):
+        done, seen, sizes = 0, [], set()
+        while done < parts.BINS * 57:
+            point, first, stop = curve.part("fit", done, members)
+            seen += [(point, i) for i in range(first, stop)]
+            sizes.add(stop - first)
+            done += stop - first
+        assert seen == [(point, i) for point in range(parts.BINS) for i in range(57)] and max(sizes) == most
 
 
 def test_a_larger_ring_draws_the_same_rows():
     """So a run may be prolonged: its replay has room for all iterations."""
-    time = np.arange(30)[:, None]
+    time = np.arange(30, dtype=np.int32)[:, None]
     first = np.isin(time, (0, 7, 20))
     steps = Step(time, time, time, time, first, np.roll(first, -1))
-    drawn = []
-    for capacity in (30, 45):
-        memory = replay.extend(replay.init(capacity, 1, jax.tree.map(lambda x: x[0], steps)), steps)
-        drawn.append([f(memory, jax.random.key(1), 50, 6) for f in (replay.sample, replay.sample_within_episodes)])
-    jax.tree.map(np.testing.assert_array_equal, *drawn)
+
+    @jax.jit
+    def draw(memory, key):
+        memory = replay.extend(memory, steps)
+        return [sample(memory, key, 50, 6).reward for sample in (replay.sample, replay.sample_within_episodes)]
+
+    empty = [replay.init(capacity, 1, jax.tree.map(lambda x: x[0], steps)) for capacity in (30, 45)]
+    one, other = (draw(memory, jax.random.key(1)) for memory in empty)
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+    assert len(np.unique(one[0])) > 10 and not np.array_equal(*one)
 
 
 def test_last_window_stays_inside_an_episode():

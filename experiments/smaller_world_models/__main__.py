@@ -205,7 +205,7 @@ def main(argv):
             population.write_reports(folder, members)
         else:
             curve = parts.curve(phase, train, iteration, kept=int(memory.filled[0]))
-            point, first, end = curve.part(phase, counters["done"])
+            point, first, end = curve.part(phase, counters["done"], len(members))
             if counters["done"] == 0:
                 progress.note(f"{DOING[phase]}: {BINS * curve.updates * curve.each} updates")
             with timers(phase):

@@ -30,7 +30,7 @@ TRAINED = (("decoder", "encoder"), ("dynamics", "latent_head", "reward"))
 PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
 DOING = dict(warm_up="warming up the autoencoder", fit="fitting the model", dream="training the policy in dreams")
 BINS = 20  # points on the curves of one training phase
-DISPATCHED = dict(warm_up=100, fit=20, dream=20)  # updates of one dispatch at most: under half a minute on two cores
+DISPATCHED = dict(warm_up=100, fit=10, dream=10)  # updates of one dispatch, of all members: seconds on two cores
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 HELD_OUT = 4  # evaluation episodes whose first FILM steps are foretold
 FILM = 500  # frames of an evaluation's video
@@ -214,10 +214,10 @@ class Curve(NamedTuple):
     each: int  # what one of them counts for in the metrics: those of the dynamics
     numbers: tuple  # for all of them
 
-    def part(self, name, done):
-        """(point, first, stop) of the dispatch that comes after `done` updates of the phase `name`."""
+    def part(self, name, done, members):
+        """(point, first, stop) of the dispatch of all members that comes after `done` updates of the phase `name`."""
         point, first = divmod(done, self.updates)
-        return point, first, min(first + DISPATCHED[name], self.updates)
+        return point, first, min(first + max(1, DISPATCHED[name] // members), self.updates)
 
 
 def trained(name, model_params, policy_params):
