@@ -359,6 +359,7 @@ def _command(starts: list[dict]) -> str:
     if not starts or not starts[-1].get("command"):
         return ""
     return (
-        '<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; a run '
-        f"that has ended stays as it is.</p><pre>{text(starts[-1]['command'])}</pre>"
+        '<h2>To resume</h2><p class="small">The same command continues this run from its last checkpoint; one '
+        "that has ended goes on where more episodes, iterations or updates are asked for.</p>"
+        f"<pre>{text(starts[-1]['command'])}</pre>"
     )
