@@ -99,7 +99,7 @@ def cpu_games():
     empty. Not in the paper: found by measuring, see BUILD_NOTES.md.
     """
     config = cpu()
-    config.model.update(contrast=16.0, latent_std=0.1, last_layer_scale=0.0, kl_anneal_target=0.6)
+    config.model.update(contrast=16.0, latent_std=0.1, last_layer_scale=0.0, kl_anneal_target=0.8)
     config.train.update(updates=1600, every=400)
     return config
 
