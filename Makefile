@@ -18,7 +18,7 @@ help: ## this list
 	@echo "variables: PYTHON ACCELERATOR=cpu|cuda12 PRESET WORKDIR MINUTES ARGS"
 
 setup: ## .venv with the locked versions; at once when nothing changed
-	@launch/setup.sh $(ACCELERATOR)
+	@launch/install/setup.sh $(ACCELERATOR)
 
 train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
@@ -32,9 +32,9 @@ check: setup ## lint, format, types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-locks: setup ## launch/locks from pyproject.toml; ARGS=--upgrade takes newer versions
+locks: setup ## launch/install/locks from pyproject.toml; ARGS=--upgrade takes newer versions
 	for python in 3.11 3.12; do for extra in dev cuda12; do \
-		lock=launch/locks/py$$(echo $$python | tr -d .)$$(test $$extra = dev || echo -$$extra).txt; \
+		lock=launch/install/locks/py$$(echo $$python | tr -d .)$$(test $$extra = dev || echo -$$extra).txt; \
 		$(BIN)/uv pip compile --quiet --only-binary :all: --generate-hashes --no-emit-index-url --no-emit-find-links \
 			--custom-compile-command "make locks" --python-version $$python --extra dev --extra $$extra $(ARGS) \
 			pyproject.toml -o $$lock || exit; \

@@ -11,20 +11,20 @@ import sys
 
 from absl import flags
 
-from wmjax.run import main as mains
-from wmjax.run import talk
-from wmjax.run.metrics import read_metrics
-from wmjax.run.report import write_comparison
+from wmjax import console
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import write_comparison
+from wmjax.run import cli
 from wmjax.types import UsageError
 
-OUT = mains.path_flag("out", "picture to write, .png or .svg")
+OUT = cli.path_flag("out", "picture to write, .png or .svg")
 TITLE = flags.DEFINE_string("title", "", "its title")
 GROUP = flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group")
 
 
 def main(argv):
     """Draws once. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     if OUT.value is None or not GROUP.value:
         raise UsageError("give --out=PICTURE.png and --group=NAME=DIR,DIR,... once or more")
     groups = {}
@@ -34,7 +34,7 @@ def main(argv):
             raise UsageError(f"--group={group}: give NAME=DIR,DIR,...")
         if name in groups:
             raise UsageError(f"--group={group}: there is a group {name} already")
-        groups[name] = [mains.read_path("--group", folder) for folder in folders.split(",")]
+        groups[name] = [cli.read_path("--group", folder) for folder in folders.split(",")]
     picture = write_comparison(OUT.value, groups, TITLE.value)
     for name, folders in groups.items():
         for folder in folders:
@@ -42,9 +42,9 @@ def main(argv):
             newest = "not evaluated yet"
             if rows:
                 newest = f"return {rows[-1]['eval/return_mean']:.1f} at {rows[-1]['env_steps']} environment steps"
-            talk.say(f"{name}: {folder}: {newest}")
-    talk.say(f"picture: {picture}")
+            console.say(f"{name}: {folder}: {newest}")
+    console.say(f"picture: {picture}")
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

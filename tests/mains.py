@@ -20,9 +20,10 @@ from unittest import mock
 import numpy as np
 from absl import flags
 
-from wmjax.run import checkpoint, stop
-from wmjax.run.main import run
-from wmjax.run.progress import Progress
+from wmjax.report.progress import Progress
+from wmjax.run import stop
+from wmjax.run.cli import run
+from wmjax.storage import checkpoint
 
 ROOT = pathlib.Path(__file__).parent.parent
 PLANET = (
@@ -95,8 +96,8 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "experiments.smaller_world_models.parts",
     "experiments.environment_models.parts",
     "distrax",
-    "wmjax.run.checkpoint",
-    "wmjax.run.metrics",
+    "wmjax.storage.checkpoint",
+    "wmjax.report.metrics",
     "ml_collections.config_flags",
 ]
 CLOCKS = ("minutes", "row_minutes", "metrics_bytes")  # counters that differ from run to run
@@ -252,7 +253,7 @@ def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
 
     jax.config.update("jax_num_cpu_devices", devices)
     main = importlib.import_module(f"experiments.{module}").main
-    from wmjax.run.main import run
+    from wmjax.run.cli import run
 
     sys.argv = argv  # config files read their overrides here
     code = run(main, argv)

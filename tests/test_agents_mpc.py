@@ -7,10 +7,11 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC, make_point_model
 from wmjax import envs
-from wmjax.agents.mpc import MPCConfig, make_actor, make_random_actor
+from wmjax.agents.mpc import MPCConfig, make_actor
+from wmjax.agents.random import make_random_actor
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.timers import Timers
+from wmjax.run.stopwatch import Timers
 from wmjax.types import ActionSpec, Actor, Plan, Planner, Step, UsageError
 
 KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests import mains
-from wmjax.run.metrics import MetricsWriter
+from wmjax.report.metrics import MetricsWriter
 
 
 def compare(*flags):

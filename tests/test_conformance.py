@@ -14,8 +14,9 @@ from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from wmjax import imagine
 from wmjax.models import rssm, state_space, vq_convlstm
 from wmjax.ops.actions import model_action
+from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.planners import CEMConfig, make_cem
-from wmjax.run import checkpoint
+from wmjax.storage import checkpoint
 
 B, T, H = 3, 6, 3
 KEY, OTHER_KEY = jax.random.key(1), jax.random.key(2)
@@ -87,16 +88,16 @@ def make_look(model, spec):
 
     def look(params, key, batch, start):
         action = model_action(batch.prev_action, spec.action)
-        embed = model.encode(params, imagine.fold(batch.obs))
+        embed = model.encode(params, fold(batch.obs))
         embed = embed.reshape(B, T, *embed.shape[1:])
         _, states, aux = imagine.filter(
             model, params, key, start, prev_action=action, embed=embed, is_first=batch.is_first
         )
-        flat = imagine.fold(states)
+        flat = fold(states)
         heads = [model.features, model.reward, model.discount] + ([model.decode] if model.decode else [])
-        seen = [imagine.unfold_like(head(params, flat), states) for head in heads]
-        onward = imagine.open_loop(model, params, key, start, imagine.time_first(action[:, :H]))
-        imagined = imagine.time_first(imagine.unfold_like(model.features(params, imagine.fold(onward)), onward))
+        seen = [unfold_like(head(params, flat), states) for head in heads]
+        onward = imagine.open_loop(model, params, key, start, time_first(action[:, :H]))
+        imagined = time_first(unfold_like(model.features(params, fold(onward)), onward))
         return dict(seen=(states, aux, seen), imagined=imagined)
 
     return jax.jit(look)
@@ -269,7 +270,7 @@ def test_rows_are_independent(case):
 def test_gradients_reach_back_in_their_own_row_and_nowhere_else(case):
     """Of what is believed at (row 2, time 3) with respect to all embeddings and actions."""
     model, params = case.model, case.state.params
-    embed = jax.jit(model.encode)(params, imagine.fold(case.batch.obs))
+    embed = jax.jit(model.encode)(params, fold(case.batch.obs))
     embed = embed.reshape(B, T, *embed.shape[1:])
     action = model_action(case.batch.prev_action, case.spec.action)
 
@@ -281,7 +282,7 @@ def test_gradients_reach_back_in_their_own_row_and_nowhere_else(case):
             model, params, KEY, start_of(case), prev_action=action, embed=embed, is_first=case.batch.is_first
         )[1:]
         rewards = imagine.rewards(model, params, states)
-        there = at((imagine.unfold_like(model.features(params, imagine.fold(states)), states), rewards, aux), 2, 3)
+        there = at((unfold_like(model.features(params, fold(states)), states), rewards, aux), 2, 3)
         return sum(jnp.sum(jnp.sin(x)) for x in jax.tree.leaves(there))
 
     for grad in gradient((embed, action)):

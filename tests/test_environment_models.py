@@ -17,7 +17,7 @@ from tests.fakes import SPEC, random_steps
 from tests.mains import assert_same, metrics, state
 from wmjax import replay
 from wmjax.models import state_space
-from wmjax.run import shards, workdir
+from wmjax.storage import datasets, workdir
 from wmjax.types import UsageError
 
 MAIN = "environment_models"
@@ -93,10 +93,10 @@ def test_jumpy_and_pixel_models_run(tmp_path):
 
 def record(folder, count):
     """A folder of `count` shards of noise, 16 rows of two environments each; adds those that it lacks."""
-    index = shards.open_folder(folder, dict(game="noise"), SPEC)
+    index = datasets.open_folder(folder, dict(game="noise"), SPEC)
     for number in range(len(index["shards"]), count):
         steps = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), random_steps(SPEC, 2, 16, seed=number))
-        index = shards.add(folder, index, number, steps.replace(reward=np.sign(steps.reward)))
+        index = datasets.add(folder, index, number, steps.replace(reward=np.sign(steps.reward)))
     workdir.close_workdir(folder)
 
 
@@ -272,7 +272,7 @@ def test_table_refuses_in_one_line(flag, message, tmp_path):
 ABLATIONS_WITHOUT_TRAINING = """
 import json, pathlib, sys
 from experiments.environment_models import ablations
-from wmjax.run import main
+from wmjax.run import cli
 
 def train(folder, argument, settings, prefix, log):
     with open(ablations.FOLDER.value + "/asked.jsonl", "a") as file:
@@ -283,7 +283,7 @@ def train(folder, argument, settings, prefix, log):
     (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + chr(10))
 
 ablations.train = train
-sys.exit(main.run(ablations.main, sys.argv))
+sys.exit(cli.run(ablations.main, sys.argv))
 """
 
 

@@ -12,10 +12,10 @@ import pytest
 from experiments.smaller_world_models import config, parts
 from tests import mains
 from wmjax import envs
-from wmjax.envs import joystick
-from wmjax.run import checkpoint, shards, workdir
+from wmjax.envs import atari_actions
 from wmjax.run.collect import make_player, play_returns
-from wmjax.run.timers import Timers
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Step, UsageError
 
 FAKE = ("--game=fake:counter", "--steps=130", "--envs=2", "--rows=30")  # three shards of 60 decisions
@@ -25,7 +25,7 @@ SECOND_SHARD, SECOND_INDEX, THIRD_SHARD = 5, 6, 7
 
 
 def record(folder, *flags, kill_at=0):
-    return mains.fork("environment_models.record", ["record", f"--folder={folder}", *flags], kill_at=kill_at)
+    return mains.fork("record", ["record", f"--folder={folder}", *flags], kill_at=kill_at)
 
 
 def recorded(folder, *flags):
@@ -62,10 +62,10 @@ def copy(whole, tmp_path):
 def test_shards_hold_what_was_played(whole):
     folder, printed = whole
     assert sorted(path.name for path in folder.glob("*.npz")) == FILES
-    (train, faults), (test, more) = shards.read(folder, "train"), shards.read(folder, "test")
+    (train, faults), (test, more) = datasets.read(folder, "train"), datasets.read(folder, "test")
     assert not faults and not more and len(train) == 2 and len(test) == 1
-    spec = shards.read_spec(folder)
-    assert shards.nbytes(folder, "train") == sum(steps.obs.nbytes for steps in train)
+    spec = datasets.read_spec(folder)
+    assert datasets.nbytes(folder, "train") == sum(steps.obs.nbytes for steps in train)
     assert spec == envs.make("fake:counter", 1, 0).spec
     returns = []
     for steps in (*train, *test):
@@ -85,7 +85,7 @@ def test_shards_hold_what_was_played(whole):
 
 def test_images_belong_to_their_actions(whole):
     """The same game, played anew with the recorded actions of one shard."""
-    steps = shards.read(whole[0], "test")[0][0]
+    steps = datasets.read(whole[0], "test")[0][0]
     seed = int(np.random.SeedSequence([0, 1]).generate_state(1)[0]) % (2**31 - 2)
     env = envs.make("fake:counter", 2, seed)
     again = [env.reset()] + [env.step(action) for action in steps.prev_action[1:]]
@@ -101,7 +101,7 @@ def test_killed_recording_ends_bit_identical(whole, tmp_path, kill_at):
     halves = list(folder.glob(".*.tmp"))
     assert len(halves) == 1
     halves[0].write_bytes(halves[0].read_bytes()[:100])
-    assert len(shards.read(folder, "train")[0]) == 1  # what there is can be used
+    assert len(datasets.read(folder, "train")[0]) == 1  # what there is can be used
     recorded(folder, *FAKE)
     mains.assert_same(arrays(folder), arrays(whole[0]))
     assert (folder / "shards.json").read_text() == (whole[0] / "shards.json").read_text()
@@ -126,16 +126,16 @@ def flip(path):
 
 def test_damaged_and_missing_shards_are_named_and_recorded_again(whole, copy):
     flip(copy / "train_00000.npz")
-    good, faults = shards.read(copy, "train")
+    good, faults = datasets.read(copy, "train")
     assert len(good) == 1 and len(faults) == 1
     assert "train_00000.npz is damaged" in faults[0] and "\n" not in faults[0]
     np.testing.assert_array_equal(good[0].obs, arrays(whole[0])["train_00001.npz/obs"])
     shutil.copy(copy / "train_00001.npz", copy / "train_00000.npz")  # a whole file, but another one
-    assert "train_00000.npz is damaged" in shards.read(copy, "train")[1][0]
+    assert "train_00000.npz is damaged" in datasets.read(copy, "train")[1][0]
     (copy / "train_00001.npz").unlink()
     with pytest.raises(UsageError, match=r"no good train shard: .*00000.npz is damaged.*00001.npz is missing"):
-        shards.read(copy, "train")
-    assert len(shards.read(copy, "test")[0]) == 1
+        datasets.read(copy, "train")
+    assert len(datasets.read(copy, "test")[0]) == 1
     ended = recorded(copy, *FAKE)
     assert "train_00000.npz is damaged" in ended.stderr and "train_00001.npz is missing" in ended.stderr
     mains.assert_same(arrays(copy), arrays(whole[0]))
@@ -143,15 +143,15 @@ def test_damaged_and_missing_shards_are_named_and_recorded_again(whole, copy):
 
 def test_folders_that_cannot_be_read(copy, tmp_path):
     with pytest.raises(UsageError, match="choose one of train, test"):
-        shards.read(copy, "validation")
+        datasets.read(copy, "validation")
     for path in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(UsageError, match="holds no recorded data: it has no shards.json"):
-            shards.read(path, "train")
+            datasets.read(path, "train")
     index = copy / "shards.json"
     text = index.read_text()
     for bad in (text[:-20], text.replace('"rows": 62', '"rows": 63'), "", "[]", '{"body": {}}'):
         index.write_text(bad)
-        reads = ((shards.read, "train"), (shards.nbytes, "train"), (shards.read_spec,), (shards.fingerprint,))
+        reads = ((datasets.read, "train"), (datasets.nbytes, "train"), (datasets.read_spec,), (datasets.fingerprint,))
         for read, *split in reads:
             with pytest.raises(UsageError, match="shards.json is damaged"):
                 read(copy, *split)
@@ -194,29 +194,29 @@ def test_other_flags_are_refused(copy):
     ],
 )
 def test_bad_flags_end_in_one_line(flags, message, tmp_path):
-    ended = mains.call("environment_models.record", f"--folder={tmp_path / 'data'}", *FAKE, *flags)
+    ended = mains.call("record", f"--folder={tmp_path / 'data'}", *FAKE, *flags)
     assert_refused(ended, message)
     assert not (tmp_path / "data").exists()
 
 
 def test_what_is_needed_is_asked_for():
-    ended = mains.fork("environment_models.record", ["record", "--game=Pong"])
+    ended = mains.fork("record", ["record", "--game=Pong"])
     assert_refused(ended, "give --game=GAME, --steps=N and --folder=DIR")
 
 
 def test_one_shard_of_eleven_is_a_test_shard():
-    names = [shards.name_of(number) for number in range(33)]
+    names = [datasets.name_of(number) for number in range(33)]
     assert names[:3] == ["train_00000.npz", "test_00000.npz", "train_00001.npz"]
     assert names[12] == "test_00001.npz" and names[13] == "train_00011.npz"
     for split, count in (("train", 30), ("test", 3)):
         assert [n for n in names if n.startswith(split)] == [f"{split}_{i:05d}.npz" for i in range(count)]
-    assert [shards.count_for(steps, 60) for steps in (1, 120, 121)] == [2, 2, 3]
+    assert [datasets.count_for(steps, 60) for steps in (1, 120, 121)] == [2, 2, 3]
 
 
 def test_returns_of_finished_episodes():
     reward = np.float32([[0, 0], [1, 10], [2, 20], [0, 0], [5, 50]])
     is_last = np.array([[False, False], [False, False], [True, False], [False, False], [True, False]])
-    assert shards.finished_returns(Step(None, None, reward, None, None, is_last)) == [3, 5]
+    assert datasets.finished_returns(Step(None, None, reward, None, None, is_last)) == [3, 5]
 
 
 def test_a_game_is_recorded_as_in_the_paper(tmp_path):
@@ -224,16 +224,16 @@ def test_a_game_is_recorded_as_in_the_paper(tmp_path):
     folder = tmp_path / "data"
     flags = ["--game=MsPacman", "--steps=1", "--envs=2", "--rows=12"]
     recorded(folder, *flags)
-    steps, _ = shards.read(folder, "test")
-    assert steps[0].obs.shape == (13, 2, 200, 160, 3) and shards.read_spec(folder).action == (18, True, 0, 17)
-    assert shards.read_spec(folder).action_repeat == 4
+    steps, _ = datasets.read(folder, "test")
+    assert steps[0].obs.shape == (13, 2, 200, 160, 3) and datasets.read_spec(folder).action == (18, True, 0, 17)
+    assert datasets.read_spec(folder).action_repeat == 4
     assert steps[0].prev_action.dtype == np.int32 and steps[0].prev_action.max() > 8  # MsPacman's own actions are nine
     seed = int(np.random.SeedSequence([0, 1]).generate_state(1)[0]) % (2**31 - 2)
     env = envs.make("atari:MsPacman", 2, seed, size=(210, 160), colour=True, full_action_set=True)
     again = [env.reset()] + [env.step(action) for action in steps[0].prev_action[1:]]
     np.testing.assert_array_equal(np.stack([step.obs[:, :200] for step in again]), steps[0].obs)
     recorded(tmp_path / "small", *flags, "--size=80x64")
-    assert shards.read(tmp_path / "small", "train")[0][0].obs.shape == (13, 2, 80, 64, 3)
+    assert datasets.read(tmp_path / "small", "train")[0][0].obs.shape == (13, 2, 80, 64, 3)
     assert_refused(record(folder, *flags, "--size=80x64"), "env.crop 10 -> 4")
 
 
@@ -261,7 +261,7 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     folder = tmp_path / "data"
     flags = ["--game=Pong", f"--policy={run}", "--steps=1", "--envs=2", "--rows=60", "--size=20x16", "--seed=3"]
     recorded(folder, *flags)
-    steps, _ = shards.read(folder, "train")
+    steps, _ = datasets.read(folder, "train")
     steps = steps[0]
     assert steps.obs.shape == (61, 2, 20, 16, 3) and steps.is_last.sum() == 4  # the run's episodes: 25 decisions
 
@@ -273,7 +273,7 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     _, film = play_returns(own, player, restored.params, keys, Timers(), 26)  # its first episode
     for field in ("reward", "discount", "is_first", "is_last"):
         np.testing.assert_array_equal(getattr(film, field), getattr(steps, field)[:26], err_msg=field)
-    used = joystick.in_full_set("Pong")
+    used = atari_actions.in_full_set("Pong")
     np.testing.assert_array_equal(used[film.prev_action[1:]], steps.prev_action[1:26])
     again = envs.make("atari:Pong", 2, seed, size=(21, 16), colour=True, episode_steps=25)
     frames = [again.reset().obs] + [again.step(action).obs for action in film.prev_action[1:]]

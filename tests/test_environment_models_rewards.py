@@ -5,7 +5,7 @@ import pytest
 
 from experiments.environment_models import config as configs
 from experiments.environment_models import parts
-from wmjax.run import shards, workdir
+from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
@@ -32,9 +32,9 @@ def load(tmp_path):
     """A function that records a train and a test shard and loads them."""
 
     def record_and_load(train, test=(), begins=(), preset="paper", scale=1.0, jump=1, **model):
-        index = shards.open_folder(tmp_path, dict(game="MsPacman"), SPEC)
+        index = datasets.open_folder(tmp_path, dict(game="MsPacman"), SPEC)
         for number, rewards in enumerate((train, test)):
-            index = shards.add(tmp_path, index, number, steps(rewards, begins))
+            index = datasets.add(tmp_path, index, number, steps(rewards, begins))
         workdir.close_workdir(tmp_path)
         config = configs.get_config(f"{tmp_path},sssm,{preset}")
         config.data.reward_scale = scale

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.envs import atari, gl, joystick
+from wmjax.envs import atari, atari_actions, gl
 from wmjax.envs.seeds import row_seeds
 from wmjax.ops import frames
 from wmjax.types import Step, UsageError
@@ -173,11 +173,11 @@ def test_action_sets():
 
 
 def test_games_have_as_many_actions_as_the_joystick_says():
-    for game in [games.split()[-1] for games in joystick.USED.values()] + ["Alien", "Boxing"]:
-        own = joystick.in_full_set(game)
+    for game in [games.split()[-1] for games in atari_actions.USED.values()] + ["Alien", "Boxing"]:
+        own = atari_actions.in_full_set(game)
         assert len(own) == envs.make(f"atari:{game}", 1, 0, size=8).spec.action.size, game
         assert (np.diff(own) > 0).all(), game
-    named = " ".join(joystick.USED.values()).split()
+    named = " ".join(atari_actions.USED.values()).split()
     assert len(set(named)) == len(named) and set(named) <= set(atari.games())
 
 
@@ -191,7 +191,7 @@ def test_own_actions_do_in_the_full_set_what_the_joystick_says(game):
     rng = np.random.default_rng(0)
     for _ in range(60):
         action = rng.integers(0, own.spec.action.size, 2)
-        step, other = own.step(action), full.step(joystick.in_full_set(game)[action])
+        step, other = own.step(action), full.step(atari_actions.in_full_set(game)[action])
         assert_equal(step.replace(prev_action=other.prev_action), other)
 
 

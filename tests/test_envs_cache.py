@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from wmjax.envs import cache, quality
+from wmjax.envs import cache, dmc_render_quality
 from wmjax.types import UsageError
 
 FILES = {
@@ -40,7 +40,7 @@ def base(place):
 
 def models(base):
     """{name: content} of the models with a smaller shadow map."""
-    folder = pathlib.Path(quality.assets(str(base), 256, multisample=True)) / "mujoco" / "assets_dmc"
+    folder = pathlib.Path(dmc_render_quality.assets(str(base), 256, multisample=True)) / "mujoco" / "assets_dmc"
     return {name: (folder / name).read_bytes() for name in FILES}
 
 
@@ -113,7 +113,7 @@ def test_models_come_back_whatever_a_cleaner_took(base):
 
 
 def test_nothing_stays_of_killed_processes(base):
-    old, new = (cache.folder() / f"{quality.SCRATCH}{name}" for name in ("old", "new"))
+    old, new = (cache.folder() / f"{dmc_render_quality.SCRATCH}{name}" for name in ("old", "new"))
     for path in (old, new):
         path.mkdir()
         (path / "walker.xml").write_bytes(b"half")
@@ -136,7 +136,7 @@ def test_many_processes_make_them_at_once(base):
             each.start()
         for each in threads:
             each.join()
-    assert found == [WANTED] * 40 and not list(cache.folder().glob(f"{quality.SCRATCH}*"))
+    assert found == [WANTED] * 40 and not list(cache.folder().glob(f"{dmc_render_quality.SCRATCH}*"))
 
 
 def test_a_full_disk_is_told(base, monkeypatch):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.envs.joined import JoinedVecEnv
+from wmjax.envs.concatenated import JoinedVecEnv
 from wmjax.types import Step, UsageError
 
 FIELDS = tuple(Step.__dataclass_fields__)

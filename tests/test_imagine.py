@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import Point, make_point_model, make_trail_model
 from wmjax import imagine
-from wmjax.run.predict import open_loop_images
+from wmjax.agents.open_loop import open_loop_images
 from wmjax.types import ActionSpec, Step
 
 B, T, H = 3, 6, 4

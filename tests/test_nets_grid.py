@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 
 from tests.fakes import randomised
+from wmjax.nets.blocks import with_action
 from wmjax.nets.conv_lstm import ConvLSTM
-from wmjax.nets.grid_dynamics import GridDynamics, GridHead, GridReward, scale_gradient, with_action
+from wmjax.nets.grid_dynamics import GridDynamics, GridHead, GridReward
 from wmjax.nets.norm import BatchNorm, GridNorm
 from wmjax.nets.vqvae import GridDecoder, GridEncoder
+from wmjax.ops.gradients import scale_gradient
 
 KEY = jax.random.key(0)
 

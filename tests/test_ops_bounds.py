@@ -10,6 +10,7 @@ import pytest
 from wmjax import imagine
 from wmjax.envs import bouncing_ball
 from wmjax.ops import bernoulli, bounds, gaussian
+from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import WorldModel
 
@@ -202,7 +203,7 @@ def test_perfect_knowledge_of_the_ball_scores_what_arithmetic_says():
         states, posterior = imagine.filter(
             model, None, KEY, start, prev_action=none[..., None], embed=pushes, is_first=none > 0
         )[1:]
-        return imagine.unfold_like(model.decode(None, imagine.fold(states)), states), states.latent, posterior
+        return unfold_like(model.decode(None, fold(states)), states), states.latent, posterior
 
     logits, latent, posterior = run(first, pushes.astype(np.float32))
     image = bernoulli_kl(pixels.astype(np.float32), logits, 3)

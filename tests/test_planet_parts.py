@@ -9,9 +9,9 @@ from experiments.planet.config import TrainConfig
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from wmjax import replay
+from wmjax.agents.open_loop import open_loop_images
 from wmjax.models import rssm
-from wmjax.run import devices, population
-from wmjax.run.predict import open_loop_images
+from wmjax.run import devices, replays
 from wmjax.types import UsageError
 
 CAPACITY = 40
@@ -26,7 +26,7 @@ def episode(time, rows=2, seed=0):
 
 def empty(members):
     example = jax.tree.map(lambda x: x[0], episode(1, 2 // members))
-    return population.make_memory(CAPACITY, 2 // members, example, members, devices.make_mesh("1"))
+    return replays.make_memory(CAPACITY, 2 // members, example, members, devices.make_mesh("1"))
 
 
 @pytest.mark.parametrize(("members", "piece"), [(1, 8), (2, 100)])
@@ -38,7 +38,7 @@ def test_every_length_goes_into_the_replay_by_one_program(members, piece, monkey
         traced.append(arguments)
         return original(*arguments)
 
-    monkeypatch.setattr(population, "PIECE", piece)
+    monkeypatch.setattr(replays, "PIECE", piece)
     expected = memory = empty(members)
     add = jax.jit(jax.vmap(replay.add))
     for i, time in enumerate((13, 11, 31, 6, CAPACITY + 9, 1)):
@@ -47,7 +47,7 @@ def test_every_length_goes_into_the_replay_by_one_program(members, piece, monkey
     memory = empty(members)
     with monkeypatch.context() as patched:
         patched.setattr(replay, "extend", counted)
-        extend = population.make_extend(memory)
+        extend = replays.make_extend(memory)
         for i, time in enumerate((13, 11, 31, 6, CAPACITY + 9, 1)):
             memory = extend(memory, episode(time, seed=i))
     jax.tree.map(np.testing.assert_array_equal, memory, expected)
@@ -55,7 +55,7 @@ def test_every_length_goes_into_the_replay_by_one_program(members, piece, monkey
 
 
 def test_short_episodes_are_refused_only_where_no_chunk_fits():
-    extend, memory = population.make_extend(empty(2)), empty(2)
+    extend, memory = replays.make_extend(empty(2)), empty(2)
     for time in (4, 3):
         memory = extend(memory, episode(time))
     train = TrainConfig(chunk=6)

@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import Point, make_point_model
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
-from wmjax.planners.shooting import score
+from wmjax.planners.search import score
 from wmjax.types import ActionSpec, UsageError
 
 BOUNDS = ActionSpec(2, False, -1.0, 1.0)

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from wmjax import replay
+from wmjax import memory, replay
 from wmjax.types import Step, UsageError
 
 E, CAPACITY, LENGTH = 3, 8, 3
@@ -169,7 +169,7 @@ def test_bytes_and_memory():
 def test_a_ring_that_cannot_fit_is_refused_before_it_is_made(monkeypatch):
     step = jax.tree.map(lambda x: x[0], steps(0, 1))
     init = functools.partial(replay.init, num_envs=E, step=step)
-    monkeypatch.setattr(replay, "free_memory", lambda: 500_000_000)
+    monkeypatch.setattr(memory, "free_memory", lambda: 500_000_000)
     with pytest.raises(UsageError, match=r"10000000 rows .* 0\.60 GB, 0\.50 GB are free") as caught:
         init(10_000_000)
     assert "\n" not in str(caught.value)
@@ -228,9 +228,9 @@ def group(place, limit, used, stat=""):
     ],
 )
 def test_the_smallest_limit_around_this_process_counts(files, free):
-    assert replay.host_memory(lambda path: files.get(path, "")) == free
+    assert memory.host_memory(lambda path: files.get(path, "")) == free
 
 
 def test_free_memory_is_plausible():
-    free = replay.free_memory()
+    free = memory.free_memory()
     assert free is None or 10**7 < free < 10**14

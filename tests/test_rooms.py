@@ -1,7 +1,8 @@
 """The rooms of the library: left never imports right, siblings never import each other.
 
-types < nets, ops < imagine < models/*, planners < agents/* < run
-types < envs, replay < run < experiments/* < launch
+types < nets, ops < imagine < models/*, planners < agents/* < train < run
+types, console, memory < envs, replay, storage < report < run < experiments/* < launch
+(of siblings report alone sees another: it reads what storage holds)
 """
 
 import ast
@@ -15,20 +16,28 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-CORE = {"types", "nets", "ops", "imagine"}
+BASE = {"types", "console", "memory"}
+CORE = BASE | {"nets", "ops", "imagine"}
+AGENTS = CORE | {"models", "planners", "agents"}
+SHELL = {"envs", "replay", "storage", "report"}
 MAY_IMPORT = {
     "types": set(),
+    "console": set(),
+    "memory": {"types"},
     "nets": {"types"},
     "ops": {"types"},
     "imagine": {"types", "nets", "ops"},
     "models": CORE,
     "planners": CORE,
     "agents": CORE | {"models", "planners"},
-    "envs": {"types"},
-    "replay": {"types"},
-    "run": CORE | {"models", "planners", "agents", "envs", "replay"},
-    "experiments": CORE | {"models", "planners", "agents", "envs", "replay", "run"},
-    "launch": CORE | {"models", "planners", "agents", "envs", "replay", "run", "experiments"},
+    "train": AGENTS,
+    "envs": BASE,
+    "replay": BASE,
+    "storage": BASE,
+    "report": BASE | {"storage"},
+    "run": AGENTS | SHELL | {"train"},
+    "experiments": AGENTS | SHELL | {"train", "run"},
+    "launch": AGENTS | SHELL | {"train", "run", "experiments"},
 }
 FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
 SHARED = ("presets",)  # files beside the folders that all of them see
@@ -74,7 +83,7 @@ def faults(path, room, family, source):
             yield f"{where}: {room}/{family} must not see {room}/{rest[0]}"
 
 
-ABSL_DOOR = ("wmjax/run/main.py", "absl.flags")
+ABSL_DOOR = ("wmjax/run/cli.py", "absl.flags")
 
 
 @pytest.mark.parametrize(("path", "room", "family"), rooms(), ids=lambda value: str(value))
@@ -100,7 +109,7 @@ def test_imports_stay_in_their_room(path, room, family):
         ("wmjax/run/a.py", "import experiments.planet"),
         ("wmjax/run/a.py", "import ml_collections"),
         ("wmjax/run/a.py", "from absl import flags"),
-        ("wmjax/run/main.py", "from absl import logging"),
+        ("wmjax/run/cli.py", "from absl import logging"),
         ("experiments/planet/a.py", "from experiments.swm import parts"),
         ("experiments/planet/a.py", "from launch import sweep"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wmjax.run.aggregate import aggregates, half_interval, interquartile_mean, intervals
+from wmjax.report.statistics import aggregates, half_interval, interquartile_mean, intervals
 
 
 def test_interquartile_mean_by_hand():

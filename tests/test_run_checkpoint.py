@@ -9,7 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from wmjax.run import checkpoint, metrics, workdir
+from wmjax.report import metrics
+from wmjax.storage import checkpoint
 from wmjax.types import LearnerState, Step, UsageError
 
 
@@ -205,7 +206,7 @@ def test_a_training_beside_may_be_writing_its_newest(tmp_path, monkeypatch, capf
     for n in (1, 2):
         checkpoint.save(tmp_path, n, {"n": n})
     (tmp_path / "checkpoints" / "000000000002" / "manifest.json").unlink()
-    monkeypatch.setattr(workdir, "is_running_elsewhere", lambda _: beside)
+    monkeypatch.setattr(checkpoint, "is_running_elsewhere", lambda _: beside)
     assert checkpoint.restore_latest(tmp_path, {"n": 0}) == (1, {"n": 1})
     assert ("half-written" in capfd.readouterr().err) != beside
 
@@ -251,14 +252,14 @@ def hidden_no_space(*args, **kwargs):
         ("_save_arrays", hidden_no_space),
         ("_save_arrays", wrapped_no_space),
         ("_save_arrays", no_space),
-        ("folders.atomic_write", no_space),
-        ("folders.sync_folder", no_space),
+        ("files.atomic_write", no_space),
+        ("files.sync_folder", no_space),
     ],
 )
 def test_a_full_disk_leaves_the_last_checkpoint(tmp_path, monkeypatch, place, failure):
     checkpoint.save(tmp_path, 1, {"n": 1, "w": np.arange(5.0)}, keep=1)
     with monkeypatch.context() as patch:
-        patch.setattr(f"wmjax.run.checkpoint.{place}", failure)
+        patch.setattr(f"wmjax.storage.checkpoint.{place}", failure)
         with pytest.raises(UsageError, match="disk full.*nothing lost, last good checkpoint is .*000000000001"):
             checkpoint.save(tmp_path, 2, {"n": 2, "w": np.arange(5.0)}, keep=1)
     assert names(tmp_path) == ["000000000001"]

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from wmjax import envs
-from wmjax.agents.mpc import make_random_actor
+from wmjax.agents.random import make_random_actor
 from wmjax.run import stop
 from wmjax.run.collect import make_player, play_episodes, play_returns, play_steps
-from wmjax.run.timers import Timers
+from wmjax.run.stopwatch import Timers
 from wmjax.types import Step
 
 PARAMS = np.zeros(2)  # of nothing: the actor is random

@@ -11,9 +11,8 @@ from absl import flags
 
 from tests import mains as started
 from wmjax.planners import CEMConfig
-from wmjax.run import devices
-from wmjax.run import main as mains
-from wmjax.run.finite import check_finite
+from wmjax.run import cli, devices
+from wmjax.train import check_finite
 from wmjax.types import NonFiniteError, UsageError
 
 
@@ -28,7 +27,7 @@ class Block:
 
 
 def build(**values):
-    return mains.build(Block, {"steps": 3, **values}, "train")
+    return cli.build(Block, {"steps": 3, **values}, "train")
 
 
 def test_a_block_becomes_its_dataclass():
@@ -67,12 +66,12 @@ def test_wrong_blocks_are_refused_by_name(values, named):
 
 def test_a_missing_key_is_refused_by_name():
     with pytest.raises(UsageError, match=r"config\.train\.steps is missing"):
-        mains.build(Block, {}, "train")
+        cli.build(Block, {}, "train")
 
 
 def test_what_a_component_refuses_is_passed_on():
     with pytest.raises(UsageError, match="elites 20"):
-        mains.build(CEMConfig, dict(candidates=10, elites=20), "planner")
+        cli.build(CEMConfig, dict(candidates=10, elites=20), "planner")
 
 
 def raising(error):
@@ -93,21 +92,21 @@ def raising(error):
     ],
 )
 def test_what_the_user_can_mend_ends_in_one_line(error, code, said, capsys):
-    assert mains.run(raising(error), ["main"]) == code
+    assert cli.run(raising(error), ["main"]) == code
     out, err = capsys.readouterr()
     assert out == "" and err.count("\n") == 1 and err.startswith(said)
 
 
 def test_a_good_run_says_nothing(capsys):
     seen = []
-    assert mains.run(seen.append, ["main", "--a"]) == 0
+    assert cli.run(seen.append, ["main", "--a"]) == 0
     assert seen == [["main", "--a"]] and capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EACCES, "denied", "/x"), ArithmeticError("bug")])
 def test_bugs_keep_their_traceback(error):
     with pytest.raises(type(error)):
-        mains.run(raising(error), ["main"])
+        cli.run(raising(error), ["main"])
 
 
 @pytest.fixture
@@ -120,7 +119,7 @@ def values(monkeypatch):
 
 
 def test_flags_are_read(values):
-    mains.parse_flags(["main", "--count=4"])
+    cli.parse_flags(["main", "--count=4"])
     assert values.count == 4
 
 
@@ -130,7 +129,7 @@ def test_flags_are_read(values):
 )
 def test_wrong_flags_are_refused_by_name(values, argument, named):
     with pytest.raises(UsageError, match=named):
-        mains.parse_flags(["main", argument])
+        cli.parse_flags(["main", argument])
 
 
 PARAMS = dict(decoder=dict(kernel=np.zeros(2)), reward=dict(bias=np.zeros(1), kernel=np.zeros(1)))
@@ -191,10 +190,10 @@ def settings():
 
 
 def test_float64_is_off_in_every_main(settings, capsys):
-    mains.use_jax()
+    cli.use_jax()
     assert capsys.readouterr().err == ""
     settings.update("jax_enable_x64", True)
-    mains.use_jax()
+    cli.use_jax()
     assert jnp.zeros(1).dtype == jnp.float32
     assert capsys.readouterr().err == "warning: JAX_ENABLE_X64 is not used: everything here computes in float32\n"
 
@@ -204,7 +203,7 @@ def test_float64_is_off_in_every_main(settings, capsys):
 )
 def test_a_platform_that_is_not_there_is_one_line(error, why, monkeypatch, capsys):
     monkeypatch.setattr(jax, "devices", lambda: (_ for _ in ()).throw(error))
-    assert mains.run(lambda argv: mains.use_jax(), ["main"]) == 2
+    assert cli.run(lambda argv: cli.use_jax(), ["main"]) == 2
     told = capsys.readouterr().err
     assert (
         told.startswith("error: JAX_PLATFORMS=cpu: no device to compute on") and why in told and told.count("\n") == 1
@@ -215,7 +214,7 @@ def test_programs_are_kept_where_the_user_has_a_cache(settings, monkeypatch):
     settings.update("jax_compilation_cache_dir", None)
     monkeypatch.setenv("XDG_CACHE_HOME", "")
     monkeypatch.setenv("HOME", "/home/u")
-    mains.use_jax()
+    cli.use_jax()
     assert settings.jax_compilation_cache_dir == "/home/u/.cache/wmjax/jax"
 
 

@@ -8,17 +8,17 @@ import pytest
 from ml_collections import ConfigDict, config_dict
 
 from tests import mains
-from wmjax.run import pages
+from wmjax.run import help_page
 
 CONFIGURED = ("planet", "smaller_world_models", "environment_models")
 TRAINING = [f"{name}.__main__" for name in CONFIGURED]
 EXPERIMENTS = mains.ROOT / "experiments"
-RUNNABLE = [path for path in sorted(EXPERIMENTS.rglob("*.py")) if "mains.run(main" in path.read_text()]
+RUNNABLE = [path for path in sorted(EXPERIMENTS.rglob("*.py")) if "cli.run(main" in path.read_text()]
 MAINS = [".".join(path.relative_to(EXPERIMENTS).with_suffix("").parts) for path in RUNNABLE]
 
 
 def test_all_mains_are_found():
-    assert {*TRAINING, "compare", "planet.fit", "environment_models.record", "benchmark.__main__"} <= {*MAINS}
+    assert {*TRAINING, "compare", "planet.fit", "record", "benchmark.__main__"} <= {*MAINS}
 
 
 @pytest.mark.parametrize("module", MAINS)
@@ -87,5 +87,5 @@ def paper():
 
 
 def test_comments_are_those_of_the_line():
-    assert pages.field_comments(Block) == dict(size='S of "#1"', names="N")
-    assert pages.call_comments(paper) == {"env.limit": "none: its own", "many": "seeds"}
+    assert help_page.field_comments(Block) == dict(size='S of "#1"', names="N")
+    assert help_page.call_comments(paper) == {"env.limit": "none: its own", "many": "seeds"}

@@ -11,7 +11,11 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 
-from wmjax.run import metrics, plots, population, report, talk, video, workdir
+from wmjax import console
+from wmjax.report import metrics, plots, video
+from wmjax.report import page as report_page
+from wmjax.run import lifecycle
+from wmjax.storage import workdir
 from wmjax.types import UsageError
 
 
@@ -67,14 +71,14 @@ def test_a_failed_video_says_why_and_leaves_nothing(tmp_path):
 
 @pytest.mark.parametrize("mode", [None, 0o644], ids=["missing", "not executable"])
 def test_an_ffmpeg_that_does_not_run_is_told_at_the_start(tmp_path, monkeypatch, capsys, mode):
-    monkeypatch.setattr(talk, "_failed", set())
-    talk.try_drawing(video.check_ffmpeg)
+    monkeypatch.setattr(console, "_failed", set())
+    console.try_drawing(video.check_ffmpeg)
     assert capsys.readouterr().err == ""
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
     if mode:
         (tmp_path / "ffmpeg").write_text("")
         (tmp_path / "ffmpeg").chmod(mode)
-    talk.try_drawing(video.check_ffmpeg)
+    console.try_drawing(video.check_ffmpeg)
     (said,) = capsys.readouterr().err.splitlines()
     assert said.startswith("warning: check_ffmpeg failed, the run goes on: ") and str(tmp_path / "ffmpeg") in said
     with pytest.raises(OSError, match="cannot write .*a.mp4.*ffmpeg"):
@@ -169,7 +173,7 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
         strip = video.strip(moving_square(), moving_square() + np.uint8(episode))
         video.write_png(folder / "videos" / f"open_loop_{episode}.png", strip)
     start = time.process_time()
-    page = report.write_report(folder).read_text()
+    page = report_page.write_report(folder).read_text()
     assert time.process_time() - start < 4  # about 1.5 s, most of it the import of matplotlib
     assert outside_links(page) == []
     assert "<script" not in page and "&lt;script&gt;" in page and "<h1>cup_&lt;b&gt;&amp;</h1>" in page
@@ -197,7 +201,7 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
 
 
 def headline(folder):
-    return re.search('<p class="about">(.*?)</p>', report.write_report(folder).read_text())[1]
+    return re.search('<p class="about">(.*?)</p>', report_page.write_report(folder).read_text())[1]
 
 
 @pytest.mark.parametrize(
@@ -225,7 +229,7 @@ def headline(folder):
 def test_the_headline_says_how_far_the_run_is(tmp_path, config, summary, said):
     folder = make_run(tmp_path / "run", {"task": "cup", "train": config}, rows=10)
     if summary:
-        report.write_summary(folder, summary)
+        report_page.write_summary(folder, summary)
     assert said in headline(folder)
     assert "finished" in said or "finished" not in headline(folder)
 
@@ -244,13 +248,13 @@ def test_minutes_are_plain_numbers_and_steps_whole_ones():
 
 def test_published_returns_are_lines(tmp_path):
     folder = make_run(tmp_path / "run", rows=4)
-    assert "a famous paper" not in report.write_report(folder).read_text()
-    population.write_references([folder], [{"a famous paper": 4321.0, "random <play>": 12.0}])
-    page = report.write_report(folder).read_text()
+    assert "a famous paper" not in report_page.write_report(folder).read_text()
+    lifecycle.write_references([folder], [{"a famous paper": 4321.0, "random <play>": 12.0}])
+    page = report_page.write_report(folder).read_text()
     assert page.count("a famous paper") == 2 and page.count("random &lt;play&gt;") == 2  # over steps, over minutes
-    assert "a famous paper" in report.write_population_report(folder, [folder]).read_text()
-    population.write_references([folder, tmp_path], [{"a famous paper": 1.0}, {}])
-    assert not (tmp_path / report.REFERENCES).exists()
+    assert "a famous paper" in report_page.write_population_report(folder, [folder]).read_text()
+    lifecycle.write_references([folder, tmp_path], [{"a famous paper": 1.0}, {}])
+    assert not (tmp_path / report_page.REFERENCES).exists()
 
 
 def limits(values, name="train/loss"):
@@ -279,7 +283,7 @@ def test_a_loss_is_logarithmic_where_it_is_positive_and_wide_after_its_beginning
 
 
 def test_pages_can_be_read_in_the_dark(tmp_path):
-    page = report.write_report(make_run(tmp_path / "run", rows=9)).read_text()
+    page = report_page.write_report(make_run(tmp_path / "run", rows=9)).read_text()
     assert "color-scheme: light dark" in page and "prefers-color-scheme: dark" in page
     drawn = "".join(re.findall("<svg.*?</svg>", page, flags=re.DOTALL))
     assert "currentColor" in drawn and "var(--line)" in drawn
@@ -288,35 +292,35 @@ def test_pages_can_be_read_in_the_dark(tmp_path):
 
 def test_a_folder_with_a_name_in_no_encoding(tmp_path):
     folder = make_run(tmp_path / "run_\udcff", {"seed": 1}, rows=1)
-    assert "run_\\udcff" in report.write_report(folder).read_text()
+    assert "run_\\udcff" in report_page.write_report(folder).read_text()
 
 
 def test_an_empty_run_has_a_report(tmp_path):
-    page = report.write_report(make_run(tmp_path / "run_a")).read_text()
+    page = report_page.write_report(make_run(tmp_path / "run_a")).read_text()
     assert "No metrics yet" in page and outside_links(page) == []
-    page = report.write_report(make_run(tmp_path / "run_b", {"seed": 1}, rows=1)).read_text()
+    page = report_page.write_report(make_run(tmp_path / "run_b", {"seed": 1}, rows=1)).read_text()
     assert "<h1>run_b</h1>" in page and "<video" not in page
     (tmp_path / "run_b" / "metrics.jsonl").write_text('{"train/loss": null}\n{"env_steps": 3}\n')
-    assert "<svg" not in report.write_report(tmp_path / "run_b").read_text()
+    assert "<svg" not in report_page.write_report(tmp_path / "run_b").read_text()
     with pytest.raises(UsageError, match="not the working folder of a run"):
-        report.write_report(tmp_path)
+        report_page.write_report(tmp_path)
 
 
 def test_a_page_that_cannot_be_written(tmp_path):
     make_run(tmp_path / "a")
-    (tmp_path / "a" / report.REPORT / "held").mkdir(parents=True)
+    (tmp_path / "a" / report_page.REPORT / "held").mkdir(parents=True)
     with pytest.raises(UsageError, match="^cannot write .*report.html: Is a directory$"):
-        report.write_report(tmp_path / "a")
+        report_page.write_report(tmp_path / "a")
 
 
 def test_pages_and_summaries_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(talk, "_failed", set())
+    monkeypatch.setattr(console, "_failed", set())
     for place in (make_run(tmp_path / "a", rows=1), make_run(tmp_path / "b", rows=1)):
-        for name in (report.REPORT, report.SUMMARY):
+        for name in (report_page.REPORT, report_page.SUMMARY):
             (place / name / "held").mkdir(parents=True)
-    population.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, "episodes")
-    assert population.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
-    assert population.write_reports(tmp_path / "a", [tmp_path / "a", tmp_path / "b"]) is None
+    lifecycle.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, "episodes")
+    assert lifecycle.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
+    assert lifecycle.write_reports(tmp_path / "a", [tmp_path / "a", tmp_path / "b"]) is None
     said = capsys.readouterr().err.splitlines()
     assert [line.split()[1] for line in said] == ["write_summary", "write_report", "write_population_report"]
 
@@ -325,30 +329,30 @@ def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):
     folder = make_run(tmp_path / "run")
     for episode in range(4):
         path = video.write_video(folder / "videos" / f"eval_{episode}.mp4", moving_square(), fps=10)
-    monkeypatch.setattr(report, "EMBED_BYTES", int(path.stat().st_size * 2.5))
-    page = report.write_report(folder).read_text()
+    monkeypatch.setattr(report_page, "EMBED_BYTES", int(path.stat().st_size * 2.5))
+    page = report_page.write_report(folder).read_text()
     assert page.count("<video") == 2 and "eval 3<" in page and "eval 2<" in page and "2 more in videos/" in page
 
 
 def test_a_comparison_of_seeds_with_different_lengths(tmp_path):
     seeds = [make_run(tmp_path / f"s{i}", rows=10 + 5 * i, noise=float(i)) for i in range(3)]
-    path = report.write_comparison(tmp_path / "a.png", {"planet": seeds, "one": seeds[:1]}, "cup")
+    path = report_page.write_comparison(tmp_path / "a.png", {"planet": seeds, "one": seeds[:1]}, "cup")
     assert iio.imread(path).shape[:2] == (600, 1050)
-    text = report.write_comparison(tmp_path / "a.svg", {"planet": seeds}, "cup").read_text()
+    text = report_page.write_comparison(tmp_path / "a.svg", {"planet": seeds}, "cup").read_text()
     assert "<svg" in text
     with pytest.raises(UsageError, match="has no metrics.jsonl"):
-        report.write_comparison(tmp_path / "a.png", {"planet": [tmp_path / "nowhere"]}, "cup")
+        report_page.write_comparison(tmp_path / "a.png", {"planet": [tmp_path / "nowhere"]}, "cup")
     with pytest.raises(UsageError, match="must end in"):
-        report.write_comparison(tmp_path / "a.jpg", {"planet": seeds}, "cup")
+        report_page.write_comparison(tmp_path / "a.jpg", {"planet": seeds}, "cup")
 
 
 def test_a_written_table_is_shown(tmp_path):
     folder = make_run(tmp_path / "run", rows=1)
-    assert "<h2>Scores" not in report.write_report(folder).read_text()
-    table = report.Table("Scores", ["", "return"], [["newest", "3.5"], ["<best>", "9.0"]], "over episodes")
-    report.write_table(folder, table)
-    page = report.write_report(folder).read_text()
+    assert "<h2>Scores" not in report_page.write_report(folder).read_text()
+    table = report_page.Table("Scores", ["", "return"], [["newest", "3.5"], ["<best>", "9.0"]], "over episodes")
+    report_page.write_table(folder, table)
+    page = report_page.write_report(folder).read_text()
     assert "<h2>Scores</h2>" in page and "over episodes" in page
     assert '<td>newest</td><td class="n">3.5</td>' in page and "&lt;best&gt;" in page
-    (folder / report.TABLE).write_text("{")
-    assert "<h2>Scores" not in report.write_report(folder).read_text()
+    (folder / report_page.TABLE).write_text("{")
+    assert "<h2>Scores" not in report_page.write_report(folder).read_text()

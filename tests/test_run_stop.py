@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from wmjax.run import main as mains
-from wmjax.run import stop
+from wmjax.run import cli, stop
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +38,7 @@ def test_the_first_signal_asks_and_a_main_ends_with_75(number, capfd):
         stop.check()
         pytest.fail("went on")
 
-    assert mains.run(main, ["main"]) == 75
+    assert cli.run(main, ["main"]) == 75
     first, last = capfd.readouterr().err.splitlines()
     assert first.startswith(f"{number.name}: the run saves and ends") and "a second signal" in first
     assert last == f"stopped by {number.name}: the same command goes on"
@@ -51,7 +50,7 @@ def test_a_run_that_was_done_when_the_signal_came_is_done():
         stop.listen()
         send(signal.SIGTERM)
 
-    assert mains.run(main, ["main"]) == 0
+    assert cli.run(main, ["main"]) == 0
 
 
 def test_signals_that_the_process_was_started_to_ignore_stay_ignored():

@@ -16,9 +16,11 @@ import numpy as np
 import pytest
 from tensorboardX.proto import event_pb2
 
-from wmjax.run import metrics, talk, workdir
-from wmjax.run.progress import Progress, duration
-from wmjax.run.timers import Timers
+from wmjax import console
+from wmjax.report import metrics
+from wmjax.report.progress import Progress, duration
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import files, workdir
 from wmjax.types import UsageError
 
 CONFIG = {"seed": 1, "task": "cup", "model": {"size": 200, "layers": (1, 2)}}
@@ -97,7 +99,7 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):
     code = (
-        "import sys, time; from wmjax.run import workdir; "
+        "import sys, time; from wmjax.storage import workdir; "
         "workdir.open_workdir(sys.argv[1], {'seed': 1}); print('in', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE, text=True)
@@ -146,14 +148,14 @@ def is_folder(descriptor):
 @pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
 def test_a_file_system_that_syncs_no_folders(tmp_path, code, monkeypatch):
     monkeypatch.setattr(os, "fsync", failing(os.fsync, code, only=is_folder))
-    workdir.atomic_write(tmp_path / "a", "new")
+    files.atomic_write(tmp_path / "a", "new")
     assert (tmp_path / "a").read_text() == "new"
     monkeypatch.setattr(os, "fsync", failing(os.fsync, code))  # of a file it counts
     with pytest.raises(OSError):
-        workdir.atomic_write(tmp_path / "a", "newer")
+        files.atomic_write(tmp_path / "a", "newer")
     monkeypatch.setattr(os, "fsync", failing(os.fsync, errno.EIO, only=is_folder))
     with pytest.raises(OSError):
-        workdir.atomic_write(tmp_path / "a", "newer")
+        files.atomic_write(tmp_path / "a", "newer")
 
 
 def test_settings_that_change_numbers_are_versions_too(folder, monkeypatch, capfd):
@@ -181,11 +183,11 @@ def test_other_versions_are_told(folder, capfd):
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    workdir.atomic_write(tmp_path / "a", "old")
+    files.atomic_write(tmp_path / "a", "old")
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("broken")))
         with pytest.raises(OSError, match="broken"):
-            workdir.atomic_write(tmp_path / "a", b"new")
+            files.atomic_write(tmp_path / "a", b"new")
     assert (tmp_path / "a").read_text() == "old" and [p.name for p in tmp_path.iterdir()] == ["a"]
 
 
@@ -263,7 +265,7 @@ def test_tensorboard_has_the_numbers_at_once_and_a_resume_hides_older_ones(tmp_p
 
 
 def test_events_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(talk, "_failed", set())
+    monkeypatch.setattr(console, "_failed", set())
     (tmp_path / "tensorboard").write_text("")
     writer = metrics.MetricsWriter(tmp_path)
     writer.write({"env_steps": 1})

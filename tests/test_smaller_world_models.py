@@ -14,7 +14,7 @@ from tests.mains import assert_same, metrics, state
 from wmjax import replay
 from wmjax.nets.policy import VectorPolicy
 from wmjax.ops import frames
-from wmjax.run import population
+from wmjax.run.members import Member
 from wmjax.types import ActionSpec, EnvSpec, Step, WorldModel
 
 MAIN = "smaller_world_models"
@@ -211,7 +211,7 @@ def test_bad_input_ends_in_one_line(flag, message, tmp_path):
 
 def test_presets_are_whole():
     paper = parts.settings(config.get_config("Pong,paper"))
-    assert paper.members == (population.Member("atari:Pong", 0),)
+    assert paper.members == (Member("atari:Pong", 0),)
     assert sum(parts.at(paper.train.interactions, i) for i in range(paper.train.iterations)) == 102_400
     assert len(paper.train.epochs) == len(paper.train.rounds) == paper.train.iterations == 15
     parts.settings(config.get_config("Breakout,cpu"))

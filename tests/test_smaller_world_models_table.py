@@ -8,8 +8,10 @@ from experiments.smaller_world_models import scores, table
 from experiments.smaller_world_models.config import get_config
 from tests import mains
 from wmjax.envs import atari
-from wmjax.run import population, workdir
-from wmjax.run.metrics import MetricsWriter
+from wmjax.report.metrics import MetricsWriter
+from wmjax.run import lifecycle
+from wmjax.run.members import make_members
+from wmjax.storage import workdir
 
 
 def make_run(folder, game, evaluations, frames=1, **changes):
@@ -18,8 +20,8 @@ def make_run(folder, game, evaluations, frames=1, **changes):
     config.train.update(iterations=5, interactions=(4_000, 2_000))
     config.train.frames = frames
     config.update(changes, population=len(evaluations))
-    chosen = population.make_members(config.task, config.seed, config.population)
-    members = population.open_folders(folder, config, chosen)
+    chosen = make_members(config.task, config.seed, config.population)
+    members = lifecycle.open_folders(folder, config, chosen)
     workdir.close_workdir(folder)
     for member, returns in zip(members, evaluations, strict=True):
         writer = MetricsWriter(member)

@@ -13,6 +13,7 @@ from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.models.state_space.learner import score
 from wmjax.models.state_space.model import init_params, make_model, make_modules
+from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.types import ActionSpec, EnvSpec
 
 GRID, LATENT = (2, 2), (2, 2, C // 2)
@@ -135,7 +136,7 @@ def test_steps_equal_the_papers_equations(name):
 
     @jax.jit
     def run(params, batch):
-        embed = model.encode(params, imagine.fold(batch.obs))
+        embed = model.encode(params, fold(batch.obs))
         embed = embed.reshape(B, T, *embed.shape[1:])
         last, states, beliefs = imagine.filter(
             model,
@@ -146,11 +147,9 @@ def test_steps_equal_the_papers_equations(name):
             embed=embed,
             is_first=batch.is_first,
         )
-        dreamt = imagine.open_loop(model, params, KEY, last, imagine.time_first(batch.prev_action[:, 1:3]))
-        flat = imagine.fold(dreamt)
-        heads = [
-            imagine.unfold_like(head(params, flat), dreamt) for head in (model.decode, model.features, model.reward)
-        ]
+        dreamt = imagine.open_loop(model, params, KEY, last, time_first(batch.prev_action[:, 1:3]))
+        flat = fold(dreamt)
+        heads = [unfold_like(head(params, flat), dreamt) for head in (model.decode, model.features, model.reward)]
         return states, beliefs, dreamt, heads
 
     states, beliefs, dreamt, (images, features, rewards) = run(params, batch)

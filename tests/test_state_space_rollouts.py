@@ -12,7 +12,8 @@ from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.nets import state_space as nets
-from wmjax.run import timing
+from wmjax.ops.axes import fold, time_first
+from wmjax.report import benchmark
 from wmjax.types import ActionSpec, EnvSpec, Step
 
 B, H, KEY = 2, 3, jax.random.key(0)
@@ -108,7 +109,7 @@ def step_gflop(kind, wrap=lambda model, order, spec: model):
         policy = lambda key, features: jnp.zeros((1, 18))
         return imagine.rollout(model, params, key, model.initial(params, 1), policy, H)[1].reward
 
-    return timing.gflops(run, params, KEY) / H
+    return benchmark.gflops(run, params, KEY) / H
 
 
 def test_work_of_an_auto_regressive_step_beside_the_papers():
@@ -129,13 +130,13 @@ def test_embedding_anew_imagines_the_same():
 
     @jax.jit
     def run(params, batch):
-        embed = imagine.fold(batch.obs[:, :3])
+        embed = fold(batch.obs[:, :3])
         embed = kept.encode(params, embed)
         embed = embed.reshape(rows, 3, *embed.shape[1:])
         state = parts.start(params, embed, batch.prev_action[:, :3])
         images = batch.obs[:, :3].astype(jnp.float32) / 255
         bare = anew.initial(params, rows)[0].replace(actions=state.actions)
-        action = imagine.time_first(batch.prev_action)
+        action = time_first(batch.prev_action)
         one = imagine.open_loop(kept, params, KEY, state, action)
         two = imagine.open_loop(anew, params, KEY, (bare, images), action)
         return [imagine.rewards(kept, params, one), one.state], [imagine.rewards(anew, params, two), two[0].state]

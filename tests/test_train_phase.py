@@ -10,7 +10,7 @@ from experiments.planet.config import TrainConfig
 from tests.fakes import SPEC, random_steps
 from wmjax import replay
 from wmjax.models import rssm
-from wmjax.run import devices, population
+from wmjax.run import devices, replays
 
 TINY = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=8, stochastic=4, deterministic=6, hidden=5)
 TRAIN = TrainConfig(batch=2, chunk=3, average_decay=0.9)
@@ -23,7 +23,7 @@ def test_one_program_no_copies_flat_memory(members):
     _, learner = rssm.make(rssm.RSSMConfig(reward_units=5, **TINY), SPEC)
     phase = parts.make_train_phase(learner, TRAIN, UPDATES, mesh)
     steps = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), random_steps(SPEC, 1, 9))  # [T, E]
-    memory = population.make_memory(20, 1, jax.tree.map(lambda x: x[0], steps), members, mesh)
+    memory = replays.make_memory(20, 1, jax.tree.map(lambda x: x[0], steps), members, mesh)
     memory = jax.jit(jax.vmap(replay.extend, (0, None)), donate_argnums=0)(memory, steps)
     state = jax.jit(jax.vmap(learner.init), out_shardings=devices.replicated(mesh))(
         jax.random.split(jax.random.key(0), members)

@@ -14,6 +14,7 @@ from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
 from wmjax.models.vq_convlstm.model import make_modules
 from wmjax.ops import continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
+from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 TINY = VQConvLSTMConfig(
@@ -38,7 +39,7 @@ def parts():
     state = jax.jit(learner.init)(KEY)
     batch = jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T))
     updates = make_updates(TINY, DISCRETE_SPEC)
-    settle = jax.jit(lambda state: updates.autoencoder(state, KEY, imagine.fold(batch.obs))[0])
+    settle = jax.jit(lambda state: updates.autoencoder(state, KEY, fold(batch.obs))[0])
     for _ in range(20):
         state = settle(state)
     params = state.params
@@ -147,7 +148,7 @@ def test_the_reward_hardly_moves_the_dynamics(parts):
 
 def test_autoencoder_loss_by_its_parts(parts):
     (modules, latents), _, params, batch = parts
-    images = imagine.fold(batch.obs)
+    images = fold(batch.obs)
     vectors = params["codebook"].vectors
     loss, (metrics, outputs, _) = jax.jit(
         functools.partial(autoencoder_loss, (modules, latents, continuous_bernoulli.log_prob))
@@ -166,7 +167,7 @@ def test_autoencoder_update_moves_statistics_and_takes_a_rate():
     _, learner = make(TINY, DISCRETE_SPEC)
     updates = make_updates(TINY, DISCRETE_SPEC)
     state = jax.jit(learner.init)(KEY)
-    images = imagine.fold(jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T)).obs)
+    images = fold(jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T)).obs)
     update = jax.jit(updates.autoencoder)
     one, ten = update(state, KEY, images, 1.0)[0], update(state, KEY, images, 10.0)[0]
     kernel = lambda s: s.params["decoder"]["params"]["conv_in"]["kernel"]
@@ -209,7 +210,7 @@ def test_learns_a_small_world_by_heart():
         assert metrics["grad_finite"].all()
         return state, metrics
 
-    state, _ = train(updates.autoencoder, imagine.fold(batch.obs), state, 200)
+    state, _ = train(updates.autoencoder, fold(batch.obs), state, 200)
     state, metrics = train(updates.dynamics, batch, state, 400)
     assert metrics["latent_accuracy"][:5].mean() < 0.7
     assert metrics["latent_accuracy"][-50:].mean() > 0.98
@@ -222,11 +223,11 @@ def test_learns_a_small_world_by_heart():
     start, _ = model.observe(
         params, KEY, model.initial(params, 8), none, model.encode(params, batch.obs[:, 0]), jnp.ones(8, bool)
     )
-    actions = imagine.time_first(jax.nn.one_hot(batch.prev_action[:, 1:], 2))
+    actions = time_first(jax.nn.one_hot(batch.prev_action[:, 1:], 2))
     dreamt = jax.jit(lambda s: imagine.open_loop(model, params, KEY, s, actions))(start)
-    pictures = jax.nn.sigmoid(imagine.unfold_like(model.decode(params, imagine.fold(dreamt)), dreamt))
+    pictures = jax.nn.sigmoid(unfold_like(model.decode(params, fold(dreamt)), dreamt))
     places = jnp.stack([batch.obs[batch.obs[..., 4, 4 * p, 0] > 0][0] for p in range(4)]) / 255.0  # the four images
-    distance = jnp.square(imagine.time_first(pictures)[:, :, None] - places[None, None]).sum((3, 4, 5))  # [B, T - 1, 4]
+    distance = jnp.square(time_first(pictures)[:, :, None] - places[None, None]).sum((3, 4, 5))  # [B, T - 1, 4]
     shown = jnp.square(batch.obs[:, 1:, None] / 255.0 - places[None, None]).sum((3, 4, 5)).argmin(-1)
     assert (distance.argmin(-1) == shown).mean() > 0.98
 

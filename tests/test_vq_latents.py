@@ -7,10 +7,10 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC
 from tests.test_vq_convlstm import TINY, walks
-from wmjax import imagine
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.latents import make_latents
 from wmjax.models.vq_convlstm.model import make_draw, make_modules
+from wmjax.ops.axes import fold
 from wmjax.types import UsageError
 
 KEY = jax.random.key(0)
@@ -119,7 +119,7 @@ def test_every_kind_learns_a_small_world(settings):
         step = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: update(state, key, data), state, keys))
         return step(state, jax.random.split(KEY, count))
 
-    state, seen = train(updates.autoencoder, imagine.fold(batch.obs), state, 120)
+    state, seen = train(updates.autoencoder, fold(batch.obs), state, 120)
     state, foretold = train(updates.dynamics, batch, state, 100)
     error = -seen["elbo"]
     assert error[-10:].mean() - error.min() < 0.3 * (error[:3].mean() - error.min())

@@ -16,9 +16,11 @@ import sys
 from absl import flags
 
 from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, train
-from wmjax.run import main as mains
-from wmjax.run import talk, timing
-from wmjax.run.workdir import atomic_write, versions
+from wmjax import console
+from wmjax.report import benchmark
+from wmjax.run import cli
+from wmjax.storage.files import atomic_write
+from wmjax.storage.workdir import versions
 from wmjax.types import UsageError
 
 PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, dream=dream, phase=phase)
@@ -27,23 +29,23 @@ PRESETS = ("quick", "paper")
 ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")
 PRESET = flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size")
 REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1, upper_bound=10_000)
-JSON = mains.path_flag("json", "file for the numbers")
-CHART = mains.path_flag("chart", "picture, .png or .svg")
+JSON = cli.path_flag("json", "file for the numbers")
+CHART = cli.path_flag("chart", "picture, .png or .svg")
 
 
 def main(argv):
     """Measures part after part and prints a table. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     check_flags()
-    mains.use_jax()
+    cli.use_jax()
     machine = versions()
-    talk.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
+    console.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
     rows = []
     for part in ONLY.value:
         for work in PARTS[part].works(PRESET.value):
-            row = dict(part=part, name=work.name) | work.tags | timing.measure(work, REPEATS.value)
+            row = dict(part=part, name=work.name) | work.tags | benchmark.measure(work, REPEATS.value)
             rows.append(row)
-            talk.say(line(row))
+            console.say(line(row))
             if JSON.value:  # after every row, so that stopping early loses none
                 settings = dict(preset=PRESET.value, repeats=REPEATS.value)
                 content = dict(machine=machine, settings=settings, rows=rows)
@@ -78,9 +80,9 @@ def line(row):
     figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
     figures += [f"{row['times_ours']:.2f} times ours"] if "times_ours" in row else []
     figures += [f"idle {row['idle']:.2f}"] if "idle" in row else []
-    figures += [f"peak {row[timing.PEAK]:,.0f} MB"] if timing.PEAK in row else []
+    figures += [f"peak {row[benchmark.PEAK]:,.0f} MB"] if benchmark.PEAK in row else []
     return "  ".join([*figures, f"compile {row['compile_s']:.1f} s"])
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

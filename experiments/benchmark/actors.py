@@ -7,7 +7,7 @@ import numpy as np
 from experiments.benchmark import rivals
 from wmjax import envs
 from wmjax.envs import gl
-from wmjax.run.timing import Work
+from wmjax.report.benchmark import Work
 
 SIZES = dict(quick=[4], paper=[1, 8, 32])  # environments at once
 REPEAT, SIZE = 4, 64  # PlaNet's action repeat for cheetah

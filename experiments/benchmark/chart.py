@@ -4,7 +4,7 @@ import io
 
 from matplotlib.figure import Figure
 
-from wmjax.run.plots import COLOURS
+from wmjax.report.plots import COLOURS
 
 
 def draw(rows, title, file_format):

@@ -6,7 +6,7 @@ import numpy as np
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
-from wmjax.run.timing import compiled
+from wmjax.report.benchmark import compiled
 from wmjax.types import ActionSpec, EnvSpec, Step
 
 SPEC = EnvSpec((96, 96, 1), np.dtype(np.uint8), ActionSpec(6, True, 0, 5))  # Pong

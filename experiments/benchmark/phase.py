@@ -12,8 +12,8 @@ import tempfile
 import jax
 import numpy as np
 
-from wmjax.run.metrics import read_metrics
-from wmjax.run.timing import Work
+from wmjax.report.benchmark import Work
+from wmjax.report.metrics import read_metrics
 from wmjax.types import UsageError
 
 CYCLES = dict(quick=3, paper=10)

@@ -6,7 +6,7 @@ from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
-from wmjax.run.timing import compiled
+from wmjax.report.benchmark import compiled
 
 SIZES = dict(
     quick=[("rssm", 1)],

@@ -8,7 +8,7 @@ import numpy as np
 from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC, random_steps
 from wmjax import replay
-from wmjax.run.timing import Work
+from wmjax.report.benchmark import Work
 
 CAPACITY = dict(quick=2_000, paper=20_000)  # rows of each of 4 environments
 ENVS, EPISODE = 4, 251

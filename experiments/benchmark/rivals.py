@@ -12,9 +12,9 @@ import multiprocessing
 import numpy as np
 from absl import logging
 
+from wmjax import console
 from wmjax.envs import gl
-from wmjax.run import talk
-from wmjax.run.timing import Work
+from wmjax.report.benchmark import Work
 
 
 @functools.cache
@@ -22,7 +22,7 @@ def installed(library):
     """Whether a rival can be measured here; says so where it cannot."""
     found = importlib.util.find_spec(library) is not None
     if not found:
-        talk.say(f"{library} is not installed: pip install wmjax[bench] to see it here")
+        console.say(f"{library} is not installed: pip install wmjax[bench] to see it here")
     return found
 
 

@@ -9,7 +9,8 @@ import numpy as np
 from experiments.benchmark.data import SPEC
 from wmjax import imagine
 from wmjax.models import rssm, state_space
-from wmjax.run.timing import compiled
+from wmjax.ops.axes import fold
+from wmjax.report.benchmark import compiled
 
 SIZES = dict(  # (batch, horizon, what is made of the states)
     quick=[(1024, 15, "latent"), (1024, 15, "heads"), (64, 15, "pixels")],
@@ -47,7 +48,7 @@ def rollouts(name, model_and_learner, sizes):
         action = policy(key, model.features(params, state))
         actions = jnp.broadcast_to(action, (horizon, *action.shape))
         states = imagine.open_loop(model, params, key, state, actions)
-        return states if made == "latent" else model.decode(params, imagine.fold(states))
+        return states if made == "latent" else model.decode(params, fold(states))
 
     for batch, horizon, made in sizes:
         args = (params, jax.random.key(1), model.initial(params, batch))

@@ -9,7 +9,8 @@ from wmjax import imagine
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
 from wmjax.ops import gaussian
-from wmjax.run.timing import compiled
+from wmjax.ops.axes import fold
+from wmjax.report.benchmark import compiled
 
 SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
@@ -38,7 +39,7 @@ def parts(model, state, batch):
     Every piece gets its inputs as arguments and gives gradients for them where the update needs them.
     """
     rows, time = batch.reward.shape
-    params, obs = state.params, imagine.fold(batch.obs)
+    params, obs = state.params, fold(batch.obs)
     embed = jax.jit(model.encode)(params, obs)
 
     def scan(params, embed):
@@ -67,7 +68,7 @@ def parts(model, state, batch):
         return jnp.square(model.encode(params, obs)).mean()
 
     optimizer = make_optimizer(rssm.RSSMConfig())
-    states = imagine.fold(jax.jit(scan)(params, embed)[0])
+    states = fold(jax.jit(scan)(params, embed)[0])
     yield "encoder", jax.grad(encoder_loss), (params,)
     yield "scan", jax.grad(scan_loss, (0, 1)), (params, embed)
     yield "decoder", jax.grad(decoder_loss, (0, 1)), (params, states)

@@ -18,33 +18,34 @@ from ml_collections import config_flags
 from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from experiments.environment_models.config import MAY_DIFFER
+from wmjax import console
+from wmjax.console import try_drawing
 from wmjax.models import state_space
-from wmjax.run import checkpoint, devices, stop, talk, workdir
-from wmjax.run import main as mains
-from wmjax.run.finite import check_finite
-from wmjax.run.metrics import MetricsWriter, read_metrics
-from wmjax.run.progress import Progress
-from wmjax.run.report import drop_summary, write_report, write_summary
-from wmjax.run.talk import try_drawing
-from wmjax.run.timers import Timers
-from wmjax.run.video import write_film
+from wmjax.report.metrics import MetricsWriter, read_metrics
+from wmjax.report.page import drop_summary, write_report, write_summary
+from wmjax.report.progress import Progress
+from wmjax.report.video import write_film
+from wmjax.run import cli, devices, stop
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import checkpoint, workdir
+from wmjax.train import check_finite
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file(
     "config", help_string="experiments/environment_models/config.py:DATA,MODEL,PRESET"
 )
-WORKDIR = mains.path_flag("workdir", "folder of the run")
-MINUTES = mains.define_minutes("stop in order after this many minutes, with a last evaluation")
+WORKDIR = cli.path_flag("workdir", "folder of the run")
+MINUTES = cli.define_minutes("stop in order after this many minutes, with a last evaluation")
 
 
 def main(argv):
     """Trains to the end, or to --minutes. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError(
             "give --config=experiments/environment_models/config.py:<data>,<model>,<preset> and --workdir=DIR"
         )
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     folder = pathlib.Path(WORKDIR.value)
@@ -74,7 +75,7 @@ def main(argv):
     restored = checkpoint.restore_latest(folder, dict(learner=state, counters=counters, losses=checkpoint.AS_SAVED))
     if restored:
         state, counters, losses = (restored[1][name] for name in ("learner", "counters", "losses"))
-        talk.say(f"resumed after update {counters['updates']}")
+        console.say(f"resumed after update {counters['updates']}")
     writer = MetricsWriter(folder, counters["metrics_bytes"])
     progress = Progress(train.updates, MINUTES.value, done_minutes=counters["minutes"], unit="update")
     timers = Timers()
@@ -145,10 +146,10 @@ def main(argv):
             evaluations=[{name: row[name] for name in wanted} for row in evaluations],
         ),
     )
-    talk.say(f"report: {try_drawing(write_report, folder) or 'could not be written'}")
+    console.say(f"report: {try_drawing(write_report, folder) or 'could not be written'}")
     if not finished:
         stop.check()
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

@@ -16,12 +16,12 @@ import numpy as np
 from absl import flags
 
 from experiments.environment_models.runs import train
+from wmjax import console
 from wmjax.models.state_space import KINDS, StateSpaceConfig
-from wmjax.run import main as mains
-from wmjax.run import talk
-from wmjax.run.aggregate import half_interval
-from wmjax.run.metrics import read_metrics
-from wmjax.run.report import markdown, write_whole
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import markdown, write_whole
+from wmjax.report.statistics import half_interval
+from wmjax.run import cli
 from wmjax.types import UsageError
 
 # What is left out -> the setting that takes its value of the paper.
@@ -31,7 +31,7 @@ HELPERS = dict(
 ALL = "all_helpers"
 
 DATA = flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting")
-FOLDER = mains.path_flag("folder", "where the runs are, or will be")
+FOLDER = cli.path_flag("folder", "where the runs are, or will be")
 MODEL = flags.DEFINE_string("model", "sssm", "kind of environment model")
 SEEDS = flags.DEFINE_integer("seeds", 3, "of every variant, from 0", lower_bound=1, upper_bound=100)
 UPDATES = flags.DEFINE_integer("updates", 1600, "of every run", lower_bound=1)
@@ -41,14 +41,14 @@ SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=
 
 def main(argv):
     """Trains what is missing and prints the table once. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     folder = check()
     folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
     runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in variants}
     train_all([(runs[name][seed], seed, variants[name]) for seed in range(SEEDS.value) for name in variants])
     text = "\n".join(table(runs)) + "\n"
-    talk.say(text.rstrip("\n"))
+    console.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
@@ -78,7 +78,7 @@ def train_all(jobs):
 
     def train_one(place, seed, settings):
         prefix = prefixes.get()
-        talk.say(" ".join([str(place), *prefix]))
+        console.say(" ".join([str(place), *prefix]))
         common = [f"seed={seed}", f"train.updates={UPDATES.value}", *SET.value]
         try:
             with open(f"{place}.log", "w") as log:
@@ -120,4 +120,4 @@ def with_interval(values):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

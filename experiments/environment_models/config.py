@@ -3,7 +3,7 @@
     python -m experiments.environment_models --config=experiments/environment_models/config.py:ball,sssm,cpu --workdir=runs/a
 
 The data are balls, drawn anew by every run from a key of their own ("ball", or "ball:drifting"), or a folder that
-`experiments.environment_models.record` filled. Models: sssm, dssm_vae, dssm_det, rar, ar, vae. Presets: `paper`;
+`experiments.record` filled. Models: sssm, dssm_vae, dssm_det, rar, ar, vae. Presets: `paper`;
 `cpu`, for two cores; `cpu_games`, the same for recorded games.
 """  # noqa: E501
 

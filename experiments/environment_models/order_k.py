@@ -5,8 +5,8 @@ The model itself keeps the embeddings of its K images and embeds the newest alon
 
 import jax.numpy as jnp
 
-from wmjax import imagine
 from wmjax.ops import bernoulli
+from wmjax.ops.axes import fold
 
 
 def without_kept_embeddings(model, order, env_spec):
@@ -22,7 +22,7 @@ def without_kept_embeddings(model, order, env_spec):
 
     def step(params, key, state, action):
         bare, images = state
-        embeddings = model.encode(params, 255 * imagine.fold(images))
+        embeddings = model.encode(params, 255 * fold(images))
         embeddings = embeddings.reshape(*images.shape[:2], *embeddings.shape[1:])
         side_by_side = jnp.concatenate([embeddings[:, i] for i in range(order)], axis=-1)
         after = model.imagine(params, key, bare.replace(embeddings=side_by_side), action)

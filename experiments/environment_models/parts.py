@@ -8,15 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig, TrainConfig
-from wmjax import imagine, replay
+from wmjax import console, memory, replay
+from wmjax.agents.open_loop import open_loop_images
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
 from wmjax.models.state_space import CONTEXT, StateSpaceConfig, model_action_size
 from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
-from wmjax.run import shards, talk
-from wmjax.run.main import build, read_path
-from wmjax.run.predict import open_loop_images
+from wmjax.ops.axes import time_first
+from wmjax.run.cli import build, read_path
+from wmjax.storage import datasets
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every model and seed
@@ -75,18 +76,18 @@ def is_ball(task):
 
 def identity(chosen):
     """What is kept of a run's data, a dict to compare: of a recorded folder its full name and what its shards hold."""
-    return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=shards.fingerprint(chosen.task))
+    return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
 
 
 def recorded(folder, rows, chosen):
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
-    spec = shards.read_spec(folder)
+    spec = datasets.read_spec(folder)
 
     def made(split):
-        replay.check_fits(shards.nbytes(folder, split), f"the {split} data of {folder}")
-        steps, faults = shards.read(folder, split)
+        memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}")
+        steps, faults = datasets.read(folder, split)
         for fault in faults:
-            talk.warn(f"warning: {fault}")
+            console.warn(f"warning: {fault}")
         if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
@@ -142,7 +143,7 @@ def balls(task, data):
     """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
     env = bouncing_ball.make(task, [0], dict(size=data.size, episode_steps=data.length))
     count = data.train_sequences + data.test_sequences
-    replay.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
+    memory.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
 
     def made(key, count):
         steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
@@ -219,10 +220,10 @@ def make_futures(model, chosen, env_spec):
         obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, chosen.model.jump)
         first = jnp.broadcast_to(jnp.arange(reward.shape[1])[None] == 0, reward.shape)
         steps = Step(action, obs, reward, jnp.ones(reward.shape), first, jnp.zeros(reward.shape, bool))
-        steps = jax.tree.map(imagine.time_first, steps)
+        steps = jax.tree.map(time_first, steps)
         logits = open_loop_images(model, params, key, steps, action_spec=spec, context=CONTEXT)
         drawn = jnp.rint(255 * bernoulli.mean(logits[CONTEXT:])).astype(jnp.uint8)
-        return jnp.concatenate([obs[:, :CONTEXT], imagine.time_first(drawn)], axis=1)
+        return jnp.concatenate([obs[:, :CONTEXT], time_first(drawn)], axis=1)
 
     return jax.jit(futures)
 

@@ -20,18 +20,19 @@ from experiments.environment_models import config as configs
 from experiments.environment_models import parts
 from experiments.environment_models.order_k import without_kept_embeddings
 from experiments.environment_models.runs import train as train_run
-from wmjax import imagine
+from wmjax import console, imagine
 from wmjax.models import state_space
-from wmjax.run import checkpoint, talk, timing, workdir
-from wmjax.run import main as mains
-from wmjax.run.aggregate import half_interval
-from wmjax.run.report import markdown, write_comparison, write_whole
-from wmjax.run.video import write_film
+from wmjax.report import benchmark
+from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.statistics import half_interval
+from wmjax.report.video import write_film
+from wmjax.run import cli
+from wmjax.storage import checkpoint, workdir
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
 PRESET = flags.DEFINE_string("preset", "cpu", "of config.py")
-FOLDER = mains.path_flag("folder", "where the runs are, or will be")
+FOLDER = cli.path_flag("folder", "where the runs are, or will be")
 MODELS = flags.DEFINE_list("models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3")
 SEEDS = flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100)
 SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more")
@@ -49,21 +50,21 @@ SHOWN = 2  # futures of each model in the picture
 
 def main(argv):
     """Prints the table once. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     folder = check()
     runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
     for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
         for name, places in runs.items():
             train(name, seed, places[seed])
-    mains.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
+    cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
     if runs:
         sections.append(likelihoods(runs, folder))
-        talk.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
+        console.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
     if TIMED.value:
         sections.append(speeds())
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
-    talk.say(text.rstrip("\n"))
+    console.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
@@ -109,7 +110,7 @@ def train(name, seed, place):
     settings = [f"seed={seed}", *SET.value]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
-    talk.say(f"{name}, seed {seed}: {place}")
+    console.say(f"{name}, seed {seed}: {place}")
     train_run(place, f"{DATA.value},{kind_of(name)},{PRESET.value}", settings)
 
 
@@ -134,7 +135,7 @@ def likelihoods(runs, folder):
             drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
     if rows:  # jumpy models see other times
-        talk.try_drawing(write_film, folder / "futures.png", rows, state_space.CONTEXT, 1)
+        console.try_drawing(write_film, folder / "futures.png", rows, state_space.CONTEXT, 1)
     pixels = spec.obs_shape[0] * spec.obs_shape[1]
     cells = []
     for name, losses in found.items():
@@ -180,7 +181,7 @@ def speeds():
             header.append(f"{batch} x {horizon}")
             works, found = {name: rollout_work(name, batch, horizon) for name in names}, {}
             for name, work in works.items():
-                found[name] = timing.measure(dataclasses.replace(work, beside=works[KEPT]), REPEATS.value)
+                found[name] = benchmark.measure(dataclasses.replace(work, beside=works[KEPT]), REPEATS.value)
             for name, row in found.items():
                 speed = 1 / row["times_ours"]
                 cells[name].append(f"{speed:.1f} / {speed * found[ANEW]['times_ours']:.1f} ({row['frames/s']:,.0f}/s)")
@@ -206,8 +207,8 @@ def rollout_work(name, batch, horizon):
         return imagine.rollout(model, params, key, state, policy, horizon // jump)[1].reward
 
     args = (params, jax.random.key(1), model.initial(params, batch))
-    return timing.compiled(f"{name}, {batch} x {horizon}", rollout, args, {"frames": batch * horizon})
+    return benchmark.compiled(f"{name}, {batch} x {horizon}", rollout, args, {"frames": batch * horizon})
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

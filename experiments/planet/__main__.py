@@ -21,52 +21,52 @@ from ml_collections import config_flags
 from experiments.planet import config as configs
 from experiments.planet import parts, scores
 from experiments.planet.config import MAY_DIFFER
-from wmjax import replay
-from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population, stop, talk
-from wmjax.run import main as mains
+from wmjax import console, replay
+from wmjax.agents.random import make_random_actor
+from wmjax.report.metrics import MetricsWriter
+from wmjax.report.progress import Progress
+from wmjax.report.video import check_ffmpeg
+from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.finite import check_finite
-from wmjax.run.members import member
-from wmjax.run.metrics import MetricsWriter
-from wmjax.run.progress import Progress
-from wmjax.run.timers import Timers
-from wmjax.run.video import check_ffmpeg
+from wmjax.run.members import mean_of, member, member_keys
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import checkpoint
+from wmjax.train import check_finite
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-WORKDIR = mains.path_flag("workdir", "folder of the run")
-MINUTES = mains.define_minutes("stop in order after this many minutes, with a last evaluation")
+WORKDIR = cli.path_flag("workdir", "folder of the run")
+MINUTES = cli.define_minutes("stop in order after this many minutes, with a last evaluation")
 
 
 def main(argv):
     """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError("give --config=experiments/planet/config.py:<task>,<preset> and --workdir=DIR")
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     train, evaluation = chosen.train, chosen.evaluation
     folder = pathlib.Path(WORKDIR.value)
 
     # Everything that can be refused is made before the folder is touched.
     mesh = devices.make_mesh(chosen.devices)
-    spec, example = population.first_step(chosen.members, train.num_envs, chosen.env)
+    spec, example = pools.first_step(chosen.members, train.num_envs, chosen.env)
     agent = parts.make_agent(chosen, spec)
     capacity = train.replay_rows // train.num_envs
     parts.check_lengths(train, spec, capacity)
     parts.check_devices(chosen, mesh)
-    population.check_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
-    env = population.join_envs(chosen.members, train.num_envs, chosen.env)
-    eval_env = population.join_envs(chosen.members, evaluation.episodes, chosen.env, purpose="evaluation")
+    replays.check_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
+    env = pools.join_envs(chosen.members, train.num_envs, chosen.env)
+    eval_env = pools.join_envs(chosen.members, evaluation.episodes, chosen.env, purpose="evaluation")
     env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
-    talk.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
-    memory = population.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
-    members = population.open_folders(folder, CONFIG.value, chosen.members, MAY_DIFFER)
+    console.say(f"replay: {capacity} rows for {len(chosen.members) * train.num_envs} environments, {gigabytes:.2f} GB")
+    memory = replays.make_memory(capacity, train.num_envs, example, len(chosen.members), mesh)
+    members = lifecycle.open_folders(folder, CONFIG.value, chosen.members, MAY_DIFFER)
     stop.listen()
-    talk.try_drawing(check_ffmpeg)
-    population.write_references(members, [scores.references(each.task, chosen.env) for each in chosen.members])
+    console.try_drawing(check_ffmpeg)
+    lifecycle.write_references(members, [scores.references(each.task, chosen.env) for each in chosen.members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     updates = train.updates_per_episode * train.num_envs
@@ -92,11 +92,11 @@ def main(argv):
         means = [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
         return learner, acting, means
 
-    extend = population.make_extend(memory)
+    extend = replays.make_extend(memory)
     explorer = make_player(agent.actor, train.num_envs, explore=True, place=over_rows)
     randomly = make_player(make_random_actor(spec.action), train.num_envs, explore=True, place=over_rows)
     greedy = make_player(agent.actor, evaluation.episodes, explore=False, place=over_rows)
-    init_keys, collect_keys, train_keys, eval_keys = population.member_keys(chosen.members, 4)
+    init_keys, collect_keys, train_keys, eval_keys = member_keys(chosen.members, 4)
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
 
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
@@ -115,13 +115,13 @@ def main(argv):
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
-        talk.say(f"resumed after episode {counters['episodes']}")
+        console.say(f"resumed after episode {counters['episodes']}")
     checkpoint.drop_rows_from(folder, counters["plays"])
     metrics = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     progress = Progress(train.episodes, MINUTES.value, done_minutes=counters["minutes"])
     timers = Timers()
     if not restored:
-        population.write_reports(folder, members)
+        lifecycle.write_reports(folder, members)
 
     trainer = futures.ThreadPoolExecutor(1)
     row_begun = time.monotonic()
@@ -191,13 +191,13 @@ def main(argv):
         row_begun = now
         for writer, row in zip(metrics, rows, strict=True):
             writer.write(shared | row)
-        progress.show(shared | population.mean_of(rows))
+        progress.show(shared | mean_of(rows))
         state, saved = present(), False
         if last or passes(before, counters["episodes"], train.checkpoint_every):
             save()
             saved = True
         if evaluating:
-            population.write_reports(folder, members)
+            lifecycle.write_reports(folder, members)
 
     if not saved:
         save()
@@ -214,8 +214,8 @@ def main(argv):
     for writer in metrics:
         writer.close()
     ended = dict(finished=finished, minutes=progress.elapsed_minutes(), planned=dict(episodes=train.episodes))
-    population.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
-    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
+    lifecycle.write_summaries(folder, members, ended | counted(counters, learner), axis="episodes")
+    console.say(f"report: {lifecycle.write_reports(folder, members) or 'could not be written'}")
     if not finished:
         stop.check()
 
@@ -231,4 +231,4 @@ def passes(before, after, every):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

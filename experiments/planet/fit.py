@@ -21,17 +21,18 @@ from ml_collections import config_flags
 
 from experiments.planet import config as configs
 from experiments.planet import parts
-from wmjax import envs, imagine
+from wmjax import console, envs, imagine
 from wmjax.ops.actions import model_action
-from wmjax.run import checkpoint, devices, population, talk
-from wmjax.run import main as mains
-from wmjax.run.finite import check_finite
+from wmjax.ops.axes import time_first
+from wmjax.run import cli, devices, replays
 from wmjax.run.members import member
+from wmjax.storage import checkpoint
+from wmjax.train import check_finite
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-TRAIN = mains.paths_flag("train", "folders of runs whose episodes are learned")
-TEST = mains.paths_flag("test", "folders of runs whose rewards are asked for")
+TRAIN = cli.paths_flag("train", "folders of runs whose episodes are learned")
+TEST = cli.paths_flag("test", "folders of runs whose rewards are asked for")
 UPDATES = flags.DEFINE_integer(
     "updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1, upper_bound=10**9
 )
@@ -42,12 +43,12 @@ PAST = 4  # rewards that --above looks at
 
 def main(argv):
     """Fits once. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or not TRAIN.value or not TEST.value:
         raise UsageError(
             "give --config=experiments/planet/config.py:<task>,<preset>, --train=DIR,... and --test=DIR,..."
         )
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     task, seed = chosen.members[0]
@@ -57,8 +58,8 @@ def main(argv):
 
     mesh = devices.make_mesh(chosen.devices)
     rows, example = sum(len(x.reward) for x in sets["train"]), member(sets["train"][0], 0)
-    memory = population.make_memory(rows, 1, example, 1, mesh)  # of a population of one
-    extend = population.make_extend(memory)
+    memory = replays.make_memory(rows, 1, example, 1, mesh)  # of a population of one
+    extend = replays.make_extend(memory)
     for steps in sets["train"]:
         memory = extend(memory, steps)
     parts.check_chunk(train, memory)
@@ -80,7 +81,7 @@ def main(argv):
                 f"{name}/{key}": x
                 for key, x in explained(measure, member(acting, 0), measure_key, episodes, ABOVE.value).items()
             }
-        talk.say(json.dumps({name: round(x, 3) for name, x in row.items()}))
+        console.say(json.dumps({name: round(x, 3) for name, x in row.items()}))
 
 
 def read_episodes(folders, spec):
@@ -120,9 +121,9 @@ def foretold(model, action_spec, params, key, steps, horizon):
         params,
         filter_key,
         model.initial(params, 1),
-        prev_action=imagine.time_first(actions),
+        prev_action=time_first(actions),
         embed=embed[None],
-        is_first=imagine.time_first(steps.is_first),
+        is_first=time_first(steps.is_first),
     )
     posterior = imagine.rewards(model, params, states)[0]
     starts = len(actions) - horizon
@@ -157,4 +158,4 @@ def r2(predicted, true):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

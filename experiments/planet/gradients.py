@@ -21,13 +21,12 @@ from ml_collections import config_flags
 
 from experiments.planet import config as configs
 from experiments.planet import parts
-from wmjax import envs, replay
-from wmjax.agents.mpc import make_random_actor
+from wmjax import console, envs, replay
+from wmjax.agents.random import make_random_actor
 from wmjax.models.rssm.learner import make_optimizer, model_loss
-from wmjax.run import main as mains
-from wmjax.run import talk
+from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.timers import Timers
+from wmjax.run.stopwatch import Timers
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
@@ -38,10 +37,10 @@ SCALES = (1.0, 10.0, 100.0)
 
 def main(argv):
     """Prints the table. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None:
         raise UsageError("give --config=experiments/planet/config.py:<task>,<preset>")
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     task, seed = chosen.members[0]
     env = envs.make(task, EPISODES.value, seed, **chosen.env)
@@ -64,7 +63,7 @@ def main(argv):
 
     update = jax.jit(optimizer.update)
     image, kl = chosen.model.image_scale, chosen.model.kl_scale
-    talk.say("| reward scale | head's steps, kernel by kernel | reward's gradient in the GRU |\n|---|---|---|")
+    console.say("| reward scale | head's steps, kernel by kernel | reward's gradient in the GRU |\n|---|---|---|")
     for scale in SCALES:
         params = agent.learner.init(init_key).params
         opt_state, heads, shares = optimizer.init(params), [], []
@@ -77,8 +76,8 @@ def main(argv):
                 shares.append(optax.global_norm(ours) / optax.global_norm(others))
             params = optax.apply_updates(params, changes)
         steps = ", ".join(f"{each:.2f}" for each in np.mean(heads, axis=0))
-        talk.say(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |")
+        console.say(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |")
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

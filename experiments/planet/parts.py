@@ -9,19 +9,19 @@ import numpy as np
 from experiments.planet.config import BLOCKS, EvalConfig, PlannerConfig, TrainConfig
 from wmjax import replay
 from wmjax.agents.mpc import MPCConfig, make_actor
+from wmjax.agents.open_loop import open_loop_images
+from wmjax.console import try_drawing
 from wmjax.models import rssm
 from wmjax.ops import image_bits
-from wmjax.ops.mapped import mapped
+from wmjax.ops.batching import mapped
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
+from wmjax.report.metrics import evaluated
+from wmjax.report.video import tile, write_strip, write_video
 from wmjax.run import devices
+from wmjax.run.cli import build
 from wmjax.run.collect import padded, play_episodes
-from wmjax.run.main import build
-from wmjax.run.members import by_member, member
-from wmjax.run.population import Member, evaluated, make_members
-from wmjax.run.predict import open_loop_images
-from wmjax.run.talk import try_drawing
-from wmjax.run.timers import Timers
-from wmjax.run.video import tile, write_strip, write_video
+from wmjax.run.members import Member, by_member, make_members, member
+from wmjax.run.stopwatch import Timers
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)

@@ -20,57 +20,58 @@ from experiments.smaller_world_models import config as configs
 from experiments.smaller_world_models import parts, scores
 from experiments.smaller_world_models.config import MAY_DIFFER
 from experiments.smaller_world_models.parts import BINS, DOING, PHASES, at
-from wmjax import replay
-from wmjax.agents.mpc import make_random_actor
-from wmjax.run import checkpoint, devices, population, stop, talk
-from wmjax.run import main as mains
+from wmjax import console, replay
+from wmjax.agents.random import make_random_actor
+from wmjax.console import try_drawing
+from wmjax.report import metrics
+from wmjax.report.metrics import MetricsWriter
+from wmjax.report.page import write_table
+from wmjax.report.progress import Progress
+from wmjax.report.video import check_ffmpeg, write_png, write_strip, write_video
+from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player, play_returns, play_steps
-from wmjax.run.finite import check_finite
-from wmjax.run.members import member
-from wmjax.run.metrics import MetricsWriter
-from wmjax.run.progress import Progress
-from wmjax.run.report import write_table
-from wmjax.run.talk import try_drawing
-from wmjax.run.timers import Timers
-from wmjax.run.video import check_ffmpeg, write_png, write_strip, write_video
+from wmjax.run.members import member, member_keys
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import checkpoint
+from wmjax.train import check_finite
 from wmjax.types import Step, UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
-WORKDIR = mains.path_flag("workdir", "folder of the run")
-MINUTES = mains.define_minutes("stop in order after this many minutes, with a last evaluation")
+WORKDIR = cli.path_flag("workdir", "folder of the run")
+MINUTES = cli.define_minutes("stop in order after this many minutes, with a last evaluation")
 SAVE_MINUTES = 5  # from one checkpoint to the next, about
 
 
 def main(argv):
     """Runs all iterations, or until --minutes. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None or WORKDIR.value is None:
         raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset> and --workdir=DIR")
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     train = chosen.train
     folder = pathlib.Path(WORKDIR.value)
 
     # Everything that can be refused is made before the folder is touched.
-    spec, example = population.first_step(chosen.members, 1, chosen.env)
+    spec, example = pools.first_step(chosen.members, 1, chosen.env)
     agent = parts.make_agent(chosen, spec)
     example = parts.newest(example, train.frames)
     capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
     limit = spec.time_limit or capacity
     parts.check_chunk(train, 1 + min(limit, at(train.interactions, 0)))
     gigabytes = len(chosen.members) * replay.nbytes(capacity, example) / 1e9
-    talk.say(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
+    console.say(f"replay: {capacity} rows for {len(chosen.members)} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")
-    population.check_memory(capacity, 1, example, len(chosen.members), mesh)
-    env = population.join_envs(chosen.members, 1, chosen.env)
+    replays.check_memory(capacity, 1, example, len(chosen.members), mesh)
+    env = pools.join_envs(chosen.members, 1, chosen.env)
     episodes = chosen.evaluation.episodes
-    eval_env = population.join_envs(chosen.members, episodes, chosen.env, purpose="evaluation")
+    eval_env = pools.join_envs(chosen.members, episodes, chosen.env, purpose="evaluation")
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
-    memory = population.make_memory(capacity, 1, example, len(chosen.members), mesh)
-    members = population.open_folders(folder, CONFIG.value, chosen.members, MAY_DIFFER)
+    memory = replays.make_memory(capacity, 1, example, len(chosen.members), mesh)
+    members = lifecycle.open_folders(folder, CONFIG.value, chosen.members, MAY_DIFFER)
     stop.listen()
     try_drawing(check_ffmpeg)
-    population.write_references(members, [scores.references(each.task, train.frames) for each in chosen.members])
+    lifecycle.write_references(members, [scores.references(each.task, train.frames) for each in chosen.members])
 
     whole = devices.replicated(mesh)
     makers = dict(warm_up=parts.make_warm_up, fit=parts.make_fit, dream=parts.make_dream)
@@ -81,9 +82,9 @@ def main(argv):
     predict = parts.make_predict(agent, spec, train.frames)
     foretell = parts.make_foretell(agent, spec, train.frames)
     reconstruct = parts.make_reconstruct(agent, spec, train.frames)
-    extend = population.make_extend(memory)
+    extend = replays.make_extend(memory)
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
-    world_keys, policy_keys, *phase_keys = population.member_keys(chosen.members, 2 + len(PHASES))
+    world_keys, policy_keys, *phase_keys = member_keys(chosen.members, 2 + len(PHASES))
 
     # A run is the state below.
     world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
@@ -103,13 +104,13 @@ def main(argv):
         eval_env.restore(restored[1]["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["collected"]):
             memory = extend(memory, steps)
-        talk.say(f"resumed after iteration {counters['iterations']}, to {counters['phase']}")
+        console.say(f"resumed after iteration {counters['iterations']}, to {counters['phase']}")
     checkpoint.drop_rows_from(folder, counters["collected"])
     writers = [MetricsWriter(*each) for each in zip(members, counters["metrics_bytes"], strict=True)]
     progress = Progress(train.iterations, MINUTES.value, done_minutes=counters["minutes"], unit="iteration")
     timers = Timers()
     if not restored:
-        population.write_reports(folder, members)
+        lifecycle.write_reports(folder, members)
     took = None  # seconds of the newest evaluation
     snapshots = dict(env=env.snapshot(), eval_env=eval_env.snapshot())  # between two phases: a stopped one begins again
     saved, saved_at = True, progress.minutes_here()
@@ -142,7 +143,7 @@ def main(argv):
             draw(members[i] / "videos", name, parts.newest(seen, train.frames).obs[:, 0], window, params,
                  predict=predict, reconstruct=reconstruct, key=keys[i], frames=train.frames)  # fmt: skip
             held_out = jax.device_get(foretell(params, keys[i], member(memory, i), parts.windows(seen)))
-            rows.append(population.evaluated(own) | {f"eval/{key}": value for key, value in held_out.items()})
+            rows.append(metrics.evaluated(own) | {f"eval/{key}": value for key, value in held_out.items()})
         return rows
 
     def write_lines(rows):
@@ -202,7 +203,7 @@ def main(argv):
             progress.show(write_lines([a | b for a, b in zip(so_far["rows"], shown, strict=True)]))
             counters["row_minutes"] = progress.elapsed_minutes()
             so_far = dict(rows=[{} for _ in members], window={}, sums={})
-            population.write_reports(folder, members)
+            lifecycle.write_reports(folder, members)
         else:
             curve = parts.curve(phase, train, iteration, kept=int(memory.filled[0]))
             point, first, end = curve.part(phase, counters["done"], len(members))
@@ -245,8 +246,8 @@ def main(argv):
     for writer in writers:
         writer.close()
     told = dict(finished=finished, minutes=progress.elapsed_minutes(), planned=dict(iterations=train.iterations))
-    population.write_summaries(folder, members, told | counted(counters), axis="iterations")
-    talk.say(f"report: {population.write_reports(folder, members) or 'could not be written'}")
+    lifecycle.write_summaries(folder, members, told | counted(counters), axis="iterations")
+    console.say(f"report: {lifecycle.write_reports(folder, members) or 'could not be written'}")
     if not finished:
         stop.check()
 
@@ -276,4 +277,4 @@ def draw(videos, name, film, window, params, *, predict, reconstruct, key, frame
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

@@ -15,17 +15,19 @@ import numpy as np
 from absl import flags
 
 from experiments.smaller_world_models import parts, scores
-from wmjax import envs
-from wmjax.agents.mpc import make_random_actor
-from wmjax.run import main as mains
-from wmjax.run import population, talk, workdir
+from wmjax import console, envs
+from wmjax.agents.random import make_random_actor
+from wmjax.report import metrics
+from wmjax.report.page import write_whole
+from wmjax.report.video import write_video
+from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
-from wmjax.run.report import write_whole
-from wmjax.run.timers import Timers
-from wmjax.run.video import write_video
+from wmjax.run.members import pick
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import workdir
 from wmjax.types import UsageError
 
-WORKDIR = mains.path_flag("workdir", "folder of the run")
+WORKDIR = cli.path_flag("workdir", "folder of the run")
 EPISODES = flags.DEFINE_integer("episodes", 32, "episodes, played at once", lower_bound=1, upper_bound=1024)
 MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
 SEED = flags.DEFINE_integer("seed", 0, "seed of the episodes and of the actions", lower_bound=0, upper_bound=10**9)
@@ -34,16 +36,16 @@ POLICY = flags.DEFINE_enum("policy", "newest", ["newest", "random"], "who plays:
 
 def main(argv):
     """Evaluates once. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     if WORKDIR.value is None:
         raise UsageError("give --workdir=DIR, the folder of a run")
-    mains.use_jax()
+    cli.use_jax()
     folder = pathlib.Path(WORKDIR.value)
     config = workdir.read_config(folder)
     if not parts.is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = parts.settings(config)
-    task = population.pick(chosen.members, MEMBER.value).task
+    task = pick(chosen.members, MEMBER.value).task
     env = envs.make(task, EPISODES.value, SEED.value, purpose="test", **chosen.env)
     if POLICY.value == "random":
         actor, params, name = make_random_actor(env.spec.action), np.zeros(1), "evaluate_random"  # no parameters
@@ -58,20 +60,20 @@ def main(argv):
     keys = jax.random.key(SEED.value)[None]
     returns, film = play_returns(env, player, params, keys, Timers(), parts.FILM)
     shown = parts.newest(film, chosen.train.frames).obs[:, 0]
-    video = talk.try_drawing(write_video, folder / "videos" / f"{name}.mp4", shown, parts.FRAMES_A_SECOND)
+    video = console.try_drawing(write_video, folder / "videos" / f"{name}.mp4", shown, parts.FRAMES_A_SECOND)
 
-    row = population.evaluated(returns)
+    row = metrics.evaluated(returns)
     found = scores.normalised(row["eval/return_mean"], scores.game_of(task))
     for i, value in enumerate(returns):
-        talk.say(f"episode {i}: return {value:.1f}")
-    talk.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
+        console.say(f"episode {i}: return {value:.1f}")
+    console.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")
     for table, value in found.items():
-        talk.say(f"human-normalised, {table}: {value:.1%}")
-    talk.say(f"{who}; video: {video or 'could not be written'}")
+        console.say(f"human-normalised, {table}: {value:.1%}")
+    console.say(f"{who}; video: {video or 'could not be written'}")
     result = played | dict(seed=SEED.value, task=task) | row
     result |= {f"normalised/{table}": value for table, value in found.items()}
     write_whole(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

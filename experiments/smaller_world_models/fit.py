@@ -25,13 +25,12 @@ from ml_collections import config_flags
 
 from experiments.smaller_world_models import config as configs
 from experiments.smaller_world_models import parts
-from wmjax import replay
-from wmjax.agents.mpc import make_random_actor
-from wmjax.run import devices, population, talk
-from wmjax.run import main as mains
+from wmjax import console, replay
+from wmjax.agents.random import make_random_actor
+from wmjax.run import cli, devices, pools
 from wmjax.run.collect import make_player, play_steps
-from wmjax.run.members import member
-from wmjax.run.timers import Timers
+from wmjax.run.members import member, member_keys
+from wmjax.run.stopwatch import Timers
 from wmjax.types import UsageError
 
 CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
@@ -43,17 +42,17 @@ IMAGES = 1000  # held-out ones that are reconstructed, at most
 
 def main(argv):
     """Records, fits and measures once. argv: the command line."""
-    mains.parse_flags(argv, __name__, configs)
+    cli.parse_flags(argv, __name__, configs)
     if CONFIG.value is None:
         raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset>")
-    mains.use_jax()
+    cli.use_jax()
     chosen = parts.settings(CONFIG.value)
     if len(chosen.members) > 1:
         raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
     train, (task, seed) = chosen.train, chosen.members[0]
-    spec, _ = population.first_step(chosen.members, 1, chosen.env)
+    spec, _ = pools.first_step(chosen.members, 1, chosen.env)
     agent = parts.make_agent(chosen, spec)
-    world_keys, collect_keys, warm_keys, fit_keys, measure_keys = population.member_keys(chosen.members, 5)
+    world_keys, collect_keys, warm_keys, fit_keys, measure_keys = member_keys(chosen.members, 5)
 
     steps = parts.newest(record(chosen, spec, collect_keys), train.frames)
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
@@ -68,7 +67,7 @@ def main(argv):
 
     def show(updates, found):
         row = asked | updates | {name: round(float(x), 4) for name, x in found.items()}
-        talk.say(json.dumps(row))
+        console.say(json.dumps(row))
 
     world = jax.vmap(agent.learner.init)(world_keys)
     count, rate = parts.per_point(UPDATES.value), np.float32(train.warmup_rate)
@@ -87,7 +86,7 @@ def main(argv):
 
 def record(chosen, spec, keys):
     """Random play of one game: Step [--decisions, 1] of numpy arrays."""
-    env = population.join_envs(chosen.members, 1, chosen.env)
+    env = pools.join_envs(chosen.members, 1, chosen.env)
     player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
     params = np.zeros(len(chosen.members))  # chance has no parameters
     return play_steps(env, player, params, keys, Timers(), step=env.reset(), count=DECISIONS.value)
@@ -114,4 +113,4 @@ def measure(agent, params, key, images):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

@@ -1,6 +1,6 @@
 """The parts of a run of Smaller World Models, made from its config.
 
-Everything here has a leading axis of members [S] where it says so; see `wmjax.run.population`.
+Everything here has a leading axis of members [S] where it says so; see `wmjax.run.lifecycle`.
 """
 
 import functools
@@ -13,16 +13,18 @@ import numpy as np
 from experiments.smaller_world_models.config import BLOCKS, EvalConfig, PolicyConfig, TrainConfig
 from wmjax import envs, imagine, replay
 from wmjax.agents import ppo
+from wmjax.agents.open_loop import open_loop_images
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
 from wmjax.ops import frames
 from wmjax.ops.actions import model_action
-from wmjax.ops.mapped import mapped
-from wmjax.run import checkpoint, population, workdir
-from wmjax.run.main import build
-from wmjax.run.population import Member, make_members
-from wmjax.run.predict import open_loop_images
-from wmjax.run.video import tile
+from wmjax.ops.axes import fold, time_first, unfold_like
+from wmjax.ops.batching import mapped
+from wmjax.report.video import tile
+from wmjax.run import lifecycle
+from wmjax.run.cli import build
+from wmjax.run.members import Member, make_members, member_keys, pick
+from wmjax.storage import checkpoint, workdir
 from wmjax.types import Actor, Learner, UsageError, WorldModel
 
 # Parameters, in the order of fit's grad_finite.
@@ -117,15 +119,15 @@ def restore_player(folder, member=0):
     if not is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = settings(config)
-    task = population.pick(chosen.members, member).task
+    task = pick(chosen.members, member).task
     env = envs.make(task, 1, 0, **chosen.env)  # for its spec alone
     env.close()
     agent = make_agent(chosen, env.spec)
-    world_keys, policy_keys, *_ = population.member_keys(chosen.members, 7)
+    world_keys, policy_keys, *_ = member_keys(chosen.members, 7)
     world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
     policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
     rest = dict.fromkeys(("unfinished", "counters", "so_far", "env", "eval_env"), checkpoint.AS_SAVED)
-    iterations, state = population.restore_member(folder, dict(world=world, policy=policy, **rest), member)
+    iterations, state = lifecycle.restore_member(folder, dict(world=world, policy=policy, **rest), member)
     params = dict(model=state["world"].params, policy=state["policy"].params)
     return Restored(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates[0]))
 
@@ -342,9 +344,7 @@ def make_foretell(agent, env_spec, count):
 
         def codes(states):
             """Of states with leading axes [B, T]."""
-            return imagine.unfold_like(
-                agent.codes(params, jax.tree.map(imagine.fold, states)), jax.tree.leaves(states)[0]
-            )
+            return unfold_like(agent.codes(params, jax.tree.map(fold, states)), jax.tree.leaves(states)[0])
 
         action = model_action(steps.prev_action, env_spec.action)
         _, states, _ = imagine.filter(
@@ -353,14 +353,14 @@ def make_foretell(agent, env_spec, count):
             filter_key,
             agent.model.initial(params, len(action)),
             prev_action=action,
-            embed=imagine.unfold_like(agent.model.encode(params, imagine.fold(steps.obs)), action),
+            embed=unfold_like(agent.model.encode(params, fold(steps.obs)), action),
             is_first=steps.is_first.at[:, 0].set(True),
         )
         context = min(CONTEXT, action.shape[1] - 1)
         before, start = (jax.tree.map(lambda x, at=at: x[:, at], states) for at in (slice(0, -1), context - 1))
-        after = agent.model.imagine(params, next_key, jax.tree.map(imagine.fold, before), imagine.fold(action[:, 1:]))
-        after = jax.tree.map(lambda x: imagine.unfold_like(x, action[:, 1:]), after)
-        dreamt = imagine.open_loop(agent.model, params, open_key, start, imagine.time_first(action[:, context:]))
+        after = agent.model.imagine(params, next_key, jax.tree.map(fold, before), fold(action[:, 1:]))
+        after = jax.tree.map(lambda x: unfold_like(x, action[:, 1:]), after)
+        dreamt = imagine.open_loop(agent.model, params, open_key, start, time_first(action[:, context:]))
 
         truth = codes(states)  # [B, T, X, Y]
         counts = jnp.cumsum(steps.is_first[:, 1:], axis=1) == 0
@@ -376,7 +376,7 @@ def make_foretell(agent, env_spec, count):
             seen["true"] = jnp.round(jnp.clip(steps.reward[:, first:], -1.0, 1.0))
             return {f"{name}_{key}": (x * counts[:, first - 1 :]).sum() for key, x in seen.items()}
 
-        dreamt = jax.tree.map(imagine.time_first, dreamt)
+        dreamt = jax.tree.map(time_first, dreamt)
         one_step = dict(accuracy=codes(after), copy=truth[:, :-1], majority=common)
         open_loop = dict(accuracy=codes(dreamt), copy=truth[:, context - 1 : context], majority=common)
         found = shares("latent", one_step, 1) | shares("dreamt", open_loop, context)

@@ -11,7 +11,7 @@ import pathlib
 
 import numpy as np
 
-from wmjax.run.report import Table
+from wmjax.report.page import Table
 
 FOLDER = pathlib.Path(__file__).parent / "published"
 PAPER = "robine_2023.csv"

@@ -4,7 +4,7 @@
 
 A folder of --runs is a run, a population (each member counts as a run), or a folder of such at any depth. Runs of
 other experiments are passed over. Prints Markdown, and --out writes the same. Runs are grouped by game and by
-config.train.frames; how sure the aggregates are: `wmjax.run.aggregate`.
+config.train.frames; how sure the aggregates are: `wmjax.report.statistics`.
 """
 
 import pathlib
@@ -14,15 +14,16 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.smaller_world_models import parts, scores
-from wmjax.run import main as mains
-from wmjax.run import talk, workdir
-from wmjax.run.aggregate import RESAMPLES, aggregates, intervals
-from wmjax.run.metrics import read_metrics
-from wmjax.run.report import markdown, write_whole
+from wmjax import console
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import markdown, write_whole
+from wmjax.report.statistics import RESAMPLES, aggregates, intervals
+from wmjax.run import cli
+from wmjax.storage import workdir
 from wmjax.types import UsageError
 
-RUNS = mains.paths_flag("runs", "DIR,DIR,...: runs, populations, or folders of them")
-OUT = mains.path_flag("out", "file to write, .md")
+RUNS = cli.paths_flag("runs", "DIR,DIR,...: runs, populations, or folders of them")
+OUT = cli.path_flag("out", "file to write, .md")
 OWN = ("seed", "population", "task")  # settings in which runs of one table may differ
 
 
@@ -39,7 +40,7 @@ class Run(NamedTuple):
 
 def main(argv):
     """Prints the table once. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     if not RUNS.value:
         raise UsageError("give --runs=DIR,DIR,...: folders of runs")
     if OUT.value is not None and not OUT.value.endswith(".md"):
@@ -53,7 +54,7 @@ def main(argv):
             raise UsageError(f"--runs={folder}: no run of this experiment there")
         found |= {run.folder.resolve(): run for run in own}
     text = page(sorted(found.values(), key=lambda run: (run.frames, run.game, run.config["seed"])))
-    talk.say(text.rstrip("\n"))
+    console.say(text.rstrip("\n"))
     if OUT.value is not None:
         write_whole(pathlib.Path(OUT.value), text)
 
@@ -162,4 +163,4 @@ def aggregate_cells(games, sure):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

@@ -14,7 +14,7 @@ Options of `make("atari:...", num_envs, seed, ...)`:
     action_repeat    frames a decision, 1 to 100 (4)
     noops            most no-ops before an episode, 1 to 100 (30); at least one is played
     fire_reset       press FIRE at an episode's start (True)
-    full_action_set  all 18 actions of the joystick (False: those that the game uses, see `wmjax/envs/joystick.py`)
+    full_action_set  all 18 actions of the joystick (False: those that the game uses, see `wmjax/envs/atari_actions.py`)
     sticky           probability that a frame repeats the action before (0.0)
     life_loss        True: losing a life ends the episode, with discount 0; the next one goes on in the same game
     episode_steps    time limit in decisions, 1 to 27,000. None: 108,000 frames

@@ -34,7 +34,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from wmjax.envs import gl, quality
+from wmjax.envs import dmc_render_quality, gl
 from wmjax.envs.check import check_action, check_int, check_name, check_options
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -201,7 +201,9 @@ class DmcVecEnv:
         self._actions = []  # the last max(decisions) arrays [E, A]
         drawn = self.options.size * (self.options.supersample or 1)
         base_path = envpool.registration.registry.specs[self._env_id][2]["base_path"]
-        base_path = quality.assets(base_path, self.options.shadow_size, multisample=self.options.supersample is None)
+        base_path = dmc_render_quality.assets(
+            base_path, self.options.shadow_size, multisample=self.options.supersample is None
+        )
         return envpool.make_dm(
             self._env_id,
             num_envs=self._num_envs,

@@ -6,19 +6,12 @@ The action stands as one plane for each of its numbers beside the grid's channel
 """
 
 import flax.linen as nn
-import jax
-import jax.numpy as jnp
 
+from wmjax.nets.blocks import with_action
 from wmjax.nets.conv import Conv, fan_in_uniform
 from wmjax.nets.conv_lstm import ConvLSTM
 from wmjax.nets.norm import GridNorm
 from wmjax.nets.pixel_cnn import GatedPixelCNN
-
-
-def with_action(grid, action):
-    """[B, X, Y, C] and [B, A] -> [B, X, Y, C + A]."""
-    planes = jnp.broadcast_to(action[:, None, None], (*grid.shape[:3], action.shape[1]))
-    return jnp.concatenate([grid, planes], axis=-1)
 
 
 class GridDynamics(nn.Module):
@@ -69,8 +62,3 @@ class GridReward(nn.Module):
         x = x.reshape(x.shape[0], -1)
         x = nn.leaky_relu(nn.Dense(self.hidden, kernel_init=fan_in_uniform)(x))
         return nn.Dense(3, kernel_init=fan_in_uniform)(x)
-
-
-def scale_gradient(x, factor):
-    """x, whose gradient is multiplied by `factor`."""
-    return jax.tree.map(lambda x: factor * x + jax.lax.stop_gradient((1 - factor) * x), x)

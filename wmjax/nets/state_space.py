@@ -19,8 +19,8 @@ import jax
 import jax.numpy as jnp
 
 from wmjax.nets import blocks
+from wmjax.nets.blocks import with_action
 from wmjax.nets.conv import Conv
-from wmjax.nets.grid_dynamics import with_action
 
 MIN_STD = 1e-3  # not in the paper: keeps a divergence finite
 

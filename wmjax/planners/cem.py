@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from wmjax.planners.shooting import check_continuous, check_search, over_rows, score
+from wmjax.planners.search import check_continuous, check_search, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 

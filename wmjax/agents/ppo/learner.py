@@ -11,6 +11,7 @@ from flax import struct
 from wmjax import imagine
 from wmjax.agents.ppo.actor import make_policy
 from wmjax.ops import distributions
+from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -35,9 +36,9 @@ def dream(model, network, params, policy_params, key, start, horizon):
     """
     states, actions = imagine.closed_loop(model, params, key, start, make_policy(network, policy_params), horizon)
     arrived = jax.tree.map(lambda x: x[1:], states)
-    features = imagine.unfold_like(model.features(params, imagine.fold(states)), states)
+    features = unfold_like(model.features(params, fold(states)), states)
     heads = (imagine.rewards(model, params, arrived), imagine.discounts(model, params, arrived))
-    return Rollout(*map(imagine.time_first, (features, actions, *heads)))
+    return Rollout(*map(time_first, (features, actions, *heads)))
 
 
 @struct.dataclass
@@ -107,14 +108,14 @@ def judge(network, config, params, rollout):
     chex.assert_shape(rollout.features, (rows, horizon + 1, None))
     chex.assert_shape(rollout.action, (rows, horizon, None))
     chex.assert_shape(rollout.discount, (rows, horizon))
-    logits, value = network.apply(params, imagine.fold(rollout.features))
+    logits, value = network.apply(params, fold(rollout.features))
     logits = logits.reshape(rows, horizon + 1, -1)[:, :-1]
     value = value.reshape(rows, horizon + 1)
     discount = config.discount * rollout.discount.at[:, -1].multiply(config.bootstrap)
     estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
     advantage = jax.vmap(estimate)(rollout.reward, value, discount)  # over B
     log_prob = distributions.one_hot(logits).log_prob(rollout.action)
-    return imagine.fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
+    return fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
 
 
 def minibatches(key, size, epochs, minibatch):

@@ -8,6 +8,7 @@ from wmjax import imagine
 from wmjax.models.rssm.model import init_params, make_model
 from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
+from wmjax.ops.axes import fold
 from wmjax.types import Learner, LearnerState
 
 
@@ -53,7 +54,7 @@ def model_loss(model, config, action_spec, params, key, batch):
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
     rows, time = batch.reward.shape
     prev_action = model_action(batch.prev_action, action_spec)
-    obs = imagine.fold(batch.obs)
+    obs = fold(batch.obs)
     target = image_bits.dequantise(noise_key, obs, config.image_bits)
     embed = model.encode(params, obs).reshape(rows, time, -1)
     states, prior = imagine.filter(
@@ -65,7 +66,7 @@ def model_loss(model, config, action_spec, params, key, batch):
         embed=embed,
         is_first=batch.is_first,
     )[1:]
-    flat = imagine.fold(states)
+    flat = fold(states)
     image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
     reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
     metrics = dict(image_loss=image_loss, reward_loss=reward_loss)

@@ -11,6 +11,7 @@ from wmjax.models.state_space.config import CONTEXT, DRAWN
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
 from wmjax.ops.actions import model_action
+from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Learner, LearnerState
 
@@ -50,7 +51,7 @@ def make(config, env_spec):
         updates, opt_state = optimizer.update(grads, state.opt_state)
         params = optax.apply_updates(state.params, updates)
         if annealed:
-            images = unit_pixels(imagine.fold(batch.obs))
+            images = unit_pixels(fold(batch.obs))
             progress = annealing.follow(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
             metrics |= dict(kl_weight=weight, relative_image=progress.relative)
         metrics["grad_norm"] = optax.global_norm(grads)
@@ -75,7 +76,7 @@ def score(model, parts, config, action_spec, params, key, batch):
     batch_size = batch.reward.shape[0]
     action = model_action(batch.prev_action, action_spec)
     obs, action, reward = jumps.subsample(batch.obs, action, batch.reward, config.jump)
-    embed = model.encode(params, imagine.fold(obs))
+    embed = model.encode(params, fold(obs))
     embed = embed.reshape(batch_size, -1, *embed.shape[1:])
     known, ahead = slice(CONTEXT), slice(CONTEXT, None)
     _, states, beliefs = imagine.filter(
@@ -87,10 +88,10 @@ def score(model, parts, config, action_spec, params, key, batch):
         embed=embed[:, ahead],
         is_first=jnp.zeros(reward[:, ahead].shape, bool),
     )
-    flat = imagine.fold(states)
-    image = bernoulli.kl(unit_pixels(imagine.fold(obs[:, ahead])), model.decode(params, flat), 3)
+    flat = fold(states)
+    image = bernoulli.kl(unit_pixels(fold(obs[:, ahead])), model.decode(params, flat), 3)
     bits = -reward_bits.log_prob(reward[:, ahead].reshape(-1), parts.reward_logits(params, flat))
-    terms = {name: imagine.unfold_like(x, states) for name, x in dict(image=image, reward=bits).items()}
+    terms = {name: unfold_like(x, states) for name, x in dict(image=image, reward=bits).items()}
     if "posterior" in params:
         prior, posterior = latents(beliefs)
         terms["kl"] = gaussian.kl_diagonal(*posterior, *prior)

@@ -15,9 +15,10 @@ import optax
 from wmjax import imagine
 from wmjax.models.vq_convlstm.config import grid_of
 from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules, pixel_likelihood
-from wmjax.nets.grid_dynamics import scale_gradient
 from wmjax.ops.actions import model_action
+from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.frames import unit_pixels
+from wmjax.ops.gradients import scale_gradient
 from wmjax.types import Learner, LearnerState
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
@@ -36,7 +37,7 @@ def make(config, env_spec):
 
     def update(state, key, batch):
         autoencoder_key, dynamics_key = jax.random.split(key)
-        state, metrics = updates.autoencoder(state, autoencoder_key, imagine.fold(batch.obs))
+        state, metrics = updates.autoencoder(state, autoencoder_key, fold(batch.obs))
         state, more = updates.dynamics(state, dynamics_key, batch)
         finite = jnp.concatenate([metrics.pop("grad_finite"), more.pop("grad_finite")])
         return state, metrics | more | dict(grad_finite=finite)
@@ -150,10 +151,10 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
     modules, latents = nets
     start_key, filter_key, imagine_key, draw_key = jax.random.split(key, 4)
     context = min(config.context, batch.reward.shape[1] - 1)
-    embed = jax.lax.stop_gradient(model.encode(params, imagine.fold(batch.obs)))
-    truth = imagine.unfold_like(embed, batch)  # [B, T, X, Y, E]
+    embed = jax.lax.stop_gradient(model.encode(params, fold(batch.obs)))
+    truth = unfold_like(embed, batch)  # [B, T, X, Y, E]
     given = latents.given(params, start_key, embed)
-    given = imagine.unfold_like(given, batch)  # [B, T, X, Y, D]
+    given = unfold_like(given, batch)  # [B, T, X, Y, D]
     action = model_action(batch.prev_action, action_spec)
     known = slice(1, context)
     last, seen, _ = imagine.filter(
@@ -165,24 +166,24 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
         embed=truth[:, known],
         is_first=batch.is_first[:, known],
     )
-    imagined = imagine.open_loop(model, params, imagine_key, last, imagine.time_first(action[:, context:]))
-    imagined = jax.tree.map(imagine.time_first, imagined)
+    imagined = imagine.open_loop(model, params, imagine_key, last, time_first(action[:, context:]))
+    imagined = jax.tree.map(time_first, imagined)
     states = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), seen, imagined)  # arrivals 1 .. T - 1
 
     elsewhere = jnp.cumsum(batch.is_first[:, context:], axis=1) > 0
     counts = 1.0 - jnp.concatenate([batch.is_first[:, known], elsewhere], axis=1)
     total = jnp.maximum(counts.sum(), 1.0)
     hidden, action = states.cells[-1][0], states.action
-    inputs = jax.tree.map(imagine.fold, (hidden, action, jax.lax.stop_gradient(given[:, 1:])))
-    prior = imagine.unfold_like(modules["latent_head"].apply(params["latent_head"], *inputs), counts)
+    inputs = jax.tree.map(fold, (hidden, action, jax.lax.stop_gradient(given[:, 1:])))
+    prior = unfold_like(modules["latent_head"].apply(params["latent_head"], *inputs), counts)
     truth = truth[:, 1:]
     latent_loss = (counts * latents.nats(params, prior, truth)).sum() / total
     judged = latents.judged(params, draw_key, prior, truth)
     judged = {name: (counts * x).sum() / total for name, x in judged.items()}
 
-    hidden = imagine.fold(scale_gradient(hidden, config.reward_scale))
-    logits = modules["reward"].apply(params["reward"], hidden, imagine.fold(action))
-    logits, reward = imagine.unfold_like(logits, counts), reward_class(batch.reward[:, 1:])
+    hidden = fold(scale_gradient(hidden, config.reward_scale))
+    logits = modules["reward"].apply(params["reward"], hidden, fold(action))
+    logits, reward = unfold_like(logits, counts), reward_class(batch.reward[:, 1:])
     likely = jnp.take_along_axis(jax.nn.log_softmax(logits), reward[..., None], axis=-1)[..., 0]
     reward_loss = -(counts * likely).sum() / total
     metrics = dict(latent_loss=latent_loss, reward_loss=reward_loss) | judged

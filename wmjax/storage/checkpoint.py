@@ -21,11 +21,10 @@ from typing import Any
 import numpy as np
 import orbax.checkpoint as ocp
 
-from wmjax.run import leaves as forms
-from wmjax.run import rows as files
-from wmjax.run import talk
-from wmjax.run import workdir as folders
-from wmjax.run.leaves import AS_SAVED
+from wmjax import console
+from wmjax.storage import files, manifest, step_files
+from wmjax.storage.manifest import AS_SAVED
+from wmjax.storage.workdir import is_running_elsewhere
 from wmjax.types import Step, UsageError
 
 __all__ = ["AS_SAVED", "append_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
@@ -53,7 +52,7 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
         TypeError: a leaf is of another kind.
     """
     root = Path(workdir).absolute() / CHECKPOINTS
-    arrays, leaves = forms.split(state)
+    arrays, leaves = manifest.split(state)
     folder = None
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -64,10 +63,10 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
         if arrays:
             _save_arrays(folder / STATE, arrays)
         body = {"step": step, "leaves": leaves, "files": _fingerprints(folder)}
-        folders.sync_folder(root)
-        folders.write_sealed(folder / MANIFEST, body)
+        files.sync_folder(root)
+        files.write_sealed(folder / MANIFEST, body)
     except Exception as error:
-        if not folders.is_disk_full(error):
+        if not files.is_disk_full(error):
             raise
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -106,10 +105,10 @@ def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None
         found, faults = _newest(root, template)
         if not faults or _finished(root) == before:
             break
-    if folders.is_running_elsewhere(workdir):
+    if is_running_elsewhere(workdir):
         faults = {name: fault for name, fault in faults.items() if fault != HALF}
     for name, fault in faults.items():
-        talk.warn(f"passing over checkpoint {name}: {fault}")
+        console.warn(f"passing over checkpoint {name}: {fault}")
     if found or list(faults.values()) in ([], [HALF]):  # a kill leaves one half at most, and alone only at the start
         return found
     told = ", ".join(f"{name} ({fault})" for name, fault in faults.items())
@@ -128,7 +127,7 @@ def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
         UsageError: the disk is full.
     """
     path = _rows_path(workdir, index)
-    files.write(path, step)
+    step_files.write(path, step)
     return path
 
 
@@ -141,10 +140,10 @@ def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
     for index in range(count):
         path = _rows_path(workdir, index)
         try:
-            yield files.read(path)
+            yield step_files.read(path)
         except FileNotFoundError as error:
             raise UsageError(f"replay file {path} is missing: its episodes cannot be read") from error
-        except files.UNREADABLE as error:
+        except step_files.UNREADABLE as error:
             raise UsageError(f"replay file {path} is damaged ({error}): its episodes cannot be read") from error
 
 
@@ -200,10 +199,10 @@ def _fingerprints(folder: Path) -> dict[str, dict]:
     found = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.parent != folder):
         content = path.read_bytes()
-        folders.sync_file(path)
+        files.sync_file(path)
         found[str(path.relative_to(folder))] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
     for path in (p for p in folder.rglob("*") if p.is_dir()):
-        folders.sync_folder(path)
+        files.sync_folder(path)
     return found
 
 
@@ -234,7 +233,7 @@ def _newest(root: Path, template: Any) -> tuple[tuple[int, Any] | None, dict[str
 def _verify(folder: Path) -> tuple[dict | None, str]:
     """(the manifest's body, "") if the checkpoint is whole, else (None, what is wrong with it)."""
     try:
-        body = folders.read_sealed(folder / MANIFEST)
+        body = files.read_sealed(folder / MANIFEST)
     except FileNotFoundError:
         return None, HALF
     except (ValueError, OSError):
@@ -252,10 +251,10 @@ def _verify(folder: Path) -> tuple[dict | None, str]:
 
 def _load(folder: Path, leaves: list[dict], template: Any) -> Any:
     """Reads the arrays of a verified checkpoint into the form of the template."""
-    misfit = forms.difference(leaves, template)
+    misfit = manifest.difference(leaves, template)
     if misfit:
         raise UsageError(f"checkpoint {folder} is of another model: {misfit}; choose another folder")
     names = [entry["name"] for entry in leaves if "name" in entry]
     how = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in names}
     read = _orbax().restore(folder / STATE, args=ocp.args.PyTreeRestore(restore_args=how)) if names else {}
-    return forms.join(leaves, read, template)
+    return manifest.join(leaves, read, template)

@@ -1,13 +1,13 @@
 #!/bin/sh
 # Makes .venv with the locked versions; returns at once when it is up to date.
 #
-#   launch/setup.sh [cpu|cuda12]     the lock to install; cpu when left out
-#   PYTHON=python3.12                the interpreter; otherwise that of .venv, or the first suitable one on PATH
+#   launch/install/setup.sh [cpu|cuda12]   the lock to install; cpu when left out
+#   PYTHON=python3.12                      the interpreter; otherwise that of .venv, or the first suitable one on PATH
 #
 # Missing system packages (the venv module, an EGL driver) are installed with apt where that needs no password.
 # Exit status: 0 ready, 2 when it takes the user, told in one line.
 set -eu
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/../.."
 accelerator=${1:-cpu}
 stamp=.venv/installed # written last, so that an interrupted installation starts again
 
@@ -72,7 +72,7 @@ has_egl() {
 }
 
 # One call at a time: two installations in one folder spoil each other.
-exec 9<launch/setup.sh
+exec 9<launch/install/setup.sh
 flock 9 2>/dev/null || true
 
 egl_packages="libegl1 libopengl0 libgl1-mesa-dri"
@@ -89,7 +89,7 @@ case $version in
 *) lock=py312 ;;
 esac
 [ "$accelerator" = cpu ] || lock=$lock-$accelerator
-lock=launch/locks/$lock.txt
+lock=launch/install/locks/$lock.txt
 [ -f "$lock" ] || fail "ACCELERATOR=$accelerator has no lock file; there are cpu and cuda12"
 
 wanted=$({ echo "$PWD $version $lock" && cat pyproject.toml "$lock"; } | sha256sum)

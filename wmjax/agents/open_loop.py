@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from wmjax import imagine
 from wmjax.ops.actions import model_action
+from wmjax.ops.axes import fold, time_first, unfold_like
 
 
 def open_loop_images(model, params, key, steps, *, action_spec, context):
@@ -16,17 +17,17 @@ def open_loop_images(model, params, key, steps, *, action_spec, context):
     rows = steps.reward.shape[1]
     action = model_action(steps.prev_action, action_spec)  # [T, E, A]
     filter_key, imagine_key = jax.random.split(key)
-    seen = jax.tree.map(lambda x: imagine.time_first(x[:context]), steps)  # [E, context, ...]
-    embed = imagine.unfold_like(model.encode(params, imagine.fold(seen.obs)), seen)
+    seen = jax.tree.map(lambda x: time_first(x[:context]), steps)  # [E, context, ...]
+    embed = unfold_like(model.encode(params, fold(seen.obs)), seen)
     state, states, _ = imagine.filter(
         model,
         params,
         filter_key,
         model.initial(params, rows),
-        prev_action=imagine.time_first(action[:context]),
+        prev_action=time_first(action[:context]),
         embed=embed,
         is_first=seen.is_first,
     )
     imagined = imagine.open_loop(model, params, imagine_key, state, action[context:])
-    both = jax.tree.map(lambda a, b: jnp.concatenate([imagine.time_first(a), b]), states, imagined)
-    return imagine.unfold_like(model.decode(params, imagine.fold(both)), both)
+    both = jax.tree.map(lambda a, b: jnp.concatenate([time_first(a), b]), states, imagined)
+    return unfold_like(model.decode(params, fold(both)), both)

@@ -17,8 +17,8 @@ import numpy as np
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2, summary_pb2
 
-from wmjax.run import talk
-from wmjax.run import workdir as folders
+from wmjax import console
+from wmjax.storage import files
 from wmjax.types import UsageError
 
 METRICS, EVENTS = "metrics.jsonl", "tensorboard"
@@ -47,7 +47,7 @@ class MetricsWriter:
         self.offset = resume_at
         kept = read_metrics(workdir)
         after_kept = 1 + _step(kept[-1]) if kept else 0
-        self._events = talk.try_drawing(open_events, Path(workdir) / EVENTS, after_kept)  # None: run without them
+        self._events = console.try_drawing(open_events, Path(workdir) / EVENTS, after_kept)  # None: run without them
 
     def write(self, metrics: dict[str, Any]) -> None:
         """Appends one line; on the disk when this returns.
@@ -66,7 +66,7 @@ class MetricsWriter:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError as error:
-            if folders.is_disk_full(error):
+            if files.is_disk_full(error):
                 raise UsageError(
                     f"disk full: cannot append to {self._file.name}; make room and start the same "
                     "command again, it resumes from the last checkpoint"
@@ -74,12 +74,12 @@ class MetricsWriter:
             raise
         self.offset += len(line)
         if self._events:  # after half an event TensorBoard reads no further one
-            self._events = talk.try_drawing(add_event, self._events, _scalars(values))
+            self._events = console.try_drawing(add_event, self._events, _scalars(values))
 
     def close(self) -> None:
         self._file.close()
         if self._events:
-            talk.try_drawing(self._events.close)
+            console.try_drawing(self._events.close)
 
 
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
@@ -144,3 +144,9 @@ def _as_number(name: str, value: Any) -> int | float:
 
 def _finite(value: int | float) -> int | float | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
+
+
+def evaluated(returns):
+    """The metrics of one member's evaluation. returns: [episodes]."""
+    each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
+    return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each

@@ -10,7 +10,7 @@ import imageio_ffmpeg
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wmjax.run import workdir as folders
+from wmjax.storage import files
 from wmjax.types import UsageError
 
 HANGS = 300  # seconds after which ffmpeg is ended; a video takes about one
@@ -149,7 +149,7 @@ def write_png(path: str | Path, image: np.ndarray) -> Path:
     path, content = Path(path), io.BytesIO()
     Image.fromarray(_as_rgb(image)).save(content, format="png", optimize=True)
     path.parent.mkdir(parents=True, exist_ok=True)
-    folders.atomic_write(path, content.getvalue())
+    files.atomic_write(path, content.getvalue())
     return path
 
 

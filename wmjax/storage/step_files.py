@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from wmjax.run import workdir as folders
+from wmjax.storage import files
 from wmjax.types import Step, UsageError
 
 # What `read` raises for a damaged file. NotImplementedError is zipfile's word for a damaged byte that names no
@@ -38,9 +38,9 @@ def write(path: Path, step: Step) -> str:
     content = buffer.getvalue()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folders.atomic_write(path, content)
+        files.atomic_write(path, content)
     except OSError as error:
-        if folders.is_disk_full(error):
+        if files.is_disk_full(error):
             raise UsageError(
                 f"disk full: cannot write {path}; make room and start the same command again, it resumes"
             ) from error

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from wmjax.run.aggregate import half_interval
+from wmjax.report.statistics import half_interval
 
 GREY = "#888888"
 COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", GREY, "#bb5599", "#555555")

@@ -18,7 +18,8 @@ import typing
 
 from absl import flags
 
-from wmjax.run import pages, paths, stop, talk
+from wmjax import console
+from wmjax.run import help_page, paths, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
@@ -26,7 +27,7 @@ GO_ON = os.EX_TEMPFAIL  # 75
 
 def run(main, argv):
     """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
-    talk.prepare_streams()
+    console.prepare_streams()
     try:
         main(argv)
     except UsageError as error:
@@ -40,7 +41,7 @@ def run(main, argv):
     except KeyboardInterrupt:
         return fail("interrupted; the same command resumes from the last checkpoint", 130)
     except stop.Stopped as stopped:
-        talk.warn(f"stopped by {stopped}: the same command goes on")
+        console.warn(f"stopped by {stopped}: the same command goes on")
         return GO_ON
     finally:
         stop.forget()
@@ -49,7 +50,7 @@ def run(main, argv):
 
 def fail(message, code):
     """Prints one line and returns the code."""
-    talk.warn(f"error: {' '.join(str(message).split())}")
+    console.warn(f"error: {' '.join(str(message).split())}")
     return code
 
 
@@ -138,7 +139,7 @@ def show_help(module, configs):
     """Prints the page of --help; arguments as in `parse_flags`."""
     defined = flags.FLAGS.flags_by_module_dict()[sys.argv[0] if module == "__main__" else module]
     told = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
-    talk.say(pages.page(sys.modules[module].__doc__, told, configs))
+    console.say(help_page.page(sys.modules[module].__doc__, told, configs))
 
 
 def load_config(place):
@@ -220,7 +221,7 @@ def use_jax():
 
     config: typing.Any = jax.config  # whose attributes mypy does not know
     if config.jax_enable_x64:
-        talk.warn("warning: JAX_ENABLE_X64 is not used: everything here computes in float32")
+        console.warn("warning: JAX_ENABLE_X64 is not used: everything here computes in float32")
         config.update("jax_enable_x64", False)
     cache = user_cache()
     if not config.jax_compilation_cache_dir and cache is not None:

@@ -4,7 +4,7 @@
                        numbers of rows, decisions and bytes, and the returns of its episodes
     train_00000.npz    a Step [T, E, ...], from the beginning of an episode in every environment
     test_00000.npz     the second shard of every eleven is a test shard, the first one of all included: 10 to 1
-    config.json, versions.json     as in the folder of a run, see `wmjax.run.workdir`
+    config.json, versions.json     as in the folder of a run, see `wmjax.storage.workdir`
 
     number      0              1             2     ...   11             12             13
     name        train_00000    test_00000    train_00001 train_00010    test_00001     train_00011
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from wmjax.run import rows, workdir
+from wmjax.storage import files, step_files, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 INDEX = "shards.json"
@@ -83,15 +83,15 @@ def add(folder: str | Path, index: dict, number: int, steps: Step) -> dict:
         UsageError: the disk is full; what was there is untouched.
     """
     path = Path(folder) / name_of(number)
-    sha256 = rows.write(path, steps)
+    sha256 = step_files.write(path, steps)
     length, envs = steps.reward.shape
     entry = dict(sha256=sha256, bytes=path.stat().st_size, rows=length * envs, decisions=(length - 1) * envs)
     entry["returns"] = finished_returns(steps)
     index = index | dict(shards=index["shards"] | {path.name: entry})
     try:
-        workdir.write_sealed(Path(folder) / INDEX, index)
+        files.write_sealed(Path(folder) / INDEX, index)
     except OSError as error:
-        if workdir.is_disk_full(error):
+        if files.is_disk_full(error):
             raise UsageError(
                 f"disk full: cannot write {INDEX} in {folder}; make room and start the same command again, it resumes"
             ) from error
@@ -169,7 +169,7 @@ def read(folder: str | Path, split: str) -> tuple[list[Step], list[str]]:
 
 def _read_index(folder: Path) -> dict:
     try:
-        return workdir.read_sealed(folder / INDEX)
+        return files.read_sealed(folder / INDEX)
     except FileNotFoundError as error:
         raise UsageError(f"{folder} holds no recorded data: it has no {INDEX}") from error
     except (ValueError, OSError) as error:
@@ -182,8 +182,8 @@ def _read_shard(path: Path, entry: dict) -> tuple[Step | None, str]:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != entry["sha256"]:
             return None, f"shard {path} is damaged: its sha256 is not the one in {INDEX}"
-        return rows.read(io.BytesIO(content)), ""
+        return step_files.read(io.BytesIO(content)), ""
     except FileNotFoundError:
         return None, f"shard {path} is missing"
-    except rows.UNREADABLE as error:
+    except step_files.UNREADABLE as error:
         return None, f"shard {path} is damaged: {error}"

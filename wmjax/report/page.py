@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from wmjax.run import metrics as lines
-from wmjax.run import plots
-from wmjax.run import workdir as folders
-from wmjax.run.page import figure, folded, page, section, text
-from wmjax.run.progress import duration
+from wmjax.report import metrics, plots
+from wmjax.report.markup import figure, folded, page, section, text
+from wmjax.report.progress import duration
+from wmjax.storage import files
+from wmjax.storage.workdir import flatten, read_config, read_starts
 from wmjax.types import UsageError
 
 REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
@@ -39,17 +39,17 @@ class Table(NamedTuple):
 
 def write_table(workdir: str | Path, table: Table) -> None:
     """Leaves a table in the folder of a run, in the place of an older one, for `write_report` to show."""
-    folders.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
+    files.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
 
 
 def write_references(workdir: str | Path, returns: Mapping[str, float]) -> None:
     """Leaves returns to compare a run's own with in its folder, by name: published ones, random play, ..."""
-    folders.atomic_write(Path(workdir) / REFERENCES, json.dumps(dict(returns), indent=1) + "\n")
+    files.atomic_write(Path(workdir) / REFERENCES, json.dumps(dict(returns), indent=1) + "\n")
 
 
 def write_summary(workdir: str | Path, summary: dict[str, Any]) -> None:
     """Leaves the results of a run in its folder: summary.json."""
-    folders.atomic_write(Path(workdir) / SUMMARY, json.dumps(summary, indent=1) + "\n")
+    files.atomic_write(Path(workdir) / SUMMARY, json.dumps(summary, indent=1) + "\n")
 
 
 def drop_summary(workdir: str | Path) -> None:
@@ -64,8 +64,8 @@ def write_report(workdir: str | Path) -> Path:
         UsageError: the folder holds no run, or its metrics are damaged; the page cannot be written.
     """
     folder = Path(workdir)
-    config, rows = folders.read_config(folder), lines.read_metrics(folder)
-    starts = folders.read_starts(folder)
+    config, rows = read_config(folder), metrics.read_metrics(folder)
+    starts = read_starts(folder)
     title = _title(folder, config)
     body = [
         f"<h1>{text(title)}</h1>",
@@ -80,8 +80,8 @@ def write_report(workdir: str | Path) -> Path:
         _held_out(rows),
         _times(rows),
         _written_table(folder),
-        folded("Config", folders.flatten(config)),
-        folded("Results", folders.flatten(_read_json(folder / SUMMARY))),
+        folded("Config", flatten(config)),
+        folded("Results", flatten(_read_json(folder / SUMMARY))),
         folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
@@ -99,14 +99,14 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
         UsageError: as `write_report`.
     """
     folder = Path(workdir)
-    config, starts = folders.read_config(folder), folders.read_starts(folder)
-    rows = [lines.read_metrics(member) for member in members]
+    config, starts = read_config(folder), read_starts(folder)
+    rows = [metrics.read_metrics(member) for member in members]
     title = f"{_title(folder, config)}, {len(rows)} members"
     evaluated = all(any(row.get("eval/return_mean") is not None for row in own) for own in rows)
     tasks: dict[str, list[plots.Rows]] = {}
     references = {}
     for member, own in zip(members, rows, strict=True):
-        task = _title(Path(member), folders.read_config(member))
+        task = _title(Path(member), read_config(member))
         tasks.setdefault(task, []).append(own)
         references[task] = _read_json(Path(member) / REFERENCES)
     curves = [
@@ -120,7 +120,7 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
         section("Evaluation", curves),
         _members(folder, members, rows),
         _written_table(folder),
-        folded("Config", folders.flatten(config)),
+        folded("Config", flatten(config)),
         folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
@@ -144,11 +144,11 @@ def write_comparison(
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise UsageError(f"{path} must end in .png or .svg")
-    rows = {name: [lines.read_metrics(folder) for folder in runs] for name, runs in groups.items()}
+    rows = {name: [metrics.read_metrics(folder) for folder in runs] for name, runs in groups.items()}
     for name, runs in groups.items():
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
-                raise UsageError(f"{folder} has no {lines.METRICS} to compare")
+                raise UsageError(f"{folder} has no {metrics.METRICS} to compare")
     return write_whole(path, plots.comparison(rows, title, path.suffix[1:], metric))
 
 
@@ -167,9 +167,9 @@ def write_whole(path: Path, content: bytes | str) -> Path:
     """Writes a file for a user, and the folders above it. Raises UsageError if that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        folders.atomic_write(path, content)
+        files.atomic_write(path, content)
     except OSError as error:
-        why = "disk full: " if folders.is_disk_full(error) else ""
+        why = "disk full: " if files.is_disk_full(error) else ""
         raise UsageError(f"{why}cannot write {path}: {error.strerror}") from error
     return path
 
@@ -188,7 +188,7 @@ def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.R
 
 
 def _title(folder: Path, config: dict) -> str:
-    flat = folders.flatten(config)
+    flat = flatten(config)
     for wanted in TITLE_KEYS:
         for name, value in flat.items():
             if name.split(".")[-1] == wanted and isinstance(value, str):

@@ -1,17 +1,16 @@
 """Records shards of frames, actions and rewards to train environment models on, played by chance or by a trained run.
 
-    python -m experiments.environment_models.record --game=MsPacman --policy=runs/pacman --steps=1000000 --folder=data/p
+    python -m experiments.record --game=MsPacman --policy=runs/pacman --steps=1000000 --folder=data/p
 
 Games are recorded as in Buesing et al. (2018), appendix A.4: 18 actions, one for four frames, 200 x 160 in colour:
 the 210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. Every
 shard plays its own environments from the beginning of an episode, with seeds drawn from --seed and the shard's
 number: so the same command resumes, also after a shard was lost, and ends with the same data. A larger --steps adds
 shards. --rows is also how far into an episode the data reach. The data folder, and how to read it:
-`wmjax.run.shards`.
+`wmjax.storage.datasets`.
 """
 
 import hashlib
-import importlib
 import itertools
 import math
 import pathlib
@@ -23,13 +22,14 @@ import jax
 import numpy as np
 from absl import flags
 
-from wmjax import envs, replay
-from wmjax.agents.mpc import make_random_actor
-from wmjax.envs import joystick
-from wmjax.run import main as mains
-from wmjax.run import shards, talk, workdir
+from experiments.smaller_world_models import parts
+from wmjax import console, envs, memory
+from wmjax.agents.random import make_random_actor
+from wmjax.envs import atari_actions
+from wmjax.run import cli
 from wmjax.run.collect import arrivals, make_player
-from wmjax.run.timers import Timers
+from wmjax.run.stopwatch import Timers
+from wmjax.storage import datasets, workdir
 from wmjax.types import UsageError
 
 GAME = flags.DEFINE_string(
@@ -40,16 +40,13 @@ MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted
 STEPS = flags.DEFINE_integer(
     "steps", None, "decisions in all, rounded up to whole shards", lower_bound=1, upper_bound=10**12
 )
-FOLDER = mains.path_flag("folder", "where the data go")
+FOLDER = cli.path_flag("folder", "where the data go")
 ENVS = flags.DEFINE_integer("envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024)
 ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1, upper_bound=10**6)
 SIZE = flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told")
 SEED = flags.DEFINE_integer("seed", 0, "of the environments and the actions", lower_bound=0, upper_bound=10**9)
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
-# Experiments do not import each other, so those whose policies play are found by name: each has `parts.is_own(config)`
-# and `parts.restore_player(folder, member)`.
-OWNERS = ("smaller_world_models",)
 
 
 class Policy(NamedTuple):
@@ -61,15 +58,15 @@ class Policy(NamedTuple):
 
 def main(argv):
     """Records what is missing. argv: the command line."""
-    mains.parse_flags(argv, __name__)
+    cli.parse_flags(argv, __name__)
     if GAME.value is None or STEPS.value is None or FOLDER.value is None:
         raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
-    mains.use_jax()
+    cli.use_jax()
     name = GAME.value if ":" in GAME.value else f"atari:{GAME.value}"
     options = recorded_options(name, SIZE.value)
     policy = None
     if POLICY.value != "random":
-        policy = restore_policy(mains.read_path("--policy", POLICY.value), MEMBER.value, name)
+        policy = restore_policy(cli.read_path("--policy", POLICY.value), MEMBER.value, name)
     if policy:
         options = policy.env | options  # with its time limit, and what else changes the game
         options.pop("stack", None)
@@ -78,24 +75,24 @@ def main(argv):
     policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name="random"))
     player = make_player(policy.actor, ENVS.value, explore=False)
 
-    folder, count = pathlib.Path(FOLDER.value), shards.count_for(STEPS.value, ENVS.value * ROWS.value)
-    if count > shards.MOST:
-        raise UsageError(f"--steps={STEPS.value}: {count} shards, at most {shards.MOST}; raise --rows or --envs")
+    folder, count = pathlib.Path(FOLDER.value), datasets.count_for(STEPS.value, ENVS.value * ROWS.value)
+    if count > datasets.MOST:
+        raise UsageError(f"--steps={STEPS.value}: {count} shards, at most {datasets.MOST}; raise --rows or --envs")
     images = math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize * ENVS.value * (ROWS.value + 1)
-    replay.check_fits(images, f"a shard of --rows={ROWS.value} and --envs={ENVS.value}", replay.host_memory())
+    memory.check_fits(images, f"a shard of --rows={ROWS.value} and --envs={ENVS.value}", memory.host_memory())
     asked = dict(game=name, policy=policy.told, env=options, envs=ENVS.value, rows=ROWS.value, seed=SEED.value)
-    index = shards.open_folder(folder, asked, probe.spec)
-    for number, fault in shards.missing(folder, index, count):
+    index = datasets.open_folder(folder, asked, probe.spec)
+    for number, fault in datasets.missing(folder, index, count):
         if fault:
-            talk.warn(f"{fault}: recorded again")
-        index = shards.add(folder, index, number, play_shard(name, options, policy, player, number))
-        told = shards.total(index)
-        done, file = len(index["shards"]), shards.name_of(number)
-        talk.say(f"{done} of {count} shards: {file}, {told['decisions']} steps")
-    told = shards.total(index)
+            console.warn(f"{fault}: recorded again")
+        index = datasets.add(folder, index, number, play_shard(name, options, policy, player, number))
+        told = datasets.total(index)
+        done, file = len(index["shards"]), datasets.name_of(number)
+        console.say(f"{done} of {count} shards: {file}, {told['decisions']} steps")
+    told = datasets.total(index)
     mean = "no episode ended" if told["return_mean"] is None else f"mean return {told['return_mean']:.2f}"
     each = told["bytes"] / told["decisions"]
-    talk.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
+    console.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
 
 
 def recorded_options(name, size):
@@ -120,19 +117,15 @@ def restore_policy(folder, member, name):
     Raises: UsageError if there is none, or it plays another game than `name`.
     """
     config = workdir.read_config(folder)
-    for owner in OWNERS:
-        parts = importlib.import_module(f"experiments.{owner}.parts")
-        if parts.is_own(config):
-            break
-    else:
-        raise UsageError(f"--policy={folder}: a run of another experiment than {', '.join(OWNERS)}")
+    if not parts.is_own(config):
+        raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models")
     restored = parts.restore_player(folder, member)
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={GAME.value} is {name}")
     weights = hashlib.sha256()
     for leaf in jax.tree.leaves(restored.params):
         weights.update(np.asarray(leaf).tobytes())
-    told = dict(name=owner, iterations=restored.iterations, parameters=weights.hexdigest()[:16])
+    told = dict(name="smaller_world_models", iterations=restored.iterations, parameters=weights.hexdigest()[:16])
     return Policy(restored.actor, restored.params, restored.env, told)
 
 
@@ -183,7 +176,7 @@ def translated(action, seen, shown):
     """int32 [E] in the numbers of one pool's action set -> in those of the other's, which is the game's full set."""
     if seen.spec.action == shown.spec.action:
         return action
-    return joystick.in_full_set(GAME.value.removeprefix("atari:"))[action]
+    return atari_actions.in_full_set(GAME.value.removeprefix("atari:"))[action]
 
 
 def gather(steps, count):
@@ -197,4 +190,4 @@ def gather(steps, count):
 
 
 if __name__ == "__main__":
-    sys.exit(mains.run(main, sys.argv))
+    sys.exit(cli.run(main, sys.argv))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from wmjax.run import talk
+from wmjax import console
 
 RECENT = 20  # iterations that tell the time left
 FIRST_EVALUATION = 2.0  # minutes, where none was measured
@@ -33,7 +33,7 @@ class Progress:
         stream: TextIO | None = None,
     ) -> None:
         self._stream = sys.stdout if stream is None else stream
-        self._live = talk.is_terminal(self._stream)
+        self._live = console.is_terminal(self._stream)
         self._episodes, self._minutes, self._unit = episodes, minutes, unit
         self._minutes_before = done_minutes
         self._start = time.monotonic()
@@ -88,7 +88,7 @@ class Progress:
 
     def note(self, text: str) -> None:
         """Prints a line that stays, above the live one."""
-        talk.write(self._stream, f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
+        console.write(self._stream, f"\r\x1b[2K{text}\n" if self._live else f"{text}\n")
 
     def phase(self, doing: str, done: int, count: int) -> None:
         """Shows that `done` of `count` parts of a long piece of work are done; in a file every quarter of them."""
@@ -98,7 +98,7 @@ class Progress:
     def close(self) -> None:
         """Ends the live line so that what follows starts on its own."""
         if self._live:
-            talk.write(self._stream, "\n")
+            console.write(self._stream, "\n")
 
     def _seconds_left(self, episode: int) -> float | None:
         lefts = []
@@ -111,9 +111,9 @@ class Progress:
     def _print(self, line: str) -> None:
         if self._live:
             width = shutil.get_terminal_size().columns - 1  # a longer line would wrap and could not be overwritten
-            talk.write(self._stream, f"\r\x1b[2K{line[:width]}")
+            console.write(self._stream, f"\r\x1b[2K{line[:width]}")
         else:
-            talk.write(self._stream, line + "\n")
+            console.write(self._stream, line + "\n")
 
 
 def seconds_left(iterations: Sequence[tuple[float, int]], episodes: int) -> list[float]:

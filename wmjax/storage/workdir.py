@@ -9,7 +9,6 @@ versions.json   one entry for every start: command, changed settings, packages, 
 import datetime
 import errno
 import fcntl
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -22,14 +21,14 @@ from typing import Any
 
 import jax
 
-from wmjax.run import talk
+from wmjax import console
+from wmjax.storage.files import NOT_THERE, atomic_write, is_disk_full
 from wmjax.types import UsageError
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "envpool", "mujoco", "dm_control")
 SETTINGS = ("jax_enable_x64", "jax_default_prng_impl", "jax_threefry_partitionable", "jax_default_matmul_precision")
 SHOWN_DIFFERENCES = 4
-NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a function that a file system does not have
 
 _locks: dict[Path, Any] = {}  # open lock files of this process: closing one lets go of its lock
 
@@ -57,7 +56,7 @@ def open_workdir(path: str | Path, config: dict, may_differ: Collection[str] = (
         resumed = (path / CONFIG).exists()
         changed = _changed(path, config, may_differ) if resumed else _check_empty(path)
         if changed:
-            talk.warn(f"resuming with other settings: {', '.join(changed)}")
+            console.warn(f"resuming with other settings: {', '.join(changed)}")
         if changed or not resumed:
             atomic_write(path / CONFIG, json.dumps(config, indent=1) + "\n")
         _note_start(path, changed)
@@ -73,82 +72,6 @@ def close_workdir(path: str | Path) -> None:
     held = _locks.pop(Path(path).resolve(), None)
     if held is not None:
         held.close()
-
-
-def atomic_write(path: str | Path, content: bytes | str) -> None:
-    """Writes a file whole or not at all: a temporary file beside it, fsync, rename.
-
-    Raises:
-        OSError: as the operating system says; the old file is then untouched.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.tmp")
-    data = content.encode() if isinstance(content, str) else content
-    try:
-        with open(temporary, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
-
-
-def write_sealed(path: str | Path, body: dict) -> None:
-    """Writes a JSON object beside its own sha256, whole or not at all. Raises OSError as `atomic_write` does."""
-    atomic_write(path, json.dumps({"sha256": _digest(body), "body": body}))
-
-
-def read_sealed(path: str | Path) -> dict:
-    """Reads what `write_sealed` wrote. Raises ValueError if it is damaged; OSError, FileNotFoundError among them."""
-    try:
-        sealed = json.loads(Path(path).read_bytes())
-        good = sealed["sha256"] == _digest(sealed["body"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not what was written") from error
-    if not good:
-        raise ValueError(f"{path} is not what was written")
-    return sealed["body"]
-
-
-def _digest(body: dict) -> str:
-    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames and new names in a folder survive a power cut, where its file system has means to."""
-    try:
-        sync_file(path)
-    except OSError as error:
-        if error.errno not in (*NOT_THERE, errno.EINVAL):
-            raise
-
-
-def sync_file(path: Path) -> None:
-    """Makes the content of a file survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def is_disk_full(error: BaseException | None) -> bool:
-    """Whether an exception, or one it came from, says that the disk or the quota is full.
-
-    Storage libraries wrap the operating system's error in their own types, so the text is looked at as well.
-    """
-    seen = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return True
-        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "ENOSPC")):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
 
 
 def read_config(path: str | Path) -> dict:
@@ -189,7 +112,7 @@ def _lock(path: Path) -> None:
     except OSError as error:
         if error.errno not in (*NOT_THERE, errno.ENOLCK):
             raise
-        talk.warn(f"warning: no locks on the file system of {path}: start one run there at a time")
+        console.warn(f"warning: no locks on the file system of {path}: start one run there at a time")
     _locks[place] = file
 
 
@@ -266,6 +189,6 @@ def _note_start(path: Path, settings: list[str]) -> None:
         ]
         if changed:
             listed = ", ".join(changed)
-            talk.warn(f"resuming with other versions or settings, results may differ in the last bits: {listed}")
+            console.warn(f"resuming with other versions or settings, results may differ in the last bits: {listed}")
     now |= {"changed_settings": settings} if settings else {}
     atomic_write(path / VERSIONS, json.dumps([*starts, now], indent=1) + "\n")

@@ -1,0 +1,24 @@
+"""Leading axes of arrays and pytrees: folding two into one, swapping them, moving along time."""
+
+import jax
+import jax.numpy as jnp
+
+
+def fold(tree):
+    """[P, Q, ...] -> [P*Q, ...] for every leaf."""
+    return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
+
+
+def unfold_like(x, tree):
+    """[P*Q, ...] -> [P, Q, ...] with P and Q as in the leaves of `tree`."""
+    return x.reshape(*jax.tree.leaves(tree)[0].shape[:2], *x.shape[1:])
+
+
+def time_first(x):
+    """Swap the two leading axes."""
+    return jnp.swapaxes(x, 0, 1)
+
+
+def shift(x):
+    """[B, T, ...] moved one step later in time; zeros (False) come in at t = 0."""
+    return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)

@@ -1,0 +1,48 @@
+"""What planners share: scoring of action sequences, one search for every environment, checks of settings."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from wmjax import imagine
+from wmjax.ops.batching import mapped
+from wmjax.types import UsageError
+
+
+def score(model, params, key, state, candidates):
+    """Predicted sum of rewards of action sequences; one sampled trajectory each (PlaNet, Algorithm 2, lines 5 and 6).
+
+    Args: state of one environment, without the axis of rows; candidates float32 [H, N, A].
+    Returns: float32 [N]. Rewards after a predicted end of the episode count as little as it is likely to go on.
+    """
+    many = jax.tree.map(lambda x: jnp.broadcast_to(x, (candidates.shape[1], *x.shape)), state)
+    states = imagine.open_loop(model, params, key, many, candidates)
+    reward = imagine.rewards(model, params, states)
+    discount = imagine.discounts(model, params, states)[:-1]
+    goes_on = jax.lax.associative_scan(jnp.multiply, discount)  # cumprod: XLA folds that of constants for seconds
+    return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
+
+
+def over_rows(plan):
+    """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B]."""
+
+    def plan_all(params, key, state):
+        keys = jax.random.split(key, jax.tree.leaves(state)[0].shape[0])
+        return mapped(functools.partial(plan, params))(keys, state)
+
+    return plan_all
+
+
+def check_search(horizon, candidates):
+    """Raises UsageError unless there is something to search."""
+    if horizon < 1:
+        raise UsageError(f"planner horizon {horizon}: must be at least 1")
+    if candidates < 1:
+        raise UsageError(f"planner candidates {candidates}: must be at least 1")
+
+
+def check_continuous(action_spec):
+    """Raises UsageError for discrete actions, which Gaussian beliefs cannot search."""
+    if action_spec.discrete:
+        raise UsageError(f"this planner needs continuous actions, the environment has {action_spec.size} discrete ones")

@@ -1,0 +1,85 @@
+"""Files that are whole or absent, survive a power cut and tell when they were changed."""
+
+import errno
+import hashlib
+import json
+import os
+from pathlib import Path
+
+NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a function that a file system does not have
+
+
+def atomic_write(path: str | Path, content: bytes | str) -> None:
+    """Writes a file whole or not at all: a temporary file beside it, fsync, rename.
+
+    Raises:
+        OSError: as the operating system says; the old file is then untouched.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def write_sealed(path: str | Path, body: dict) -> None:
+    """Writes a JSON object beside its own sha256, whole or not at all. Raises OSError as `atomic_write` does."""
+    atomic_write(path, json.dumps({"sha256": _digest(body), "body": body}))
+
+
+def read_sealed(path: str | Path) -> dict:
+    """Reads what `write_sealed` wrote. Raises ValueError if it is damaged; OSError, FileNotFoundError among them."""
+    try:
+        sealed = json.loads(Path(path).read_bytes())
+        good = sealed["sha256"] == _digest(sealed["body"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not what was written") from error
+    if not good:
+        raise ValueError(f"{path} is not what was written")
+    return sealed["body"]
+
+
+def _digest(body: dict) -> str:
+    return hashlib.sha256(json.dumps(body).encode()).hexdigest()
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames and new names in a folder survive a power cut, where its file system has means to."""
+    try:
+        sync_file(path)
+    except OSError as error:
+        if error.errno not in (*NOT_THERE, errno.EINVAL):
+            raise
+
+
+def sync_file(path: Path) -> None:
+    """Makes the content of a file survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Whether an exception, or one it came from, says that the disk or the quota is full.
+
+    Storage libraries wrap the operating system's error in their own types, so the text is looked at as well.
+    """
+    seen = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "ENOSPC")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
