@@ -87,6 +87,7 @@ class LearnerState:
     params: Params
     opt_state: Any
     updates: Array  # int32 []
+    acting: Params = None  # the parameters that act, where those are not `params`: see `wmjax.train.with_average`
 
 
 class WorldModel(NamedTuple):
@@ -115,4 +116,6 @@ class Actor(NamedTuple):
 
 class Learner(NamedTuple):
     init: Callable[..., LearnerState]  # (key) -> LearnerState
-    update: Callable[..., tuple[LearnerState, dict]]  # (state, key, batch Step [B, T]) -> (state, metrics)
+    update: Callable[..., tuple[LearnerState, dict]]
+    # (state, key, batch) -> (state, metrics); batch: a Step [B, T], or the learner's own record (a PPO learner's is a
+    # Rollout). metrics hold scalars, and grad_finite: {path of a parameter: bool [], whether its gradient is finite}

@@ -17,6 +17,11 @@ from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.types import UsageError
 
 
+def is_ball(task):
+    """Whether the data of this name are balls, and not a recorded folder."""
+    return task.partition(":")[0] == "ball"
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images.
@@ -69,6 +74,7 @@ class EvalConfig:
 
 
 BLOCKS = dict(data=DataConfig, model=StateSpaceConfig, train=TrainConfig, evaluation=EvalConfig)
+USAGE = "experiments/environment_models/config.py:DATA,MODEL,PRESET"
 EXAMPLE = "ball,sssm"  # the data and the model of which --help tells
 
 

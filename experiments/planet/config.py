@@ -85,6 +85,7 @@ class PlannerConfig:
 
 BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
 EXAMPLE = "cheetah_run"  # the task of which --help tells
+USAGE = "experiments/planet/config.py:TASK,PRESET"
 
 
 def paper():

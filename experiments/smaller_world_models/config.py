@@ -80,6 +80,7 @@ class EvalConfig:
 
 
 BLOCKS = dict(model=VQConvLSTMConfig, policy=PolicyConfig, agent=PPOConfig, train=TrainConfig, evaluation=EvalConfig)
+USAGE = "experiments/smaller_world_models/config.py:GAME,PRESET"
 EXAMPLE = "Pong"  # the game of which --help tells
 
 

@@ -12,6 +12,7 @@ from wmjax import imagine
 from wmjax.agents.ppo.actor import make_policy
 from wmjax.ops import distributions
 from wmjax.ops.axes import fold, time_first, unfold_like
+from wmjax.ops.gradients import gradient_step
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -67,17 +68,15 @@ def make(config, network, features):
         return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(state, key, rollout):
-        """One round: all epochs on one Rollout; metrics hold scalars and `grad_finite`, bool [leaves]."""
+        """One round: all epochs on one Rollout; metrics as of `Learner`."""
         decisions = judge(network, config, state.params, rollout)
 
         def step(carry, index):
             params, opt_state = carry
             batch = jax.tree.map(lambda x: jnp.asarray(x)[index], decisions)
             grads, metrics = jax.grad(ppo_loss, argnums=2, has_aux=True)(network, config, params, batch)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            metrics["grad_norm"] = optax.global_norm(grads)
-            finite = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-            return (optax.apply_updates(params, updates), opt_state), (metrics, finite)
+            params, opt_state, more = gradient_step(optimizer, grads, params, opt_state)
+            return (params, opt_state), metrics | more
 
         def epoch(carry, indices):
             whole, rest = indices
@@ -88,11 +87,12 @@ def make(config, network, features):
             return carry, seen
 
         indices = minibatches(key, decisions.value.size, config.epochs, config.minibatch)
-        (params, opt_state), (metrics, finite) = jax.lax.scan(epoch, (state.params, state.opt_state), indices)
+        (params, opt_state), metrics = jax.lax.scan(epoch, (state.params, state.opt_state), indices)
+        finite = jax.tree.map(jnp.all, metrics.pop("grad_finite"))
         metrics = jax.tree.map(jnp.mean, metrics)  # [epochs, minibatches] -> []
         metrics["return_mean"] = rollout.reward.sum(axis=1).mean()
         metrics["value_mean"] = decisions.value.mean()
-        metrics["grad_finite"] = finite.all(axis=(0, 1))
+        metrics["grad_finite"] = finite
         return LearnerState(params, opt_state, state.updates + 1), metrics
 
     return Learner(init, update)

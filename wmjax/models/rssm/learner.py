@@ -9,6 +9,7 @@ from wmjax.models.rssm.model import init_params, make_model
 from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold
+from wmjax.ops.gradients import gradient_step
 from wmjax.types import Learner, LearnerState
 
 
@@ -24,14 +25,11 @@ def make(config, env_spec):
     jax.eval_shape(init, jax.random.key(0))  # a network that cannot take the images is refused here
 
     def update(state, key, batch):
-        """One gradient step on chunks, Step [B, T]; metrics hold scalars and `grad_finite`, bool [leaves]."""
+        """One gradient step on chunks, Step [B, T]; metrics as of `Learner`."""
         gradient = jax.grad(model_loss, argnums=3, has_aux=True)
         grads, metrics = gradient(model, config, env_spec.action, state.params, key, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
-        metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-        return LearnerState(params, opt_state, state.updates + 1), metrics
+        params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
+        return LearnerState(params, opt_state, state.updates + 1), metrics | more
 
     return model, Learner(init, update)
 

@@ -18,7 +18,7 @@ from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.frames import unit_pixels
-from wmjax.ops.gradients import scale_gradient
+from wmjax.ops.gradients import finite, scale_gradient
 from wmjax.types import Learner, LearnerState
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
@@ -39,8 +39,7 @@ def make(config, env_spec):
         autoencoder_key, dynamics_key = jax.random.split(key)
         state, metrics = updates.autoencoder(state, autoencoder_key, fold(batch.obs))
         state, more = updates.dynamics(state, dynamics_key, batch)
-        finite = jnp.concatenate([metrics.pop("grad_finite"), more.pop("grad_finite")])
-        return state, metrics | more | dict(grad_finite=finite)
+        return state, metrics | more | dict(grad_finite=metrics["grad_finite"] | more["grad_finite"])
 
     return make_model(config, env_spec), Learner(make_init(config, env_spec), update)
 
@@ -114,11 +113,6 @@ def make_updates(config, env_spec):
 def pick(tree, names):
     """Some of the entries of a dict."""
     return {name: tree[name] for name in names}
-
-
-def finite(grads):
-    """bool [leaves]."""
-    return jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
 
 
 def autoencoder_loss(nets, params, key, images):
