@@ -164,4 +164,4 @@ def test_ppo_solves_a_chain():
     logits, value = network.apply(state.params, np.eye(PLACES, dtype=np.float32))
     assert (jax.nn.softmax(logits)[:-1, 1] > 0.9).all()
     np.testing.assert_allclose(value[:-1], 0.99 ** np.arange(PLACES - 2, -1, -1), atol=0.1)
-    assert metrics["grad_finite"].all() and metrics["entropy"][-1] < metrics["entropy"][0]
+    assert all(x.all() for x in metrics["grad_finite"].values()) and metrics["entropy"][-1] < metrics["entropy"][0]

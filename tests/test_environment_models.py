@@ -10,14 +10,17 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
-from experiments.environment_models import parts
+from experiments.environment_models import data as sequences
+from experiments.environment_models import phases, predictions
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_same, metrics, state
 from wmjax import replay
 from wmjax.models import state_space
 from wmjax.storage import datasets, workdir
+from wmjax.train import make_phase
 from wmjax.types import UsageError
 
 MAIN = "environment_models"
@@ -117,10 +120,10 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
     config = configs.get_config(f"{folder},sssm,cpu_games")
-    assert parts.load(parts.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
+    assert sequences.load(agents.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
     config.train.predicted = 40
     with pytest.raises(UsageError, match="no train episode has 43 rows"):
-        parts.load(parts.settings(config))
+        sequences.load(agents.settings(config))
 
 
 @pytest.mark.parametrize(
@@ -162,11 +165,11 @@ def chosen(**model):
     config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2, **model)
     config.train.update(batch=4)
     config.evaluation.update(chunks=8, draws=3)
-    return parts.settings(config)
+    return agents.settings(config)
 
 
 def test_data_are_the_same_for_every_seed_and_test_data_are_others():
-    one, two = (parts.load(chosen()) for _ in range(2))
+    one, two = (sequences.load(chosen()) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     firsts = {image.tobytes() for image in np.array(one.train.rows.obs[:, 0])}
     assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
@@ -175,12 +178,12 @@ def test_data_are_the_same_for_every_seed_and_test_data_are_others():
 def test_evaluation_is_the_mean_bound_of_every_chunk():
     """Against the model's own score, chunk by chunk, with as many draws that the noise is small."""
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     _, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
-    chunks = parts.held_out(settings, data.test)
+    chunks = sequences.held_out(settings, data.test)
     assert chunks.reward.shape == (8, 13)
-    found = parts.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
+    found = predictions.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
     score = jax.jit(state_space.make_score(settings.model, data.spec), static_argnums=3)
     expected = score(params, jax.random.key(5), chunks, 10)
     np.testing.assert_allclose(found["loss"], -expected["bound"] / 10, rtol=0.01)
@@ -188,13 +191,13 @@ def test_evaluation_is_the_mean_bound_of_every_chunk():
 
 def test_futures_begin_alike_and_part():
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     model, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
-    chunk, truth = parts.pictured(settings, parts.held_out(settings, data.test))
-    futures = parts.make_futures(model, settings, data.spec)
+    chunk, truth = predictions.pictured(settings, sequences.held_out(settings, data.test))
+    futures = predictions.make_futures(model, settings, data.spec)
     one, again, other = (np.asarray(futures(params, jax.random.key(i), chunk)) for i in (0, 0, 1))
-    assert one.shape == (parts.SAMPLES, *truth.shape) and one.dtype == np.uint8
+    assert one.shape == (predictions.SAMPLES, *truth.shape) and one.dtype == np.uint8
     np.testing.assert_array_equal(one, again)
     np.testing.assert_array_equal(one[:, :3], other[:, :3])
     assert (one[0, 3:] != one[1, 3:]).any() and (one != other).any()
@@ -202,9 +205,9 @@ def test_futures_begin_alike_and_part():
 
 def test_models_of_games_begin_at_the_mean_of_their_data():
     settings = chosen(contrast=16.0, last_layer_scale=0.0)
-    data = parts.load(settings)
+    data = sequences.load(settings)
     model, learner = state_space.make(settings.model, data.spec)
-    state = parts.make_init(learner, settings)(jax.random.key(0), data.train)
+    state = agents.make_init(learner, settings)(jax.random.key(0), data.train)
     first = jax.nn.sigmoid(jax.jit(model.decode)(state.params, model.initial(state.params, 1)))
     mean = np.asarray(data.train.rows.obs).mean(axis=(0, 1)) / 255
     np.testing.assert_allclose(first[0], mean.clip(0.5 / 255, 1 - 0.5 / 255), atol=1e-5)
@@ -213,7 +216,7 @@ def test_models_of_games_begin_at_the_mean_of_their_data():
 
 def test_phase_is_a_loop_of_updates():
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     _, learner = state_space.make(settings.model, data.spec)
     settings = settings._replace(train=configs.TrainConfig(updates=2, batch=4, every=2))
     state, key = learner.init(jax.random.key(0)), jax.random.key(1)
@@ -222,7 +225,9 @@ def test_phase_is_a_loop_of_updates():
         sample_key, update_key = jax.random.split(each)
         batch = replay.sample_within_episodes(data.train, sample_key, 4, 13)
         expected, metrics = jax.jit(learner.update)(expected, update_key, batch)
-    state, losses = parts.make_phase(learner, settings)(state, data.train, jax.random.split(key, 2))
+    state, losses = make_phase(phases.make_update(learner, settings), donate=True)(
+        state, data.train, jax.random.split(key, 2)
+    )
     np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-4)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
-from experiments.environment_models import parts
+from experiments.environment_models import data as sequences
 from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -40,7 +41,7 @@ def load(tmp_path):
         config.data.reward_scale = scale
         config.model.update(jump=jump, **model)
         config.train.predicted = 2 * jump
-        return parts.load(parts.settings(config))
+        return sequences.load(agents.settings(config))
 
     return record_and_load
 

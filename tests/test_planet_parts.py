@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.planet import parts
+from experiments.planet import agent as agents
+from experiments.planet import predictions
 from experiments.planet.config import TrainConfig
 from tests import mains
 from tests.fakes import SPEC, random_steps
@@ -60,11 +61,11 @@ def test_short_episodes_are_refused_only_where_no_chunk_fits():
         memory = extend(memory, episode(time))
     train = TrainConfig(chunk=6)
     with pytest.raises(UsageError, match="config.train.chunk=6: the longest episode in the replay has 4 rows"):
-        parts.check_chunk(train, memory)
-    parts.check_chunk(TrainConfig(chunk=6, within_episodes=False), memory)
+        agents.check_chunk(train, memory)
+    agents.check_chunk(TrainConfig(chunk=6, within_episodes=False), memory)
     with pytest.raises(UsageError, match="chunk=8: the replay has 7 rows"):
-        parts.check_chunk(TrainConfig(chunk=8, within_episodes=False), memory)
-    parts.check_chunk(train, extend(memory, episode(6)))
+        agents.check_chunk(TrainConfig(chunk=8, within_episodes=False), memory)
+    agents.check_chunk(train, extend(memory, episode(6)))
 
 
 def test_predictions_of_every_length_have_one_program(monkeypatch):
@@ -75,15 +76,15 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
         traced.append(arguments)
         return open_loop_images(*arguments, **settings)
 
-    monkeypatch.setattr(parts, "open_loop_images", counted)
+    monkeypatch.setattr(predictions, "open_loop_images", counted)
     tiny = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=8, stochastic=4, deterministic=6, hidden=5)
     model, learner = rssm.make(rssm.RSSMConfig(reward_units=5, **tiny), SPEC)
     params = jax.jit(learner.init)(jax.random.key(0)).params
-    predict = parts.make_predict(parts.Agent(model, learner, None), SPEC)
-    steps = episode(parts.PREDICTED, 1)
+    predict = predictions.make_predict(agents.Agent(model, learner, None), SPEC)
+    steps = episode(predictions.PREDICTED, 1)
     whole = predict(params, jax.random.key(1), steps)
-    assert whole.shape == (parts.PREDICTED, *SPEC.obs_shape)
-    for time in (1, parts.CONTEXT, 13):
+    assert whole.shape == (predictions.PREDICTED, *SPEC.obs_shape)
+    for time in (1, predictions.CONTEXT, 13):
         short = predict(params, jax.random.key(1), jax.tree.map(lambda x, time=time: x[:time], steps))
         np.testing.assert_array_equal(short, whole[:time])
     assert len(traced) == 1
@@ -91,11 +92,11 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
 
 def test_first_episode_ends_where_it_ends():
     two = jax.tree.map(lambda a, b: np.concatenate([a, b]), episode(4), episode(9, seed=1))
-    found = parts.first_episode(two, 50)
+    found = predictions.first_episode(two, 50)
     jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda x: x[:4, :1], two))
-    assert parts.first_episode(two, 3).reward.shape == (3, 1)
+    assert predictions.first_episode(two, 3).reward.shape == (3, 1)
     two.is_last[:] = False
-    assert parts.first_episode(two, 50).reward.shape == (13, 1)
+    assert predictions.first_episode(two, 50).reward.shape == (13, 1)
 
 
 def test_a_run_keeps_its_short_episodes(tmp_path):

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.smaller_world_models import config, parts
+from experiments.smaller_world_models import agent as agents
+from experiments.smaller_world_models import config, phases, predictions
 from tests import mains
 from tests.mains import assert_same, metrics, state
-from wmjax import replay
+from wmjax import replay, train
 from wmjax.nets.policy import VectorPolicy
 from wmjax.ops import frames
 from wmjax.run.members import Member
@@ -30,7 +31,7 @@ def test_run_leaves_what_a_user_expects(whole):
     rows = metrics(folder)
     evaluated = [row for row in rows if "eval/return_mean" in row]
     assert [row["iterations"] for row in evaluated] == [1, 2, 3]
-    assert len(rows) == 3 + parts.BINS * (1 + 3 * 2)  # the warm-up once, fit and dream in each iteration
+    assert len(rows) == 3 + phases.BINS * (1 + 3 * 2)  # the warm-up once, fit and dream in each iteration
     curves = [row for row in rows if "iterations" not in row]
     assert (np.diff([row["updates"] for row in curves]) > 0).all()
     steps = evaluated[-1]["env_steps"]  # 120 decisions of four frames, but for the rows that begin an episode
@@ -74,7 +75,7 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
     def summary():
         return json.loads((folder / "summary.json").read_text())
 
-    stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.parts:Curve.part", 47))
+    stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.phases:Curve.part", 47))
     assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
     assert summary()["iterations"] == 0 and not summary()["finished"] and summary()["planned"] == dict(iterations=3)
     assert metrics(folder) == metrics(whole[0])[: 20 + 20 + 3]  # the fourth point has one of its two rounds
@@ -210,18 +211,18 @@ def test_bad_input_ends_in_one_line(flag, message, tmp_path):
 
 
 def test_presets_are_whole():
-    paper = parts.settings(config.get_config("Pong,paper"))
+    paper = agents.settings(config.get_config("Pong,paper"))
     assert paper.members == (Member("atari:Pong", 0),)
-    assert sum(parts.at(paper.train.interactions, i) for i in range(paper.train.iterations)) == 102_400
+    assert sum(phases.at(paper.train.interactions, i) for i in range(paper.train.iterations)) == 102_400
     assert len(paper.train.epochs) == len(paper.train.rounds) == paper.train.iterations == 15
-    parts.settings(config.get_config("Breakout,cpu"))
+    agents.settings(config.get_config("Breakout,cpu"))
 
 
 def test_returns_go_on_over_iterations():
     reward = np.float32([[1, 10], [2, 20], [0, 30], [4, 40]])
     is_last = np.array([[False, False], [True, False], [False, False], [True, False]])
     steps = Step(None, None, reward, None, None, is_last)
-    ended, left = parts.finished_returns(steps, np.array([100.0, 1000.0]))
+    ended, left = phases.finished_returns(steps, np.array([100.0, 1000.0]))
     assert ended == [[103.0, 4.0], []]
     np.testing.assert_array_equal(left, [0, 1100])
 
@@ -234,11 +235,11 @@ def test_replay_of_single_frames_gives_the_stacks_that_the_actor_saw():
     zeros = np.zeros((40, 1), np.float32)
     steps = Step(zeros, obs, np.arange(40, dtype=np.float32)[:, None], zeros, is_first, ~is_first & is_first)
     wide = np.asarray(frames.stack(obs.swapaxes(0, 1), is_first.swapaxes(0, 1), 4))[0]  # [T, X, Y, 4]
-    single = parts.newest(steps.replace(obs=wide[:, None]), 4)
+    single = phases.newest(steps.replace(obs=wide[:, None]), 4)
     np.testing.assert_array_equal(single.obs, obs)
     memory = replay.extend(replay.init(40, 1, jax.tree.map(lambda x: x[0], single)), single)
     for length in (4, 9):
-        batch = parts.stacked(replay.sample(memory, jax.random.key(1), 64, length), 4)
+        batch = phases.stacked(replay.sample(memory, jax.random.key(1), 64, length), 4)
         assert batch.obs.shape == (64, length - 3, 4, 4, 4)
         times = batch.reward.astype(int)  # a chunk's first steps may lack what was before an episode's frames
         whole = np.stack([is_first[: t + 1, 0].nonzero()[0][-1] for t in range(40)])
@@ -252,7 +253,7 @@ def test_repeated_means_and_order():
     def update(state, key):
         return state + 1, dict(before=state, finite=jnp.array([state < 3, True]))
 
-    state, metrics = jax.jit(lambda n: parts.repeated(update, n, jnp.float32(0), jax.random.key(0)))(4)
+    state, metrics = jax.jit(lambda n: train.repeated(update, n, jnp.float32(0), jax.random.key(0)))(4)
     assert state == 4 and metrics["before"] == 1.5
     np.testing.assert_allclose(metrics["finite"], [0.75, 1])
 
@@ -262,7 +263,7 @@ def test_a_point_of_a_curve_is_the_same_however_it_is_cut():
         state = state + jax.random.normal(key)
         return state, dict(state=state)
 
-    summed = jax.jit(lambda first, stop, state: parts.summed(update, first, stop, state, jax.random.key(0)))
+    summed = jax.jit(lambda first, stop, state: train.summed(update, first, stop, state, jax.random.key(0)))
     whole, sums = summed(0, 7, 0.5)
     state, total = summed(0, 3, 0.5)
     state, more = summed(3, 7, state)
@@ -271,15 +272,15 @@ def test_a_point_of_a_curve_is_the_same_however_it_is_cut():
 
 
 def test_dispatches_follow_each_other_through_a_phase():
-    curve = parts.Curve(57, 1, ())
+    curve = phases.Curve(57, 1, ())
     for members, most in ((1, 10), (3, 3), (1000, 1)):
         done, seen, sizes = 0, [], set()
-        while done < parts.BINS * 57:
+        while done < phases.BINS * 57:
             point, first, stop = curve.part("fit", done, members)
             seen += [(point, i) for i in range(first, stop)]
             sizes.add(stop - first)
             done += stop - first
-        assert seen == [(point, i) for point in range(parts.BINS) for i in range(57)] and max(sizes) == most
+        assert seen == [(point, i) for point in range(phases.BINS) for i in range(57)] and max(sizes) == most
 
 
 def test_a_larger_ring_draws_the_same_rows():
@@ -308,7 +309,7 @@ def test_last_window_stays_inside_an_episode():
 
     expected = {(): 20, (0, 25): 15, (5, 25): 15, (12, 20): 20, (0, 9, 18, 27): 20}
     for firsts, first in expected.items():
-        assert parts.last_window(steps(*firsts), 10).reward[0, 0] == first
+        assert predictions.last_window(steps(*firsts), 10).reward[0, 0] == first
 
 
 def counting_agent():
@@ -332,7 +333,7 @@ def counting_agent():
     )
     nothing = dict.fromkeys(("learner", "updates", "image", "policy", "actor"))
     network = VectorPolicy(3)  # asked for its number of actions alone
-    return parts.Agent(model=model, codes=lambda params, state: state, network=network, **nothing)
+    return agents.Agent(model=model, codes=lambda params, state: state, network=network, **nothing)
 
 
 def counting_world(rows, time, wrong=0.0):
@@ -350,7 +351,7 @@ def test_foretold_latents_are_counted_beside_their_baselines():
     steps = counting_world(40, 30)
     stored = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :1], counting_world(1, 300))
     memory = replay.extend(replay.init(300, 1, jax.tree.map(lambda x: x[0], stored)), stored)
-    foretell = parts.make_foretell(agent, spec, 1)
+    foretell = predictions.make_prediction_metrics(agent, spec, 1)
     shares = foretell({}, jax.random.key(0), memory, steps)
     pixel = steps.obs[..., 0, 0, 0].astype(int)
     assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
@@ -377,13 +378,13 @@ def test_foretold_latents_are_counted_beside_their_baselines():
 def test_most_frequent_codes():
     codes = np.random.default_rng(0).integers(0, 4, (51, 2, 3))
     expected = [[np.bincount(codes[:, i, j]).max() for j in range(3)] for i in range(2)]
-    np.testing.assert_array_equal((codes == np.asarray(parts.most_frequent(jnp.array(codes)))).sum(0), expected)
+    np.testing.assert_array_equal((codes == np.asarray(predictions.most_frequent(jnp.array(codes)))).sum(0), expected)
 
 
 def test_windows_are_pieces_of_the_first_rows():
     time = np.broadcast_to(np.arange(120)[:, None], (120, 6)) + 1000 * np.arange(6)
-    pieces = parts.windows(Step(time, time, time, time, time, time)).reward
-    assert pieces.shape == (parts.HELD_OUT * 2, parts.PREDICTED)
+    pieces = predictions.windows(Step(time, time, time, time, time, time)).reward
+    assert pieces.shape == (predictions.HELD_OUT * 2, predictions.PREDICTED)
     assert sorted(pieces[:, 0]) == [0, 50, 1000, 1050, 2000, 2050, 3000, 3050]
     assert (np.diff(pieces, axis=1) == 1).all()
-    assert parts.windows(Step(*6 * [time[:30]])).reward.shape == (parts.HELD_OUT, 30)
+    assert predictions.windows(Step(*6 * [time[:30]])).reward.shape == (predictions.HELD_OUT, 30)
