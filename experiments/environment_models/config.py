@@ -92,7 +92,7 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, minutes. Not in the paper: found by measuring, see BUILD_NOTES.md."""
+    """Two CPU cores, minutes. Not in the paper: found by measuring, see docs/lab/2026-11-22-ball.md."""
     config = paper()
     config.model.update(channels=16, encoder_width=16, decoder_width=16, learning_rate=2e-3)
     config.train.update(updates=2000, batch=8, every=250)
@@ -102,7 +102,7 @@ def cpu():
 
 def cpu_games():
     """As `cpu`, for recorded games of reduced size: sprites are a few pixels, and latents that are dear at first stay
-    empty. Not in the paper: found by measuring, see BUILD_NOTES.md.
+    empty. Not in the paper: found by measuring, see docs/lab/2026-11-22-mspacman.md.
     """
     config = cpu()
     config.model.update(contrast=16.0, latent_std=0.1, last_layer_scale=0.0, kl_anneal_target=0.8)

@@ -106,7 +106,9 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, under half an hour. Not in the paper: found by measuring on Freeway, see BUILD_NOTES.md."""
+    """Two CPU cores, a quarter of an hour for the first of three iterations. Not in the paper: found by measuring on
+    Freeway, see docs/lab/2026-11-22-freeway-cpu.md.
+    """
     config = paper()
     config.env.size = 48
     config.model.update(

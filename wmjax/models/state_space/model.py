@@ -14,8 +14,8 @@ latent of zeros. Where there is a z each image after them brings its posterior, 
 
 With a `contrast` (not in the paper) there is a background, the logits of one image, grey until `with_background`: the
 encoder is given `contrast` times the difference between an image and the background's, and the decoder's logits are
-added to the background's, which learns from what is drawn alone. Games need it (BUILD_NOTES.md): sprites are a few
-pixels, too little to be found among those of a maze and under the noise of random first logits.
+added to the background's, which learns from what is drawn alone. Games need it (docs/lab/2026-11-22-mspacman.md):
+sprites are a few pixels, too little to be found among those of a maze and under the noise of random first logits.
 
 Models in pixels (rar, ar) render and embed an image for every imagined step. No image is embedded twice: a state has
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
