@@ -227,7 +227,7 @@ def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
     os.replace = counted
     for experiment in ("planet", "environment_models"):  # so that tiny phases have several dispatches
         importlib.import_module(f"experiments.{experiment}.phases").DISPATCHED = 1
-    worlds = importlib.import_module("experiments.smaller_world_models.predictions")
+    worlds = importlib.import_module("experiments.smaller_world_models.phases")
     worlds.DISPATCHED = dict.fromkeys(worlds.DISPATCHED, 1)
     if stop_at:
         _stop_at(*stop_at)

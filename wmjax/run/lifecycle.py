@@ -153,14 +153,8 @@ class Run:
             stop.check()
 
     def write_reports(self) -> Path | None:
-        """The report of every member, and of a population all of them together.
-
-        Returns: the file to look at first; None, after a warning, if it could not be written.
-        """
-        pages = [console.try_drawing(write_report, folder) for folder in self.member_folders]
-        if len(pages) == 1:
-            return pages[0]
-        return console.try_drawing(write_population_report, self.folder, self.member_folders)
+        """As the function of that name."""
+        return write_reports(self.folder, self.member_folders)
 
 
 def open_run(
@@ -188,6 +182,14 @@ def open_run(
     Raises:
         UsageError: as `workdir.open_workdir`.
     """
+    member_folders = open_folders(folder, config, members, may_differ)
+    stop.listen()
+    console.try_drawing(check_ffmpeg)
+    return Run(folder, member_folders, unit, planned, minutes, keep)
+
+
+def open_folders(folder: Path, config: dict, members: Sequence[Member], may_differ: Collection[str] = ()) -> list[Path]:
+    """Opens the working folder and makes those of the members, which it returns. Arguments as of `open_run`."""
     kept = {name: value for name, value in config.items() if name != "devices"}
     workdir.open_workdir(folder, kept, may_differ)
     drop_summary(folder)
@@ -199,9 +201,7 @@ def open_run(
             drop_summary(place)
             settings = kept | each._asdict() | dict(population=1)
             files.atomic_write(place / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
-    stop.listen()
-    console.try_drawing(check_ffmpeg)
-    return Run(folder, member_folders, unit, planned, minutes, keep)
+    return member_folders
 
 
 def folder_names(members: Sequence[Member]) -> list[str]:
@@ -242,3 +242,12 @@ def write_references(member_folders: Sequence[Path], returns: Sequence[Mapping[s
     for place, own in zip(member_folders, returns, strict=True):
         if own:
             console.try_drawing(page.write_references, place, own)
+
+
+def write_reports(folder: Path, member_folders: Sequence[Path]) -> Path | None:
+    """The report of every member, and of a population all of them together.
+
+    Returns: the file to look at first; None, after a warning, if it could not be written.
+    """
+    pages = [console.try_drawing(write_report, place) for place in member_folders]
+    return pages[0] if len(pages) == 1 else console.try_drawing(write_population_report, folder, member_folders)
