@@ -66,7 +66,7 @@ def make_point_model(size, edge=np.inf):
     def discount(params, state):
         return jnp.where(state.position[:, 0] > edge, 0.0, 1.0)
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, None)
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, None, (size,))
 
 
 @struct.dataclass
@@ -90,7 +90,7 @@ def make_trail_model():
     def imagine(params, key, state, action):
         return state.replace(steps=state.steps + 1, path=10 * state.path + action[:, 0])
 
-    return WorldModel(initial, None, observe, imagine, None, None, None, None)
+    return WorldModel(initial, None, observe, imagine, None, None, None, None, ())
 
 
 def randomised(shapes, scale=1.0, seed=0):

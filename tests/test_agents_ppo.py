@@ -32,7 +32,7 @@ def random_rollout(seed=0):
 
 @pytest.fixture(scope="module")
 def learner():
-    learner = ppo.make(CONFIG, LINEAR, F)
+    learner = ppo.make(CONFIG, LINEAR, (F,))
     return learner._replace(update=jax.jit(learner.update))
 
 
@@ -116,7 +116,7 @@ def test_every_epoch_is_a_permutation(size, minibatch, left):
 @pytest.mark.parametrize("minibatch", [5, 15, 40])
 def test_minibatches_that_divide_or_hold_all(minibatch):
     """No smaller one at an epoch's end, or nothing but it."""
-    learner = ppo.make(dataclasses.replace(CONFIG, minibatch=minibatch), LINEAR, F)
+    learner = ppo.make(dataclasses.replace(CONFIG, minibatch=minibatch), LINEAR, (F,))
     rollout = random_rollout()
     state = learner.init(KEY)
     new, metrics = jax.jit(learner.update)(state, KEY, rollout)

@@ -150,14 +150,14 @@ def changed(batch, rows, times, spec):
 def test_shapes_and_types(case):
     model, params = case.model, case.state.params
     features = jax.eval_shape(model.features, params, start_of(case))
-    assert features.shape[0] == B and features.ndim == 2
+    assert features.shape == (B, *model.feature_shape)
     shapes = {head: jax.eval_shape(head, params, start_of(case)) for head in (model.reward, model.discount)}
     assert {x.shape for x in shapes.values()} == {(B,)}
     if model.decode:
         assert jax.eval_shape(model.decode, params, start_of(case)).shape == (B, *case.spec.obs_shape)
     looked = case.look(params, KEY, case.batch, start_of(case))
     assert {x.shape[:2] for x in jax.tree.leaves(looked["seen"])} == {(B, T)}
-    assert looked["imagined"].shape == (B, H, features.shape[1])
+    assert looked["imagined"].shape == (B, H, *model.feature_shape)
     for leaf in jax.tree.leaves((looked, params)):
         assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
     reward, discount = looked["seen"][2][1:3]

@@ -330,8 +330,9 @@ def counting_agent():
         reward=lambda params, state: 0.5 * (state[:, 0, 0] == 0),
         discount=None,
         decode=None,
+        feature_shape=(),
     )
-    nothing = dict.fromkeys(("learner", "updates", "image", "policy", "actor"))
+    nothing = dict.fromkeys(("learner", "updates", "image", "policy", "actor", "action_spec"))
     network = VectorPolicy(3)  # asked for its number of actions alone
     return agents.Agent(model=model, codes=lambda params, state: state, network=network, **nothing)
 

@@ -87,7 +87,7 @@ def closed_loop(model, params, key, state, policy, horizon):
     """Prior states under a policy.
 
     Args:
-      state: model state of B rows; policy(key, features [B, F]) -> action float32 [B, A]; horizon: H >= 1.
+      state: model state of B rows; policy(key, features [B, ...]) -> action float32 [B, A]; horizon: H >= 1.
     Returns:
       (states, actions): states with leading axes [H + 1, B], the given one first; actions [H, B, A], time first;
       states[h + 1] is the arrival after actions[h].

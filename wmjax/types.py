@@ -1,7 +1,8 @@
 """The architecture on one page: the records and function bundles that every room passes around.
 
 Axis legend, used in every docstring:
-    B batch   T time   E environment rows   N candidates   H horizon   A action   F features   Z latent
+    S members (agents in one program)   B batch   T time   E environment rows   N candidates   H horizon
+    A action   M number of discrete actions   F features   Z latent
     images are [..., X, Y, C] (rows, columns, channels), uint8 until inside jit.
 
 Records are pytrees (`flax.struct.dataclass`). Bundles of pure functions are `NamedTuple`s; their functions
@@ -98,10 +99,11 @@ class WorldModel(NamedTuple):
     observe: Callable[..., tuple[State, Any]]
     # (params, key, state, prev_action, embed, is_first) -> (state, aux): filtering posterior, one step
     imagine: Callable[..., State]  # (params, key, state, action) -> state: prior, one step
-    features: Callable[..., Array]  # (params, state) -> float32 [B, F]
+    features: Callable[..., Array]  # (params, state) -> float32 [B, *feature_shape]
     reward: Callable[..., Array]  # (params, state) -> float32 [B], the mean
     discount: Callable[..., Array]  # (params, state) -> float32 [B], probability that the episode goes on
     decode: Callable[..., Array] | None  # (params, state) -> parameters of the image distribution; None: no pixels
+    feature_shape: tuple[int, ...]  # (F,), or (X, Y, C) of a grid: what a policy or value network is made for
 
 
 class Planner(NamedTuple):

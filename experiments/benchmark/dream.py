@@ -36,8 +36,8 @@ def works(preset):
     yield compiled(f"dynamics, {ROWS} x {TIME}", updates.dynamics, args, {"frames": ROWS * TIME})
 
     start = model.initial(state.params, EPISODES)
-    network = GridPolicy(actions=SPEC.action.size, grid=start.latent.shape[1:])
-    agent = ppo.make(ppo.PPOConfig(), network, int(np.prod(network.grid)))
+    network = GridPolicy(actions=SPEC.action.size)
+    agent = ppo.make(ppo.PPOConfig(), network, model.feature_shape)
     policy = jax.jit(agent.init)(jax.random.key(2))
 
     def dream(params, policy_params, key, start):

@@ -128,16 +128,7 @@ def foretold(model, action_spec, params, key, steps, horizon):
     """
     filter_key, open_key = jax.random.split(key)
     actions = model_action(jnp.asarray(steps.prev_action), action_spec)  # [T, 1, A]
-    embed = model.encode(params, steps.obs[:, 0])
-    _, states, _ = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, 1),
-        prev_action=time_first(actions),
-        embed=embed[None],
-        is_first=time_first(steps.is_first),
-    )
+    _, states, _ = imagine.filter_steps(model, params, filter_key, jax.tree.map(time_first, steps), action_spec)
     posterior = imagine.rewards(model, params, states)[0]
     starts = len(actions) - horizon
     ahead = jnp.stack([actions[1 + h : 1 + h + starts, 0] for h in range(horizon)])  # [H, starts, A]

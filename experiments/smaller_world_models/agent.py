@@ -112,23 +112,21 @@ def make_agent(chosen, env_spec):
         raise UsageError(f"config.task={chosen.members[0].task!r}: this agent needs discrete actions")
     model, learner = vq_convlstm.make(chosen.model, env_spec)
     if chosen.train.policy_sees == "reconstructions":
-        model = vq_convlstm.through_reconstructions(chosen.model, model)
-    network, seen = make_network(chosen, model, env_spec)
-    policy = ppo.make(chosen.agent, network, seen)
+        model = vq_convlstm.through_reconstructions(chosen.model, env_spec, model)
+    network = make_network(chosen, model.feature_shape, env_spec.action.size)
+    policy = ppo.make(chosen.agent, network, model.feature_shape)
     actor = ppo.make_actor(model, network, chosen.agent)
     updates, codes = vq_convlstm.make_updates(chosen.model, env_spec), vq_convlstm.make_codes(chosen.model, env_spec)
     image = vq_convlstm.pixel_likelihood(chosen.model).mean
     return Agent(model, learner, updates, codes, image, network, env_spec.action, policy, actor)
 
 
-def make_network(chosen, model, env_spec):
-    """(a policy network for the features that the model shows, their number)."""
-    grid = jax.eval_shape(lambda: model.initial(None, 1)).latent.shape[1:]
-    actions, policy = env_spec.action.size, chosen.policy
+def make_network(chosen, feature_shape, actions):
+    """A policy network for a model's features. actions: their number."""
+    policy = chosen.policy
     sizes = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
     if chosen.train.policy_sees == "reconstructions":
-        network = ImagePolicy(actions, env_spec.obs_shape, chosen.model.encoder_widths, **sizes)
-        return network, int(np.prod(env_spec.obs_shape))
-    if grid[:2] == (1, 1):
-        return VectorPolicy(actions, (policy.hidden, policy.hidden)), grid[2]
-    return GridPolicy(actions, grid, **sizes), int(np.prod(grid))
+        return ImagePolicy(actions, chosen.model.encoder_widths, **sizes)
+    if len(feature_shape) == 1:
+        return VectorPolicy(actions, (policy.hidden, policy.hidden))
+    return GridPolicy(actions, **sizes)

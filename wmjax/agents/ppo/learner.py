@@ -24,7 +24,7 @@ class Rollout:
     Every decision is learnt from, those after an imagined end of the episode too, as decisions of another episode.
     """
 
-    features: Array  # float32 [B, H + 1, F], before each decision and at the end
+    features: Array  # float32 [B, H + 1, ...], before each decision and at the end
     action: Array  # float32 [B, H, M], one-hot
     reward: Array  # float32 [B, H], on arriving after the decision
     discount: Array  # float32 [B, H], predicted probability that the episode goes on there, without gamma
@@ -46,17 +46,17 @@ def dream(model, network, params, policy_params, key, start, horizon):
 class Decisions:
     """A rollout as a set of decisions with what was known when they were taken; N is B * H or a minibatch."""
 
-    features: Array  # float32 [N, F]
+    features: Array  # float32 [N, ...]
     action: Array  # float32 [N, M]
     log_prob: Array  # float32 [N], under the policy that acted
     value: Array  # float32 [N]
     advantage: Array  # float32 [N]
 
 
-def make(config, network, features):
+def make(config, network, feature_shape):
     """A Learner of a PPOConfig whose batch is a Rollout of the policy with the very parameters of its state.
 
-    Args: network: a flax module, features [B, F] -> (logits [B, M], value [B]); features: F.
+    Args: network: a flax module, features [B, *feature_shape] -> (logits [B, M], value [B]).
     """
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -64,7 +64,7 @@ def make(config, network, features):
     )
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, features)))
+        params = network.init(key, jnp.zeros((1, *feature_shape)))
         return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(state, key, rollout):
@@ -105,7 +105,7 @@ def judge(network, config, params, rollout):
     of the last features stands for what would follow.
     """
     rows, horizon = rollout.reward.shape
-    chex.assert_shape(rollout.features, (rows, horizon + 1, None))
+    chex.assert_shape(rollout.features, (rows, horizon + 1, ...))
     chex.assert_shape(rollout.action, (rows, horizon, None))
     chex.assert_shape(rollout.discount, (rows, horizon))
     logits, value = network.apply(params, fold(rollout.features))

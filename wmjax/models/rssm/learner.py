@@ -50,20 +50,8 @@ def model_loss(model, config, action_spec, params, key, batch):
       not of the rnn), overshooting_kl (where it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
-    rows, time = batch.reward.shape
-    prev_action = model_action(batch.prev_action, action_spec)
-    obs = fold(batch.obs)
-    target = image_bits.dequantise(noise_key, obs, config.image_bits)
-    embed = model.encode(params, obs).reshape(rows, time, -1)
-    states, prior = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, rows),
-        prev_action=prev_action,
-        embed=embed,
-        is_first=batch.is_first,
-    )[1:]
+    target = image_bits.dequantise(noise_key, fold(batch.obs), config.image_bits)
+    _, states, prior = imagine.filter_steps(model, params, filter_key, batch, action_spec)
     flat = fold(states)
     image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
     reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
@@ -75,7 +63,7 @@ def model_loss(model, config, action_spec, params, key, batch):
         loss += config.kl_scale * gaussian.free_nats(kl, config.free_nats).mean()
     if config.overshooting_distance > 1:
         metrics["overshooting_kl"] = overshooting = overshooting_loss(
-            model, config, params, overshoot_key, states, prev_action, batch.is_first
+            model, config, params, overshoot_key, states, model_action(batch.prev_action, action_spec), batch.is_first
         )
         loss += config.overshooting_scale * overshooting
     return loss, dict(loss=loss, **metrics)

@@ -136,4 +136,6 @@ def make_model(config, env_spec):
         """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
         return apply(params, "decoder", features(params, state))
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    return WorldModel(
+        initial, encode, observe, imagine, features, reward, discount, decode, (config.stochastic + units,)
+    )

@@ -21,6 +21,7 @@ Models in pixels (rar, ar) render and embed an image for every imagined step. No
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -249,5 +250,6 @@ def make_model(config, env_spec):
         logits = apply(params, "decoder", maps(state))
         return logits + params["background"][None] if config.contrast else logits
 
-    model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    shape = (math.prod(map_of(env_spec.obs_shape)) * (size + size // 2),)
+    model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
     return model, Parts(start, follow, reward_logits)

@@ -122,6 +122,7 @@ def make_model(config, env_spec):
     """The WorldModel of `config`. Its aux is empty: the loss asks for priors by itself; decode gives the logits of
     `pixel_likelihood`."""
     modules, latents = make_modules(config, env_spec.obs_shape)
+    shape = latents.shape[2:] if latents.shape[:2] == (1, 1) else latents.shape  # of the features: a vector or a grid
     draw = make_draw(config, modules, latents)
 
     def transition(params, state, action):
@@ -147,7 +148,7 @@ def make_model(config, env_spec):
         return GridState(draw(params, key, cells[-1][0], action), cells, action)
 
     def features(params, state):
-        return state.latent.reshape(state.latent.shape[0], -1)
+        return state.latent.reshape(-1, *shape)
 
     def reward(params, state):
         """The mean of the categorical over -1, 0 and 1; the paper draws one of them."""
@@ -160,14 +161,13 @@ def make_model(config, env_spec):
     def decode(params, state):
         return modules["decoder"].apply(params["decoder"], latents.grid(state.latent))
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
 
 
-def through_reconstructions(config, model):
+def through_reconstructions(config, env_spec, model):
     """The same model with the pixels of its reconstructed images, in [0, 1], as features (section 4.3, Q3)."""
 
     def features(params, state):
-        images = pixel_likelihood(config).mean(model.decode(params, state))
-        return images.reshape(images.shape[0], -1)
+        return pixel_likelihood(config).mean(model.decode(params, state))
 
-    return model._replace(features=features)
+    return model._replace(features=features, feature_shape=env_spec.obs_shape)
