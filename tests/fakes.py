@@ -7,8 +7,8 @@ from flax import struct
 
 from wmjax.types import ActionSpec, EnvSpec, Step, WorldModel
 
-SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(2, False, -1.0, 1.0))
-DISCRETE_SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(2, False, -1.0, 1.0))
+DISCRETE_SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(3, True, 0, 2))
 
 
 def random_steps(spec, rows, time, seed=0):

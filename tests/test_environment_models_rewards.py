@@ -1,5 +1,6 @@
 """Recorded rewards that the model's binary digits cannot hold are refused, with what would hold them."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from experiments.environment_models import data as sequences
 from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
-SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(3, True, 0, 2))
 LENGTH = 20
 
 

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 
+import jax
 import numpy as np
 import pytest
 
@@ -188,7 +189,7 @@ def test_fit_learns_recorded_episodes(whole):
 
 
 def test_fit_refuses_other_images_and_empty_folders(whole, tmp_path):
-    spec = EnvSpec((32, 32, 3), np.uint8, ActionSpec(1, False, -1.0, 1.0), 1, 12)
+    spec = EnvSpec(jax.ShapeDtypeStruct((32, 32, 3), np.uint8), ActionSpec(1, False, -1.0, 1.0), 1, 12)
     with pytest.raises(UsageError, match=r"\(16, 16, 3\), the config \(32, 32, 3\)"):
         fit.read_episodes([whole[0]], spec)
     ended = mains.command("planet.fit", *mains.PLANET, f"--train={whole[0]}", f"--test={tmp_path}")

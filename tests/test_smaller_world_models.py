@@ -348,7 +348,7 @@ def counting_world(rows, time, wrong=0.0):
 
 
 def test_foretold_latents_are_counted_beside_their_baselines():
-    agent, spec = counting_agent(), EnvSpec((1, 1, 1), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+    agent, spec = counting_agent(), EnvSpec(jax.ShapeDtypeStruct((1, 1, 1), np.uint8), ActionSpec(3, True, 0, 2))
     steps = counting_world(40, 30)
     stored = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :1], counting_world(1, 300))
     memory = replay.extend(replay.init(300, 1, jax.tree.map(lambda x: x[0], stored)), stored)

@@ -128,7 +128,7 @@ def test_a_jumpy_model_learns_from_the_same_chunks():
     pairs[:, 1:] = np.concatenate([batch.prev_action[:, 1::2], batch.prev_action[:, 2::2]], axis=-1)
     sums = np.zeros((B, 5), np.float32)
     sums[:, 1:] = batch.reward[:, 1::2] + batch.reward[:, 2::2]
-    wide = EnvSpec(SPEC.obs_shape, SPEC.obs_dtype, ActionSpec(4, False, -1.0, 1.0))
+    wide = EnvSpec(jax.ShapeDtypeStruct(SPEC.obs_shape, SPEC.obs_dtype), ActionSpec(4, False, -1.0, 1.0))
     other = batch.replace(prev_action=pairs, obs=batch.obs[:, ::2], reward=sums)
 
     def terms(config, spec, batch):

@@ -99,7 +99,7 @@ def test_an_imagined_step_embeds_one_image_or_none(kind, monkeypatch):
 
 def step_gflop(kind, wrap=lambda model, order, spec: model):
     """Of one imagined step and its reward at the paper's size."""
-    spec = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17))
+    spec = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(18, True, 0, 17))
     config = state_space.StateSpaceConfig(kind=kind)
     model, learner = state_space.make(config, spec)
     model = wrap(model, config.order, spec)
@@ -148,7 +148,7 @@ def test_embedding_anew_imagines_the_same():
 
 def walks(rows, time):
     """A bright square of 8 x 8 pixels on a 16 x 32 field that goes round by the action, with a reward at the left."""
-    spec = EnvSpec((16, 32, 1), np.dtype(np.uint8), ActionSpec(2, True, 0, 1))
+    spec = EnvSpec(jax.ShapeDtypeStruct((16, 32, 1), np.uint8), ActionSpec(2, True, 0, 1))
     rng = np.random.default_rng(0)
     action = rng.integers(0, 2, (rows, time)).astype(np.int32)
     place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4

@@ -184,7 +184,7 @@ def test_autoencoder_update_moves_statistics_and_takes_a_rate():
 
 def walks(rows, time, seed=0):
     """A bright square of 4 x 4 pixels on a 16 x 16 field that goes round by the action, with a reward at the left."""
-    spec = EnvSpec((16, 16, 1), np.dtype(np.uint8), ActionSpec(2, True, 0, 1))
+    spec = EnvSpec(jax.ShapeDtypeStruct((16, 16, 1), np.uint8), ActionSpec(2, True, 0, 1))
     rng = np.random.default_rng(seed)
     action = rng.integers(0, 2, (rows, time)).astype(np.int32)
     place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4
@@ -252,4 +252,4 @@ def test_refuses_settings(settings, message):
 
 def test_refuses_images_that_do_not_halve():
     with pytest.raises(UsageError, match="multiples of 16"):
-        make(VQConvLSTMConfig(), EnvSpec((100, 96, 1), np.dtype(np.uint8), ActionSpec(3, True, 0, 2)))
+        make(VQConvLSTMConfig(), EnvSpec(jax.ShapeDtypeStruct((100, 96, 1), np.uint8), ActionSpec(3, True, 0, 2)))

@@ -9,7 +9,7 @@ from wmjax.nets.policy import GridPolicy
 from wmjax.report.benchmark import compiled
 from wmjax.types import ActionSpec, EnvSpec, Step
 
-SPEC = EnvSpec((96, 96, 1), np.dtype(np.uint8), ActionSpec(6, True, 0, 5))  # Pong
+SPEC = EnvSpec(jax.ShapeDtypeStruct((96, 96, 1), np.uint8), ActionSpec(6, True, 0, 5))  # Pong
 IMAGES, ROWS, TIME = 40, 4, 11  # batches of the autoencoder and of the dynamics
 EPISODES, HORIZON = 16, 50
 

@@ -35,7 +35,7 @@ from wmjax.types import ActionSpec, EnvSpec, UsageError
 JUMP, JUMPY = 3, "_jumpy"  # the paper's
 BASE = "vae"  # what likelihoods are compared with
 KEPT, ANEW = "ar", "ar, embedding anew"  # what speeds are compared with: auto-regressive models
-PAPER_SPEC = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17), 4)
+PAPER_SPEC = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(18, True, 0, 17), 4)
 SHOWN = 2  # futures of each model in the picture
 
 

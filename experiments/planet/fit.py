@@ -29,7 +29,7 @@ from wmjax.run import cli, devices, replays
 from wmjax.run.members import member
 from wmjax.storage import checkpoint
 from wmjax.train import acting_params, check_finite, make_phase
-from wmjax.types import UsageError
+from wmjax.types import UsageError, image_of
 
 PAST = 4  # rewards that --above looks at
 
@@ -105,8 +105,9 @@ def read_episodes(folders, spec):
         if not count:
             raise UsageError(f"{folder} has no episodes")
         for steps in checkpoint.load_rows(folder, count):
-            if steps.obs.shape[2:] != spec.obs_shape:
-                raise UsageError(f"{folder} has images {steps.obs.shape[2:]}, the config {spec.obs_shape}")
+            images = image_of(steps.obs).shape[2:]
+            if images != spec.obs_shape:
+                raise UsageError(f"{folder} has images {images}, the config {spec.obs_shape}")
             episodes += [jax.tree.map(lambda x, e=e: x[:, e : e + 1], steps) for e in range(steps.reward.shape[1])]
     return episodes
 

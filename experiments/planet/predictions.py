@@ -11,6 +11,7 @@ from wmjax.report.video import tile, write_strip, write_video
 from wmjax.run.collect import padded, play_episodes
 from wmjax.run.members import by_member, member
 from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import image_of
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
@@ -57,7 +58,7 @@ def evaluate(member_folders, name, env, player, predict, params, keys):
         first = first_episode(seen, PREDICTED)
         imagined = predict(member(params, i), predict_keys[i], first)
         videos = member_folders[i] / "videos"
-        try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(seen.obs, 0, 1)), FRAMES_A_SECOND)
-        try_drawing(write_strip, videos / f"open_loop_{name}.png", first.obs[:, 0], imagined, CONTEXT)
+        try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
+        try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
         rows.append(evaluated(own))
     return rows

@@ -15,6 +15,7 @@ makes all environments, begins an episode in each, takes one decision in the fir
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs.check import check_action
@@ -139,7 +140,7 @@ class AdaptedVecEnv:
         shapes = [self._begin(row).obs.shape for row in range(self._num_envs)]
         for row, shape in enumerate(shapes):
             _check_shape(row, shape, shapes[0])
-        self.spec = EnvSpec(shapes[0], np.dtype(np.uint8), action)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shapes[0], np.uint8), action)
         _check_shape(0, self._decide(0, self._zeros()[0]).obs.shape, shapes[0])
 
     def _check_whole(self) -> None:

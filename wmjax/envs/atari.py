@@ -30,6 +30,7 @@ import re
 import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs import gl
@@ -118,7 +119,7 @@ class AtariVecEnv:
         height, width = options.size
         shape = (height - options.crop, width, (3 if options.colour else 1) * options.stack)
         action = ActionSpec(int(actions), True, 0, int(actions) - 1)
-        self.spec = EnvSpec(shape, np.dtype(np.uint8), action, options.action_repeat, options.episode_steps)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), action, options.action_repeat, options.episode_steps)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""

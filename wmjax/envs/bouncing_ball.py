@@ -117,7 +117,7 @@ class BallVecEnv:
         self._ball = Ball(*np.zeros((2, len(seeds), 2), np.float32))
         self._begun = False
         shape = (options.size, options.size, 1)
-        self.spec = EnvSpec(shape, np.dtype(np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""

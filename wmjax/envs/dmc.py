@@ -32,6 +32,7 @@ import re
 import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs import dmc_render_quality, gl
@@ -134,7 +135,7 @@ class DmcVecEnv:
         size, actions = options.size, bounds.shape[0]
         action = ActionSpec(actions, False, -1.0, 1.0)
         limit = -(-steps // self._repeat)
-        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, self._repeat, limit)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct((size, size, 3), np.uint8), action, self._repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""

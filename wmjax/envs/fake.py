@@ -18,12 +18,13 @@ blue channel in this order; a coordinate without a partner has the centre as its
 Every episode starts anywhere in [-2, 2]^A, drawn from (the row's seed, number of the episode).
 
 Options of `make("fake:...", num_envs, seed, ...)`: action_repeat (1), size (16), episode_steps in control steps (12),
-action_size A, 1 to 6 (2).
+action_size A, 1 to 6 (2), observe (image): image+state shows {"image": ..., "state": float32 [E, A]}.
 """
 
 import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs.check import check_action, check_int, check_name, check_options
@@ -32,6 +33,8 @@ from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 EDGE = 4.0
 START = 2.0
 TASKS = ("counter", "terminating")
+OBSERVED = ("image", "image+state")
+KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step in a snapshot; the rest is drawn anew
 
 
 class FakeOptions(NamedTuple):
@@ -41,6 +44,7 @@ class FakeOptions(NamedTuple):
     size: int = 16
     episode_steps: int = 12
     action_size: int = 2
+    observe: str = "image"
 
 
 def make(task: str, seeds: list[int], options: dict[str, Any]) -> "FakeVecEnv":
@@ -51,6 +55,7 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "FakeVecEnv":
     check_int("size", options.size, low=8, high=256)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
     check_int("action_size", options.action_size, low=1, high=6)
+    check_name("observe", options.observe, OBSERVED)
     return FakeVecEnv(task, seeds, options)
 
 
@@ -67,7 +72,10 @@ class FakeVecEnv:
         action = ActionSpec(options.action_size, False, -1.0, 1.0)
         limit = -(-options.episode_steps // options.action_repeat)
         size = options.size
-        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, options.action_repeat, limit)
+        obs = jax.ShapeDtypeStruct((size, size, 3), np.uint8)
+        if options.observe == "image+state":
+            obs = dict(image=obs, state=jax.ShapeDtypeStruct((options.action_size,), np.float32))
+        self.spec = EnvSpec(obs, action, options.action_repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -100,11 +108,11 @@ class FakeVecEnv:
         """Does nothing."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the whole state: identity (int), position [E, A], elapsed [E], episodes [E] and the last Step."""
+        """Returns the state: identity (int), position [E, A], elapsed [E], episodes [E], the last Step without obs."""
         if self._step is None:
             raise UsageError("snapshot() was called before reset().")
         state = {"position": self._position, "elapsed": self._elapsed, "episodes": self._episodes}
-        arrays = state | {f"step_{name}": getattr(self._step, name) for name in Step.__dataclass_fields__}
+        arrays = state | {f"step_{name}": getattr(self._step, name) for name in KEPT}
         return {"identity": self._identity} | {name: np.array(array) for name, array in arrays.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
@@ -114,7 +122,7 @@ class FakeVecEnv:
         self._position = np.array(snapshot["position"])
         self._elapsed = np.array(snapshot["elapsed"])
         self._episodes = np.array(snapshot["episodes"])
-        self._step = Step(**{name: np.array(snapshot[f"step_{name}"]) for name in Step.__dataclass_fields__})
+        self._step = Step(obs=self._see(), **{name: np.array(snapshot[f"step_{name}"]) for name in KEPT})
         return self._copy()
 
     def _begin(self, rows: np.ndarray) -> None:
@@ -132,11 +140,17 @@ class FakeVecEnv:
     def _arrive(self, prev_action, reward, discount, *, is_first, is_last) -> Step:
         """Keeps the Step, for a snapshot, and returns a copy that its user may write to."""
         rows = np.zeros(self._num_envs, bool)
-        self._step = Step(prev_action, self._draw(), reward, discount, rows | is_first, rows | is_last)
+        self._step = Step(prev_action, self._see(), reward, discount, rows | is_first, rows | is_last)
         return self._copy()
 
     def _copy(self) -> Step:
-        return Step(**{name: getattr(self._step, name).copy() for name in Step.__dataclass_fields__})
+        return jax.tree.map(np.copy, self._step)
+
+    def _see(self) -> Any:
+        """Returns the observation of the present state."""
+        if self.options.observe == "image":
+            return self._draw()
+        return dict(image=self._draw(), state=self._position.astype(np.float32))
 
     def _draw(self) -> np.ndarray:
         """Returns uint8 [E, size, size, 3]: one square for every two coordinates."""

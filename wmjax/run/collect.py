@@ -13,7 +13,6 @@ import numpy as np
 
 from wmjax.run import stop
 from wmjax.run.members import by_member
-from wmjax.types import Step
 
 
 class Player(NamedTuple):
@@ -125,4 +124,4 @@ def padded(steps, length):
 
 def stack(steps):
     """A list of T steps [E] -> Step [T, E, ...]."""
-    return Step(*(np.stack(column) for column in zip(*(vars(step).values() for step in steps), strict=True)))
+    return jax.tree.map(lambda *rows: np.stack(rows), *steps)

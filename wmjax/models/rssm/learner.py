@@ -10,7 +10,7 @@ from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold
 from wmjax.ops.gradients import gradient_step
-from wmjax.types import Learner, LearnerState
+from wmjax.types import Learner, LearnerState, image_of
 
 
 def make(config, env_spec):
@@ -50,7 +50,7 @@ def model_loss(model, config, action_spec, params, key, batch):
       not of the rnn), overshooting_kl (where it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
-    target = image_bits.dequantise(noise_key, fold(batch.obs), config.image_bits)
+    target = image_bits.dequantise(noise_key, fold(image_of(batch.obs)), config.image_bits)
     _, states, prior = imagine.filter_steps(model, params, filter_key, batch, action_spec)
     flat = fold(states)
     image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()

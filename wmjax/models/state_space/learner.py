@@ -15,7 +15,7 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.frames import unit_pixels
 from wmjax.ops.gradients import gradient_step
-from wmjax.types import Learner, LearnerState
+from wmjax.types import Learner, LearnerState, image_of
 
 
 @struct.dataclass
@@ -52,7 +52,7 @@ def make(config, env_spec):
         grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, weight)
         params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         if annealed:
-            images = unit_pixels(fold(batch.obs))
+            images = unit_pixels(fold(image_of(batch.obs)))
             progress = annealing.follow(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
             metrics |= dict(kl_weight=weight, relative_image=progress.relative)
         return AnnealedState(params, opt_state, state.updates + 1, annealing=progress), metrics | more
@@ -74,7 +74,7 @@ def score(model, parts, config, action_spec, params, key, batch):
     """
     batch_size = batch.reward.shape[0]
     action = model_action(batch.prev_action, action_spec)
-    obs, action, reward = jumps.subsample(batch.obs, action, batch.reward, config.jump)
+    obs, action, reward = jumps.subsample(image_of(batch.obs), action, batch.reward, config.jump)
     embed = model.encode(params, fold(obs))
     embed = embed.reshape(batch_size, -1, *embed.shape[1:])
     known, ahead = slice(CONTEXT), slice(CONTEXT, None)

@@ -33,7 +33,7 @@ from wmjax.models.state_space.config import CONTEXT, DRAWN, map_of, model_action
 from wmjax.nets import state_space as nets
 from wmjax.ops import bernoulli, reward_bits
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Array, WorldModel
+from wmjax.types import Array, WorldModel, image_of
 
 IN_PIXELS = ("rar", "ar")
 
@@ -178,7 +178,7 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
-        return read(params, unit_pixels(obs))
+        return read(params, unit_pixels(image_of(obs)))
 
     def follow(params, key, state, prev_action, embed, is_first):
         before = what_is_left(params, state)

@@ -19,7 +19,7 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.frames import unit_pixels
 from wmjax.ops.gradients import finite, scale_gradient
-from wmjax.types import Learner, LearnerState
+from wmjax.types import Learner, LearnerState, image_of
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
 
@@ -37,7 +37,7 @@ def make(config, env_spec):
 
     def update(state, key, batch):
         autoencoder_key, dynamics_key = jax.random.split(key)
-        state, metrics = updates.autoencoder(state, autoencoder_key, fold(batch.obs))
+        state, metrics = updates.autoencoder(state, autoencoder_key, fold(image_of(batch.obs)))
         state, more = updates.dynamics(state, dynamics_key, batch)
         return state, metrics | more | dict(grad_finite=metrics["grad_finite"] | more["grad_finite"])
 

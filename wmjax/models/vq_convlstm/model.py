@@ -22,7 +22,7 @@ from wmjax.nets.vqvae import GridDecoder, GridEncoder, GridMoments
 from wmjax.ops import bernoulli, continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Array, WorldModel
+from wmjax.types import Array, WorldModel, image_of
 
 REWARDS = (-1.0, 0.0, 1.0)  # what the reward head chooses from
 
@@ -133,7 +133,9 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, H, W, C] -> the encoder's embedding [B, X, Y, E], not yet quantised."""
-        return latents.embed(modules["encoder"].apply(params["encoder"], unit_pixels(obs), params["running"])[0])
+        return latents.embed(
+            modules["encoder"].apply(params["encoder"], unit_pixels(image_of(obs)), params["running"])[0]
+        )
 
     def observe(params, key, state, prev_action, embed, is_first):
         def unless_first(x):
