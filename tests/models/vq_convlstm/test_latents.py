@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import DISCRETE_SPEC
-from tests.test_vq_convlstm import TINY, walks
+from tests.models.vq_convlstm.test_learner import TINY, walks
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.latents import make_latents
 from wmjax.models.vq_convlstm.model import make_draw, make_modules
