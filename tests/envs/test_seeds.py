@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from tests.envs.test_adapter import GymWalk
+from tests.gym_walk import GymWalk
 from wmjax import envs
 from wmjax.envs.seeds import PURPOSES, row_seeds
 from wmjax.types import UsageError

@@ -1,19 +1,15 @@
-"""The modules of the state-space models against plain numpy, as the paper's figures draw them; blocks of pixels."""
+"""The modules of the state-space models against plain numpy, as the paper's figures draw them."""
 
 import jax
 import numpy as np
 import pytest
 
-from tests.fakes import randomised
-from wmjax.nets import blocks
+from tests.fakes import normal, randomised
+from tests.nets_by_hand import to_depth, to_space
 from wmjax.nets import state_space as nets
 
 C, A, B, X, Y = 8, 2, 2, 3, 4  # rows and columns differ: an exchange of the two is seen
 KEY = jax.random.key(0)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 def conv(p, x):
@@ -61,23 +57,6 @@ def tiled(maps, action):
 def transition(p, maps, action):
     x = relu(res_conv(p["before"], tiled(maps, action)))
     return res_conv(p["after"], pool_inject(p["pool"], x))
-
-
-def to_depth(x, size):
-    out = np.zeros((x.shape[0], x.shape[1] // size, x.shape[2] // size, size * size * x.shape[3]))
-    for row, column, channel in np.ndindex(*x.shape[1:]):
-        inside = (row % size * size + column % size) * x.shape[3] + channel
-        out[:, row // size, column // size, inside] = x[:, row, column, channel]
-    return out
-
-
-def to_space(x, size):
-    channels = x.shape[3] // size**2
-    out = np.zeros((x.shape[0], x.shape[1] * size, x.shape[2] * size, channels))
-    for row, column, channel in np.ndindex(*out.shape[1:]):
-        inside = (row % size * size + column % size) * channels + channel
-        out[:, row, column, channel] = x[:, row // size, column // size, inside]
-    return out
 
 
 def frame_encoder(p, image):
@@ -140,21 +119,6 @@ def test_what_is_anywhere_is_known_everywhere():
     assert (far(state, params)[0, :, 0] != 0).any()
     params["params"]["pool"]["Conv_0"]["kernel"] *= 0
     assert (far(state, params)[0, :, 0] == 0).all()
-
-
-@pytest.mark.parametrize("size", [2, 4])
-def test_blocks_equal_loops_and_undo_each_other(size):
-    x, deep = normal(2, 8, 12, 3), normal(2, 2, 3, 48)
-    np.testing.assert_array_equal(blocks.to_depth(x, size), to_depth(x, size))
-    np.testing.assert_array_equal(blocks.to_space(deep, size), to_space(deep, size))
-    np.testing.assert_array_equal(blocks.to_space(blocks.to_depth(x, size), size), x)
-    np.testing.assert_array_equal(blocks.to_depth(blocks.to_space(deep, size), size), deep)
-
-
-def test_a_block_by_hand():
-    """Four pixels of two channels: rows first, channels last."""
-    x = np.arange(8.0).reshape(1, 2, 2, 2)
-    np.testing.assert_array_equal(blocks.to_depth(x, 2), np.arange(8.0).reshape(1, 1, 1, 8))
 
 
 def test_first_standard_deviations_are_as_asked():

@@ -1,4 +1,4 @@
-"""Bounds where the exact likelihood is known (a Kalman filter, a ball whose pushes are known), and their densities."""
+"""Bounds where the exact likelihood is known: a Kalman filter, a ball whose pushes are known."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,6 @@ from wmjax import imagine
 from wmjax.envs import bouncing_ball
 from wmjax.ops import bernoulli, bounds, gaussian
 from wmjax.ops.axes import fold, unfold_like
-from wmjax.ops.frames import unit_pixels
 from wmjax.types import WorldModel
 
 log_weights, importance_weighted = jax.jit(bounds.log_weights), jax.jit(bounds.importance_weighted)
@@ -86,46 +85,6 @@ def test_importance_weights_by_hand():
     np.testing.assert_allclose(importance_weighted(jnp.array(weights)), np.log([2.0, 5.0]), rtol=1e-6)
     far = jnp.array([[-2000.0], [-2000.0]])  # sums of exponentials would be zero
     np.testing.assert_allclose(importance_weighted(far), [-2000.0])
-
-
-def test_bernoulli_logits_are_finite_and_have_their_mean():
-    pixels = np.float32([0, 1, 3, 128, 255]) / 255
-    logits = np.asarray(bernoulli.logits(pixels))
-    np.testing.assert_allclose(logits[[0, -1]], [-np.log(509), np.log(509)], rtol=1e-4)
-    np.testing.assert_allclose(bernoulli.mean(logits)[1:-1], pixels[1:-1], rtol=1e-4)
-
-
-def test_bernoulli_kl_equals_numpy():
-    """Of every value that a uint8 pixel has, black and white among them."""
-    pixels = np.arange(256).repeat(4).reshape(32, 8, 4)
-    logits = np.random.default_rng(0).normal(0, 4, pixels.shape)
-    x, q = pixels / 255, 1 / (1 + np.exp(-logits))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        white, black = (np.where(p > 0, p * np.log(p / other), 0) for p, other in ((x, q), (1 - x, 1 - q)))
-    in_float = unit_pixels(pixels.astype(np.uint8))
-    found = bernoulli_kl(in_float, logits.astype(np.float32), 2)
-    np.testing.assert_allclose(found, (white + black).sum((1, 2)), rtol=1e-4)
-
-
-@pytest.mark.parametrize("x", [0.0, 1.0, float(np.nextafter(np.float32(1), np.float32(2))), 0.25])
-def test_bernoulli_kl_is_zero_where_equal_and_never_nan(x):
-    p = np.clip(x, 1e-6, 1 - 1e-6)
-    logit = np.log(p / (1 - p))
-    logits = np.array([logit, logit + 3, logit - 3, -200, 200], np.float32)[:, None]
-    pixel = np.full((5, 1), x, np.float32)
-    kl, gradient = jax.jit(jax.vmap(jax.value_and_grad(lambda logit, x: bernoulli.kl(x, logit, 1))))(logits, pixel)
-    assert abs(kl[0]) < 2e-5 and np.isfinite(kl).all() and np.isfinite(gradient).all()
-    wrong = [way for way in (1, 2) if x not in (0, 1) or (way == 1) == (x == 0)]
-    assert (kl[np.array(wrong)] > 1e-6).all() or x > 1
-
-
-def test_gaussian_log_prob_equals_numpy():
-    rng = np.random.default_rng(1)
-    value, mean, std = rng.normal(size=(4, 5, 3)), rng.normal(size=(4, 5, 3)), rng.uniform(0.1, 3, (4, 5, 3))
-    found = gaussian.log_prob(*(jnp.asarray(x, jnp.float32) for x in (value, mean, std)))
-    np.testing.assert_allclose(found, density(value, mean, std).sum(-1), rtol=1e-5)
-    with pytest.raises(AssertionError):
-        gaussian.log_prob(jnp.zeros((2, 3)), jnp.zeros(3), jnp.ones(3))
 
 
 SIGMA, NARROW, SIZE, FLOOR = 0.02, 0.001, 16, 1e-3

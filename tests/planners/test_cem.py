@@ -1,14 +1,13 @@
-"""Planners on a point that moves by its actions, whose best sequence is known, and against numpy."""
+"""The cross-entropy method on a point that moves by its actions, whose best sequence is known, and against numpy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import Point, make_point_model
-from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
-from wmjax.planners.search import score
-from wmjax.types import ActionSpec, UsageError
+from tests.fakes import at_origin, make_point_model, values_by_loop
+from wmjax.planners import CEMConfig, make_cem
+from wmjax.types import ActionSpec
 
 BOUNDS = ActionSpec(2, False, -1.0, 1.0)
 HALF = ActionSpec(2, False, -0.5, 0.5)
@@ -16,11 +15,6 @@ MODEL = make_point_model(2)
 PARAMS = np.float32(1)
 KEY = jax.random.key(3)
 TARGETS = np.float32([[0.9, -0.4], [-0.7, 0.6], [0.1, 0.2]])
-
-
-def at_origin(targets):
-    targets = np.float32(targets)
-    return Point(np.zeros_like(targets), targets)
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +90,6 @@ def test_planning_compiles_once_and_depends_on_the_key_alone():
     assert (one.mean != other.mean).all()
 
 
-def values_by_loop(candidates, target):
-    """Candidates [H, N, A] -> the sum of -|position - target|^2, [N]."""
-    positions = np.cumsum(candidates, axis=0)
-    return -np.square(positions - target).sum((0, 2))
-
-
 @pytest.mark.parametrize(
     "config",
     [
@@ -138,33 +126,6 @@ def test_deviations_shrink_with_the_iterations():
     assert stds[0].mean() < 0.8 and stds[1].mean() < 0.3 * stds[0].mean()
 
 
-def test_random_shooting_takes_the_best_candidate():
-    planner = make_random_shooting(MODEL, HALF, ShootingConfig(horizon=3, candidates=50))
-    plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin(TARGETS))
-    for b, key in enumerate(jax.random.split(KEY, 3)):
-        candidates = np.clip(np.asarray(jax.random.normal(jax.random.split(key)[0], (3, 50, 2))), -0.5, 0.5)
-        values = values_by_loop(candidates, TARGETS[b])
-        best = values.argmax()
-        np.testing.assert_array_equal(plan.mean[b], candidates[:, best])
-        np.testing.assert_array_equal(plan.action[b], candidates[0, best])
-        np.testing.assert_allclose(plan.value[b], values[best], rtol=1e-5)
-    assert plan.std.shape == (3, 3, 2)
-
-
-def test_rewards_after_a_predicted_end_do_not_count():
-    """The arrival that ends the episode still counts, by whatever probability the episode got there."""
-    model = make_point_model(1, edge=1.5)
-    fading = model._replace(discount=lambda params, state: jnp.full(state.position.shape[0], 0.5))
-    actions = np.float32([[[1], [0]], [[1], [0]], [[1], [0]]])  # [H = 3, N = 2, A = 1]
-    state = Point(np.zeros(1, np.float32), np.full(1, 4, np.float32))
-    value = score(model, PARAMS, KEY, state, actions)
-    np.testing.assert_allclose(value, [-9 - 4, -16 * 3])  # ends on arriving at 2; the other candidate stays at 0
-    value = score(fading, PARAMS, KEY, state, actions)
-    np.testing.assert_allclose(value, [-9 - 4 / 2 - 1 / 4, -16 * 1.75])
-    value = score(model, PARAMS, KEY, state, actions[:1])
-    np.testing.assert_allclose(value, [-9, -16])
-
-
 def test_planning_avoids_a_predicted_end():
     """With a reward of 1 a step nothing matters but to go on, and that needs a first move below -0.5."""
     model = make_point_model(1, edge=-0.5)._replace(reward=lambda params, state: jnp.ones(state.position.shape[0]))
@@ -172,22 +133,3 @@ def test_planning_avoids_a_predicted_end():
     plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin([[0]]))
     assert (np.cumsum(plan.mean[0, :3, 0]) <= -0.5).all()
     np.testing.assert_allclose(plan.value, [4])
-
-
-@pytest.mark.parametrize(
-    ("make", "named"),
-    [
-        (lambda: CEMConfig(candidates=10, elites=11), "elites 11"),
-        (lambda: CEMConfig(elites=0), "elites 0"),
-        (lambda: CEMConfig(horizon=0), "horizon 0"),
-        (lambda: CEMConfig(iterations=0), "iterations 0"),
-        (lambda: CEMConfig(candidates=0, elites=0), "candidates 0"),
-        (lambda: ShootingConfig(horizon=0), "horizon 0"),
-        (lambda: ShootingConfig(candidates=0), "candidates 0"),
-        (lambda: make_cem(MODEL, ActionSpec(4, True, 0, 3), CEMConfig()), "4 discrete"),
-        (lambda: make_random_shooting(MODEL, ActionSpec(4, True, 0, 3), ShootingConfig()), "4 discrete"),
-    ],
-)
-def test_refusals_name_the_setting(make, named):
-    with pytest.raises(UsageError, match=named):
-        make()

@@ -1,4 +1,4 @@
-"""Environment models' learner: what it starts from, weighs and clips, its chunks of jumpy models, what is refused."""
+"""Environment models' learner: what it starts from, weighs and clips, its chunks of jumpy models."""
 
 import functools
 
@@ -11,10 +11,8 @@ import pytest
 from tests.fakes import SPEC, randomised
 from tests.tiny_state_space import KEY, B, batch_of, configured
 from wmjax.models import state_space
-from wmjax.models.state_space import annealing
 from wmjax.models.state_space.learner import score
 from wmjax.models.state_space.model import MapState, init_params, make_model
-from wmjax.ops import jumps
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 
@@ -49,37 +47,6 @@ def test_the_last_layer_begins_as_scaled():
         np.testing.assert_array_equal(y, x / 2 if is_last else x)
 
 
-def test_the_kl_weight_rises_once_the_images_are_good_enough():
-    """By a fixed factor, up to 1, whatever the images do from then on; no single good batch begins it."""
-    images = np.zeros((2, 8, 8, 1), np.float32)
-    images[0] = 1  # the mean image is grey: 64 log 2 nats an image
-    follow = jax.jit(annealing.follow)
-
-    def weights(*shares):
-        state, found = annealing.initial((8, 8, 1)), []
-        for updates, share in enumerate(shares):
-            state = follow(state, updates, images, share * 64 * np.log(2), 0.6)
-            found.append(float(state.kl_weight))
-        return np.array(found)
-
-    np.testing.assert_allclose(weights(*[40] * 50, *[0.65] * 300), 1e-8, rtol=1e-5)
-    np.testing.assert_allclose(weights(*[0.0] * 5, *[1.0] * 50), 1e-8, rtol=1e-5)
-    found = weights(*[40] * 50, *[0.3] * 100, *[1.0] * 400)  # the average is 0.6 after 42 more updates
-    begun = np.flatnonzero(found > 1.01e-8)[0]
-    assert 88 <= begun <= 94
-    rise = 1e-8 * 1.05 ** np.arange(1, len(found) - begun + 1)
-    np.testing.assert_allclose(found[begun:], np.minimum(rise, 1), rtol=1e-3)
-    assert found[-1] == 1
-
-
-def test_the_mean_image_is_that_of_all_batches():
-    batches = np.random.default_rng(0).uniform(size=(3, 4, 8, 8, 1)).astype(np.float32)
-    state = annealing.initial((8, 8, 1))
-    for updates, images in enumerate(batches):
-        state = annealing.follow(state, updates, images, 1.0, 0.5)
-    np.testing.assert_allclose(state.mean_image, batches.mean(axis=(0, 1)), rtol=1e-5)
-
-
 def test_the_loss_has_the_kl_at_its_weight():
     _, learner = state_space.make(configured(kl_anneal_target=0.5), SPEC)
     state, update = jax.jit(learner.init)(KEY), jax.jit(learner.update)
@@ -97,24 +64,6 @@ def test_without_annealing_or_latents_the_loss_is_the_bound(settings):
     _, learner = state_space.make(configured(**settings), SPEC)
     shapes, metrics = jax.eval_shape(learner.update, jax.eval_shape(learner.init, KEY), KEY, batch_of())
     assert shapes.annealing is None and "kl_weight" not in metrics
-
-
-@pytest.mark.parametrize("jump", [1, 2, 3])
-def test_subsample_equals_loops(jump):
-    rng, steps, size = np.random.default_rng(0), 4, 2
-    time = jumps.rows(steps, jump)
-    assert time == 1 + 3 * jump
-    obs, action, reward = rng.normal(size=(B, time, 3)), rng.normal(size=(B, time, size)), rng.normal(size=(B, time))
-    found = jumps.subsample(*(jnp.asarray(x, jnp.float32) for x in (obs, action, reward)), jump)
-    plain = np.zeros((B, steps, 3)), np.zeros((B, steps, jump * size)), np.zeros((B, steps))
-    for b, t in np.ndindex(B, steps):
-        plain[0][b, t] = obs[b, t * jump]
-        for i in range(jump if t else 0):
-            arrival = (t - 1) * jump + 1 + i
-            plain[1][b, t, i * size : (i + 1) * size] = action[b, arrival]
-            plain[2][b, t] += reward[b, arrival]
-    for one, other in zip(found, plain, strict=True):
-        np.testing.assert_allclose(one, other, rtol=1e-5)
 
 
 def test_a_jumpy_model_learns_from_the_same_chunks():
@@ -156,39 +105,3 @@ def test_gradients_have_clipped_norms():
     state, metrics = jax.jit(learner.update)(learner.init(KEY), KEY, batch_of())
     assert metrics["grad_norm"] > 1
     assert optax.global_norm(optax.tree.get(state.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (dict(kind="ssm"), "kind 'ssm'"),
-        (dict(channels=12), "channels 12"),
-        (dict(channels=0), "channels 0"),
-        (dict(encoder_width=10), "encoder_width 10: must be a multiple of 4"),
-        (dict(decoder_width=0), "decoder_width 0: must be a multiple of 4"),
-        (dict(reward_digits=0), "reward_digits 0"),
-        (dict(order=17), "order 17"),
-        (dict(jump=0), "jump 0"),
-        (dict(learning_rate=0.0), "learning_rate 0.0"),
-        (dict(learning_rate=float("nan")), "learning_rate nan"),
-        (dict(clip_norm=0.0), "clip_norm 0.0"),
-        (dict(latent_std=0.0), "latent_std 0.0"),
-        (dict(latent_std=float("inf")), "latent_std inf"),
-        (dict(contrast=-1.0), "contrast -1.0: must be finite and at least 0"),
-        (dict(contrast=float("nan")), "contrast nan: must be finite"),
-        (dict(last_layer_scale=-1.0), "last_layer_scale -1.0: must be finite and at least 0"),
-        (dict(kl_anneal_target=-0.1), "kl_anneal_target -0.1: must be at least 0 and below 1"),
-        (dict(kl_anneal_target=1.0), "kl_anneal_target 1.0: must be at least 0 and below 1"),
-        (dict(kl_anneal_target=float("nan")), "kl_anneal_target nan: must be at least 0"),
-    ],
-)
-def test_refuses_settings(settings, message):
-    with pytest.raises(UsageError) as error:
-        configured(**settings)
-    assert message in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(84, 80, 1), (80, 84, 1)])
-def test_refuses_images_that_are_no_multiple_of_8(shape):
-    with pytest.raises(UsageError, match=f"images of {shape[0]} x {shape[1]}: .* multiples of 8"):
-        state_space.make(configured(), SPEC._replace(obs_shape=shape))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import DISCRETE_SPEC
+from tests.fakes import DISCRETE_SPEC, normal
 from tests.models.vq_convlstm.test_learner import TINY, walks
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
 from wmjax.models.vq_convlstm.latents import make_latents
@@ -18,10 +18,6 @@ KEY = jax.random.key(0)
 
 def config(**settings):
     return VQConvLSTMConfig(**vars(TINY) | settings)
-
-
-def normal(*shape, seed=0):
-    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
 @pytest.mark.parametrize("dimensions", [1, 2])

@@ -15,7 +15,7 @@ from wmjax.models.vq_convlstm.model import make_modules
 from wmjax.ops import continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.ops.axes import fold, time_first, unfold_like
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.types import ActionSpec, EnvSpec, Step
 
 TINY = VQConvLSTMConfig(
     encoder_widths=(4, 8),
@@ -230,26 +230,3 @@ def test_learns_a_small_world_by_heart():
     distance = jnp.square(time_first(pictures)[:, :, None] - places[None, None]).sum((3, 4, 5))  # [B, T - 1, 4]
     shown = jnp.square(batch.obs[:, 1:, None] / 255.0 - places[None, None]).sum((3, 4, 5)).argmin(-1)
     assert (distance.argmin(-1) == shown).mean() > 0.98
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (dict(encoder_widths=(4,)), "as many of one"),
-        (dict(kernel=4), "kernel 4"),
-        (dict(codebook_decay=1.0), "codebook_decay 1.0"),
-        (dict(cells=()), "cells"),
-        (dict(cells=(4, 0)), "cells (4, 0)"),
-        (dict(codes=0), "codes 0"),
-        (dict(context=0), "context 0"),
-    ],
-)
-def test_refuses_settings(settings, message):
-    with pytest.raises(UsageError) as error:
-        VQConvLSTMConfig(**vars(TINY) | settings)
-    assert message in str(error.value)
-
-
-def test_refuses_images_that_do_not_halve():
-    with pytest.raises(UsageError, match="multiples of 16"):
-        make(VQConvLSTMConfig(), EnvSpec((100, 96, 1), np.dtype(np.uint8), ActionSpec(3, True, 0, 2)))
