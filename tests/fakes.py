@@ -69,6 +69,18 @@ def make_point_model(size, edge=np.inf):
     return WorldModel(initial, encode, observe, imagine, features, reward, discount, None, (size,))
 
 
+def at_origin(targets):
+    """Point of these targets [B, A]."""
+    targets = np.float32(targets)
+    return Point(np.zeros_like(targets), targets)
+
+
+def values_by_loop(candidates, target):
+    """Candidates [H, N, A] -> the sum of -|position - target|^2, [N]."""
+    positions = np.cumsum(candidates, axis=0)
+    return -np.square(positions - target).sum((0, 2))
+
+
 @struct.dataclass
 class Trail:
     row: jax.Array  # float32 [B], where and when the last observation was made, read from the embedding
@@ -97,3 +109,8 @@ def randomised(shapes, scale=1.0, seed=0):
     """Parameters of these shapes drawn from N(0, scale^2), biases too, so that none is zero by chance."""
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda x: (scale * rng.normal(size=x.shape)).astype(np.float32), shapes)
+
+
+def normal(*shape, seed=0):
+    """Noise in numpy."""
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)

@@ -1,0 +1,383 @@
+"""The adapter, on small environments written after gymnasium's and dm_env's interfaces."""
+
+import dm_env
+import numpy as np
+import pytest
+
+from tests.gym_walk import Box, GymWalk, Space
+from wmjax import envs
+from wmjax.envs.seeds import row_seeds
+from wmjax.types import NonFiniteError, Step, UsageError
+
+FIELDS = tuple(Step.__dataclass_fields__)
+
+
+class Discrete(Space):
+    pass
+
+
+class Buttons(Discrete):
+    """A user's own kind of a Discrete."""
+
+
+class MultiBinary(Space):
+    pass
+
+
+class MultiDiscrete(Space):
+    pass
+
+
+class Tuple(Space):
+    pass
+
+
+class Dict(Space):
+    pass
+
+
+class Text(Space):
+    pass
+
+
+class DmChoice:
+    """dm_env's way: three discrete actions, action 2 terminates, a time limit after 3 steps; grey pixels in a dict."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def action_spec(self):
+        return dm_env.specs.DiscreteArray(3)
+
+    def reset(self):
+        self.elapsed = 0
+        return dm_env.restart(self.observe())
+
+    def step(self, action):
+        self.elapsed += 1
+        if action == 2:
+            return dm_env.termination(5.0, self.observe())
+        make = dm_env.truncation if self.elapsed == 3 else dm_env.transition
+        return make(float(action), self.observe())
+
+    def observe(self):
+        return {"pixels": self.rng.integers(0, 255, (6, 6), dtype=np.uint8)}
+
+
+def assert_equal(step: Step, other: Step) -> None:
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
+
+
+def test_gymnasium_episode_and_bounds():
+    made = []
+    env = envs.adapt(lambda seed: made.append(GymWalk(seed)) or made[-1], 2, 3)
+    assert env.spec.obs_shape == (4, 5, 3) and env.spec.action == (2, False, -1.0, 1.0)
+    first = env.reset()
+    np.testing.assert_array_equal(first.is_first, [True, True])
+    for index in range(4):
+        step = env.step(np.float32([[-1, -1], [-0.8, 2]]))
+        assert step.reward.dtype == np.float32 and step.is_last.all() == (index == 3)
+        np.testing.assert_array_equal(step.discount, [1, 1])
+        np.testing.assert_array_equal(step.prev_action, np.float32([[-1, -1], [-0.8, 1]]))
+    np.testing.assert_allclose(made[-2].actions[0], [0, -1])
+    np.testing.assert_allclose(made[-1].actions[0], [1, 3], rtol=1e-6)
+    step = env.step(np.ones((2, 2)))
+    assert np.any(step.obs != first.obs), "only the first reset takes the seed"
+    assert step.is_first.all() and not step.reward.any() and not step.prev_action.any()
+    with pytest.raises(NonFiniteError):
+        env.step(np.full((2, 2), np.nan))
+
+
+def test_true_termination_of_one_row():
+    env = envs.adapt(DmChoice, 2, 0)
+    assert env.spec.obs_shape == (6, 6, 1) and env.spec.action == (3, True, 0, 2)
+    env.reset()
+    step = env.step(np.array([1, 2]))
+    np.testing.assert_array_equal(step.discount, [1, 0])
+    np.testing.assert_array_equal(step.is_last, [False, True])
+    np.testing.assert_array_equal(step.reward, [1, 5])
+    step = env.step(np.array([1, 2]))
+    np.testing.assert_array_equal(step.is_first, [False, True])
+    np.testing.assert_array_equal(step.prev_action, [1, 0])
+    assert step.prev_action.dtype == np.int32
+    step = env.step(np.array([0, 0]))  # the first row's third step: a time limit
+    np.testing.assert_array_equal(step.is_last, [True, False])
+    np.testing.assert_array_equal(step.discount, [1, 1])
+
+
+@pytest.mark.parametrize("make_env", [GymWalk, DmChoice])
+def test_restore_is_exact(make_env, tmp_path):
+    env = envs.adapt(make_env, 3, 1)
+    rng = np.random.default_rng(0)
+    shape = (20, 3) if env.spec.action.discrete else (20, 3, 2)
+    actions = rng.integers(0, 3, shape) if env.spec.action.discrete else rng.uniform(-1, 1, shape)
+    env.reset()
+    for at, action in enumerate(actions[:11]):
+        step = env.reset() if at == 6 else env.step(action)
+    np.savez(tmp_path / "snapshot.npz", **env.snapshot())
+    snapshot = dict(np.load(tmp_path / "snapshot.npz"))
+    fresh = envs.adapt(make_env, 3, 1)
+    assert_equal(fresh.restore(snapshot), step)
+    future = [env.step(action) for action in actions[11:]]
+    for action, expected in zip(actions[11:], future, strict=True):
+        assert_equal(fresh.step(action), expected)
+    assert_equal(env.restore(snapshot), step)  # backwards, in a used one
+    with pytest.raises(UsageError, match="another environment"):
+        envs.adapt(make_env, 3, 2).restore(snapshot)
+
+
+class GymStub:
+    """Gymnasium's way: shows `image` and takes every action; methods are replaced in the tests."""
+
+    def __init__(self, seed=0, action_space=None, image=(6, 6, 3)):
+        self.action_space = action_space or Discrete(n=2)
+        self.shape, self.actions, self.closed = image, [], False
+
+    def reset(self, *, seed=None):
+        return np.zeros(self.shape, np.uint8), {}
+
+    def step(self, action):
+        self.actions.append(action)
+        return np.zeros(self.shape, np.uint8), 1.0, False, False, {}
+
+    def close(self):
+        self.closed = True
+
+
+class DmStub:
+    """dm_env's way: the same, with an action spec and the (reward, discount) of every step."""
+
+    def __init__(self, spec, arrival=(1.0, 1.0)):
+        self.spec, self.arrival, self.actions = spec, arrival, []
+
+    def action_spec(self):
+        return self.spec
+
+    def reset(self):
+        return dm_env.restart(np.zeros((6, 6, 3), np.uint8))
+
+    def step(self, action):
+        self.actions.append(action)
+        return dm_env.TimeStep(dm_env.StepType.MID, *self.arrival, np.zeros((6, 6, 3), np.uint8))
+
+
+inf, specs = np.inf, dm_env.specs
+
+
+@pytest.mark.parametrize(
+    ("space", "decision", "arrives"),
+    [
+        (Discrete(n=3), 2, 2),
+        (Discrete(n=3, start=-1), 2, 1),
+        (Buttons(n=3), 1, 1),
+        (Box([-1, 0], [1, 8]), [0.5, 0.5], [0.5, 6]),
+        (Box([-2.0], [2.0], np.float64), [0.25], [0.5]),
+        (Box([0.1], [0.7]), [1], [0.7]),
+        (Box([-inf, 0], [inf, 8]), [0.5, -1], [0.5, 0]),
+        (Box([-1e10], [1e10]), [-0.5], [-0.5]),
+        (specs.DiscreteArray(3), 2, 2),
+        (specs.BoundedArray((2,), np.float32, [-1, 0], [1, 8]), [0.5, 0.5], [0.5, 6]),
+        (specs.Array((2,), np.float64), [0.5, 0.25], [0.5, 0.25]),
+    ],
+)
+def test_action_spaces_that_are_understood(space, decision, arrives):
+    made = []
+
+    def make_env(seed):
+        made.append(GymStub(action_space=space) if isinstance(space, Space) else DmStub(space))
+        return made[-1]
+
+    env = envs.adapt(make_env, 1, 0)
+    env.reset()
+    env.step(np.array([decision]))
+    (action,) = made[-1].actions
+    np.testing.assert_array_equal(action, np.asarray(arrives, getattr(space, "dtype", int)))
+    if not env.spec.action.discrete:
+        assert action.dtype == space.dtype and action.shape == space.shape
+        assert np.all(action >= getattr(space, "low", action)) and np.all(action <= getattr(space, "high", action))
+
+
+@pytest.mark.parametrize(
+    ("space", "named"),
+    [
+        (MultiBinary(n=4), r"MultiBinary\(\.\.\.\).*Discrete.*Box"),
+        (MultiBinary(n=(2, 2)), "MultiBinary"),
+        (MultiDiscrete(nvec=[2, 3]), "MultiDiscrete"),
+        (Tuple(spaces=()), "Tuple"),
+        (Dict(spaces={}), "Dict"),
+        (Text(max_length=3), "Text"),
+        (Box([0, -1], [inf, 1]), "index 0.*0.*inf.*wrap"),
+        (Box([-1, 5], [1, inf]), "index 1.*5.*inf"),
+        (Box([-inf], [-3]), "index 0.*-inf.*-3"),
+        (Box([-1e10], [1]), "index 0"),
+        (Box([[0.0]], [[1.0]]), r"\(1, 1\).*one vector of floats"),
+        (Box(0.0, 1.0), r"\(\), float32.*one vector of floats"),
+        (Box([0], [255], np.uint8), "uint8.*floats"),
+        (specs.BoundedArray((2,), np.int32, 0, 4), "int32.*floats"),
+        (specs.BoundedArray((1,), np.float32, 0, inf), "index 0"),
+        (specs.StringArray(()), "StringArray"),
+        ({"arm": specs.DiscreteArray(2)}, "arm.*DiscreteArray.*one integer"),
+        ((specs.DiscreteArray(2),), r"\(DiscreteArray.*one integer"),
+    ],
+)
+def test_action_spaces_that_are_refused(space, named):
+    make = GymStub if isinstance(space, Space) else DmStub
+    refused(named, lambda seed: make(action_space=space) if make is GymStub else make(space))
+
+
+def refused(named, make_env, rows=2, error=UsageError):
+    """adapt() refuses in one line."""
+    with pytest.raises(error, match=named) as caught:
+        envs.adapt(make_env, rows, 0)
+    assert "\n" not in str(caught.value)
+
+
+MADE = (GymStub(), GymStub())
+
+
+def row_of(seed):
+    """Which of the two rows of `refused` is seeded so."""
+    return row_seeds(0, 2).index(seed)
+
+
+class OldReset(GymStub):
+    def reset(self):
+        return np.zeros(self.shape, np.uint8)
+
+
+class OldWrapper(GymStub):
+    def reset(self, **kwargs):
+        return OldReset().reset(**kwargs)
+
+
+class ObservationOnly(GymStub):
+    def reset(self, *, seed=None):
+        return np.zeros((2, 6, 3), np.uint8)  # two halves, not a pair
+
+
+class OldStep(GymStub):
+    def step(self, action):
+        return super().step(action)[:3] + ({},)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "named"),
+    [
+        (OldReset, "OldReset.reset.* takes no seed"),
+        (OldWrapper, "OldWrapper.reset.* takes no seed"),
+        (ObservationOnly, r"reset\(\).*observation, info.*ndarray"),
+        (OldStep, r"step\(\) returned 4 values.*five"),
+        (lambda seed: GymStub(image=(3, 64, 64)), r"\(3, 64, 64\).*channels.*last"),
+        (lambda seed: GymStub(image=(1, 84, 96)), r"\(1, 84, 96\)"),
+        (lambda seed: GymStub(image=(4, 84, 84)), r"\(4, 84, 84\)"),
+        (lambda seed: GymStub(image=(3, 16, 16)), r"\(3, 16, 16\)"),
+        (lambda seed: GymStub(image=(6, 6 + row_of(seed), 3)), r"row 1.*\(6, 7, 3\).*\(6, 6, 3\)"),
+        (lambda seed: GymStub(action_space=Discrete(n=2 + row_of(seed))), "row 1.*actions"),
+        (lambda seed: GymStub(action_space=Box([0], [1 + row_of(seed)])), "row 1.*actions"),
+        (lambda seed: MADE[0], "one object twice"),
+        (lambda seed: MADE[row_of(seed)], "one object twice"),  # by the second row, and again when rows are made anew
+        (lambda seed: wrapped(MADE[0]), "one object twice"),
+        (lambda seed: object(), "neither"),
+    ],
+)
+def test_what_breaks_the_contract_is_refused_by_adapt(make_env, named):
+    refused(named, make_env)
+
+
+def wrapped(inner):
+    env = GymStub()
+    env.unwrapped = inner
+    return env
+
+
+@pytest.mark.parametrize("image", [(4, 64, 3), (64, 64), (64, 64, 4), (64, 64, 12), (84, 84, 20)])
+def test_channels_last_of_any_number_pass(image):
+    assert envs.adapt(lambda seed: GymStub(image=image), 1, 0).reset().obs.shape[1:3] == image[:2]
+
+
+@pytest.mark.parametrize(
+    ("arrival", "error", "named"),
+    [
+        ((np.nan, 1.0), NonFiniteError, "reward.*row 0"),
+        ((-inf, 1.0), NonFiniteError, "reward.*row 0"),
+        ((1e39, 1.0), NonFiniteError, "reward.*row 0"),
+        ((1.0, np.nan), NonFiniteError, "discount.*row 0"),
+        ((None, 1.0), UsageError, "reward None.*row 0"),
+        ((np.zeros(2), 1.0), UsageError, "reward.*row 0"),
+        ((1.0, None), UsageError, "discount None.*row 0"),
+    ],
+)
+def test_rewards_and_discounts_are_finite_numbers(arrival, error, named):
+    refused(named, lambda seed: DmStub(specs.DiscreteArray(2), arrival), error=error)
+
+
+class Failing(GymWalk):
+    """Raises at action 10 of 10."""
+
+    def step(self, action):
+        if action[0] > 9.9:
+            raise RuntimeError("the simulator crashed")
+        return super().step(action)
+
+
+def test_an_environment_that_raised_is_used_no_more_until_restored():
+    env = envs.adapt(Failing, 3, 0)
+    env.reset()
+    good = np.zeros((3, 2))
+    step = env.step(good)
+    snapshot = env.snapshot()
+    bad = np.zeros((3, 2))
+    bad[1] = 1
+    with pytest.raises(RuntimeError, match="crashed"):
+        env.step(bad)
+    for again in (env.reset, lambda: env.step(good), env.snapshot):
+        with pytest.raises(UsageError, match=r"row 1.*raised.*restore"):
+            again()
+    fresh = envs.adapt(Failing, 3, 0)
+    assert_equal(env.restore(snapshot), step)
+    fresh.restore(snapshot)
+    assert_equal(env.step(good), fresh.step(good))
+    np.testing.assert_array_equal(env.snapshot()["actions"], fresh.snapshot()["actions"])
+
+
+def test_an_image_that_changes_its_shape_is_refused():
+    env = envs.adapt(lambda seed: GymStub(), 1, 0)
+    env.reset()
+    env._envs[0].shape = (6, 7, 3)
+    with pytest.raises(UsageError, match=r"row 0.*\(6, 7, 3\).*\(6, 6, 3\)"):
+        env.step(np.array([0]))
+
+
+def test_what_was_looked_at_is_closed():
+    made = []
+
+    def make_env(seed):
+        made.append(GymStub())
+        return made[-1]
+
+    envs.adapt(make_env, 2, 0)
+    assert [each.closed for each in made] == [True, True, False, False]
+    with pytest.raises(UsageError):
+        envs.adapt(lambda seed: made.append(OldStep()) or made[-1], 2, 0)
+    assert made[-1].closed
+
+
+def test_render_function_and_refusals():
+    class Symbolic(GymWalk):
+        def image(self):
+            return np.array([self.place])
+
+    with pytest.raises(UsageError, match="pass render="):
+        envs.adapt(Symbolic, 1, 0)
+    env = envs.adapt(Symbolic, 1, 0, render=lambda each: np.full((8, 8), each.place, np.uint8))
+    assert env.reset().obs.shape == (1, 8, 8, 1)
+    with pytest.raises(UsageError, match="neither"):
+        envs.adapt(lambda seed: object(), 1, 0)
+    with pytest.raises(UsageError, match="before reset"):
+        envs.adapt(DmChoice, 1, 0).step(np.array([0]))
+    env = envs.adapt(DmChoice, 1, 0)
+    env.reset()
+    for action in (np.array([3]), np.array([0.0]), np.zeros((1, 1), int)):
+        with pytest.raises(UsageError, match="action"):
+            env.step(action)

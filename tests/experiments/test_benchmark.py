@@ -1,0 +1,81 @@
+"""The benchmark counts the work of the paper's networks and runs as a user runs it."""
+
+import json
+
+import jax
+import pytest
+
+from experiments.benchmark import chart, planner, rivals, train
+from experiments.benchmark.data import SPEC
+from tests import mains
+from wmjax.models import rssm
+from wmjax.planners import CEMConfig
+from wmjax.report import benchmark
+
+
+def test_the_papers_decision_and_update_are_counted_as_by_hand():
+    """Multiplications and additions of a row in each layer; an update does each forwards and twice backwards."""
+    gru, gaussian, reward = 3 * (200 + 200) * 200, 200 * 200 + 200 * 60, 230 * 200 + 200 * 200 + 200
+    imagine = (30 + 6) * 200 + gru + gaussian
+    decision = next(work for work in planner.works("quick"))
+    assert decision.gflop == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
+
+    first = 31 * 31 * 4 * 4 * 3 * 32  # k4 s2: 64 -> 31 -> 14 -> 6 -> 2
+    encoder = first + 4 * 4 * (14 * 14 * 32 * 64 + 6 * 6 * 64 * 128 + 2 * 2 * 128 * 256) + 1024 * 200
+    decoder = 230 * 1024 + 5 * 5 * 1024 * 128 + 25 * 5 * 5 * 128 * 64 + 36 * 13 * 13 * 64 * 32 + 36 * 30 * 30 * 32 * 3
+    row = encoder + decoder + imagine + gaussian + reward
+    update = next(work for work in train.works("paper") if work.name == "update, 50 x 50")
+    assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+
+
+def test_a_rival_has_the_same_network():
+    """torch's GRU cell has a second bias of three times 200 numbers, which add up with the first."""
+    pytest.importorskip("torchrl")
+    _, learner = rssm.make(rssm.RSSMConfig(), SPEC)
+    ours = sum(x.size for x in jax.tree.leaves(jax.eval_shape(learner.init, jax.random.key(0)).params))
+    networks = rivals.torchrl_networks(SPEC.action.size)
+    assert sum(p.numel() for network in networks.values() for p in network.parameters()) == ours + 3 * 200
+
+
+def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
+    places = (f"--json={tmp_path}/speed.json", f"--chart={tmp_path}/speed.svg")
+    ended = mains.command("benchmark", "--only=replay", "--repeats=1", *places)
+    assert ended.returncode == 0, ended.stderr
+    written = json.loads((tmp_path / "speed.json").read_text())
+    assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
+    names = [row["name"] for row in written["rows"]]
+    ours = [row["name"] for row in written["rows"] if "beside" not in row]
+    assert len(ours) == 5 == len(set(ours)) and all(name in ended.stdout for name in names)
+    assert (tmp_path / "speed.svg").stat().st_size > 0
+
+
+def test_the_picture_shows_other_libraries_beside_us():
+    planners = [
+        dict(part="planner", kind=kind, envs=n) | {"decisions/s": n} for kind in ("rssm", "torchrl") for n in (1, 8)
+    ]
+    rows = [*planners, dict(part="train", name="torchrl, 16 x 20", ms=3.0), dict(part="train", piece="scan", ms=2.0)]
+    picture = chart.draw(rows, "title", "svg").decode()
+    assert all(word in picture for word in ("torchrl", "rssm", "scan", "decisions/s"))
+
+
+def test_other_libraries_tags_are_those_of_the_picture():
+    ours = benchmark.Work("rssm, 8 envs", lambda: None, {"decisions": 8})
+    theirs = rivals.torchrl_planner(ours, 8, CEMConfig(), 6)
+    assert theirs.tags == dict(kind="torchrl", envs=8) and theirs.beside is ours
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase"),
+        (["--preset=full"], "--preset=full: choose from quick, paper"),
+        (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
+        (["--json=nowhere/a.json"], "/nowhere/a.json: there is no folder /"),
+        (["--repeats=0"], "repeats"),
+    ],
+)
+def test_bad_input_is_one_line(flags, named):
+    ended = mains.call("benchmark.__main__", *flags)
+    assert ended.code == 2
+    assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert ended.stderr.startswith("error: ") and named in ended.stderr

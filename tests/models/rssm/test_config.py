@@ -1,0 +1,46 @@
+"""Settings of PlaNet's models that are refused by name."""
+
+import jax
+import pytest
+
+from tests.fakes import SPEC
+from wmjax.models import rssm
+from wmjax.types import UsageError
+
+B, T, Z, U = 2, 6, 4, 6
+KEY = jax.random.key(0)
+SIZES = dict(stochastic=Z, deterministic=U, hidden=5, decoder_hidden=8, reward_units=5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        (dict(kind="lstm"), "'lstm'.*rssm, ssm, rnn"),
+        (dict(activation="tanh"), "'tanh'.*relu, elu"),
+        (dict(image_bits=0), "image_bits 0"),
+        (dict(image_bits=9), "image_bits 9"),
+        (dict(overshooting_distance=0), "overshooting_distance 0"),
+        (dict(kind="rnn", overshooting_distance=2), "rnn.*overshooting_distance=1"),
+        (dict(stochastic=0), "stochastic 0"),
+        (dict(min_std=0.0), "min_std 0.0"),
+        (dict(learning_rate=-1.0), "learning_rate -1.0"),
+    ],
+)
+def test_refusals_name_the_setting(settings, named):
+    with pytest.raises(UsageError, match=named):
+        rssm.RSSMConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape", "named"),
+    [
+        (dict(encoder_widths=(4, 8), decoder_widths=(8,)), (20, 20, 3), "20x20"),
+        (dict(encoder_widths=(4, 8, 8), decoder_widths=(8,)), (16, 16, 3), "16x16"),
+        (dict(encoder_widths=(4, 8), decoder_widths=(8, 8)), (16, 16, 3), "widths"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(settings, shape, named):
+    """At the latest when the parameters are made, which is before anything is run."""
+    with pytest.raises(UsageError, match=named):
+        _, learner = rssm.make(rssm.RSSMConfig(**SIZES, **settings), SPEC._replace(obs_shape=shape))
+        jax.eval_shape(learner.init, KEY)

@@ -1,0 +1,44 @@
+"""Settings of the environment models that are refused by name."""
+
+import pytest
+
+from tests.fakes import SPEC
+from tests.tiny_state_space import configured
+from wmjax.models import state_space
+from wmjax.types import UsageError
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (dict(kind="ssm"), "kind 'ssm'"),
+        (dict(channels=12), "channels 12"),
+        (dict(channels=0), "channels 0"),
+        (dict(encoder_width=10), "encoder_width 10: must be a multiple of 4"),
+        (dict(decoder_width=0), "decoder_width 0: must be a multiple of 4"),
+        (dict(reward_digits=0), "reward_digits 0"),
+        (dict(order=17), "order 17"),
+        (dict(jump=0), "jump 0"),
+        (dict(learning_rate=0.0), "learning_rate 0.0"),
+        (dict(learning_rate=float("nan")), "learning_rate nan"),
+        (dict(clip_norm=0.0), "clip_norm 0.0"),
+        (dict(latent_std=0.0), "latent_std 0.0"),
+        (dict(latent_std=float("inf")), "latent_std inf"),
+        (dict(contrast=-1.0), "contrast -1.0: must be finite and at least 0"),
+        (dict(contrast=float("nan")), "contrast nan: must be finite"),
+        (dict(last_layer_scale=-1.0), "last_layer_scale -1.0: must be finite and at least 0"),
+        (dict(kl_anneal_target=-0.1), "kl_anneal_target -0.1: must be at least 0 and below 1"),
+        (dict(kl_anneal_target=1.0), "kl_anneal_target 1.0: must be at least 0 and below 1"),
+        (dict(kl_anneal_target=float("nan")), "kl_anneal_target nan: must be at least 0"),
+    ],
+)
+def test_refuses_settings(settings, message):
+    with pytest.raises(UsageError) as error:
+        configured(**settings)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(84, 80, 1), (80, 84, 1)])
+def test_refuses_images_that_are_no_multiple_of_8(shape):
+    with pytest.raises(UsageError, match=f"images of {shape[0]} x {shape[1]}: .* multiples of 8"):
+        state_space.make(configured(), SPEC._replace(obs_shape=shape))

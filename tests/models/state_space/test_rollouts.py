@@ -1,0 +1,135 @@
+"""What imagined steps of the environment models cost, and small worlds that every kind learns by heart."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.fakes import SPEC
+from tests.tiny_state_space import configured
+from wmjax import imagine
+from wmjax.models import state_space
+from wmjax.models.state_space.model import init_params, make_model
+from wmjax.nets import state_space as nets
+from wmjax.types import ActionSpec, EnvSpec, Step
+
+B, H, KEY = 2, 3, jax.random.key(0)
+DECODER = nets.FrameDecoder
+IN_LATENTS, IN_PIXELS = ("sssm", "dssm_vae", "dssm_det", "vae"), ("rar", "ar")
+
+
+def lowered_rollout(kind, drop=()):
+    """The program of a rollout whose parameters lack some modules."""
+    config = configured(kind=kind)
+    model, _ = make_model(config, SPEC)
+    params = jax.eval_shape(lambda: init_params(KEY, config, SPEC))
+    params = {name: x for name, x in params.items() if name not in drop}
+
+    def run(params, key):
+        policy = lambda key, features: jnp.tanh(features[:, :2])
+        return imagine.rollout(model, params, key, model.initial(params, B), policy, H)[1]
+
+    return jax.jit(run).lower(params, jax.eval_shape(lambda: KEY))
+
+
+def flops(program):
+    return program.compile().cost_analysis()["flops"]
+
+
+class Tenfold:
+    """A decoder ten times as costly."""
+
+    def __init__(self, *args):
+        self.one = DECODER(*args)
+
+    def init(self, *args):
+        return self.one.init(*args)
+
+    def apply(self, params, x):
+        return sum(self.one.apply(params, x + i) for i in range(10))
+
+
+@pytest.mark.parametrize("kind", IN_LATENTS)
+def test_rollouts_in_the_latents_have_no_images(kind, monkeypatch):
+    """No parameters of decoder or encoder are asked for, and a costlier decoder costs the program nothing."""
+    once = flops(lowered_rollout(kind, drop=("decoder", "encoder", "start", "posterior")))
+    monkeypatch.setattr(nets, "FrameDecoder", Tenfold)
+    assert once == flops(lowered_rollout(kind)) > 0
+
+
+@pytest.mark.parametrize("kind", IN_PIXELS)
+def test_rollouts_in_pixels_render_every_image(kind, monkeypatch):
+    for missing in ("decoder", "encoder"):
+        with pytest.raises(KeyError, match=missing):
+            lowered_rollout(kind, drop=(missing,))
+    once = flops(lowered_rollout(kind))
+    monkeypatch.setattr(nets, "FrameDecoder", Tenfold)
+    assert flops(lowered_rollout(kind)) > 2 * once
+
+
+class Counted:
+    """A module and the shapes it was called with."""
+
+    def __init__(self, module, shapes):
+        self.module, self.shapes = module, shapes
+
+    def init(self, *args):
+        return self.module.init(*args)
+
+    def apply(self, params, x):
+        self.shapes.append(x.shape)
+        return self.module.apply(params, x)
+
+
+@pytest.mark.parametrize("kind", state_space.KINDS)
+def test_an_imagined_step_embeds_one_image_or_none(kind, monkeypatch):
+    """Also where the last 5 images make the state: their embeddings are kept."""
+    shapes, encoder = [], nets.FrameEncoder
+    monkeypatch.setattr(nets, "FrameEncoder", lambda *sizes: Counted(encoder(*sizes), shapes))
+    config = configured(kind=kind, order=5)
+    model, _ = make_model(config, SPEC)
+    params = jax.eval_shape(lambda: init_params(KEY, config, SPEC))
+    step = lambda params, key: model.imagine(params, key, model.initial(params, B), jnp.zeros((B, 2)))
+    jax.eval_shape(step, params, KEY)
+    assert shapes == ([(B, 16, 16, 3)] if kind in IN_PIXELS else [])
+
+
+def walks(rows, time):
+    """A bright square of 8 x 8 pixels on a 16 x 32 field that goes round by the action, with a reward at the left."""
+    spec = EnvSpec(jax.ShapeDtypeStruct((16, 32, 1), np.uint8), ActionSpec(2, True, 0, 1))
+    rng = np.random.default_rng(0)
+    action = rng.integers(0, 2, (rows, time)).astype(np.int32)
+    place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4
+    obs = np.zeros((rows, time, 16, 32, 1), np.uint8)
+    for b, t in np.ndindex(rows, time):
+        obs[b, t, 8:, 8 * place[b, t] : 8 * place[b, t] + 8] = 255
+    false = np.zeros((rows, time), bool)
+    reward = np.where(place == 0, 2.0, 0.0).astype(np.float32)
+    return spec, Step(action, obs, reward, np.ones((rows, time), np.float32), false, false)
+
+
+def best_constant_nats(obs):
+    """KL of the images and the one that is best for all, which is their mean."""
+    x = obs.reshape(-1, 512) / 255
+    q = np.clip(x.mean(axis=0), 1e-9, 1 - 1e-9)
+    return -np.where(x > 0, np.log(q), np.log1p(-q)).sum(axis=1).mean()  # all pixels are 0 or 1
+
+
+@pytest.mark.parametrize("kind", state_space.KINDS)
+def test_learns_a_small_world_by_heart(kind):
+    """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
+    spec, batch = walks(8, 6)
+    widths = dict(channels=16, encoder_width=16, decoder_width=16)
+    config = configured(kind=kind, **widths, learning_rate=3e-3, clip_norm=1e9)
+    _, learner = state_space.make(config, spec)
+    batch = jax.tree.map(jnp.asarray, batch)
+    train = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: learner.update(state, key, batch), state, keys))
+    _, metrics = train(jax.jit(learner.init)(KEY), jax.random.split(jax.random.key(1), 300))
+    assert all(x.all() for x in metrics["grad_finite"].values())
+    constant = best_constant_nats(np.asarray(batch.obs[:, 3:]))
+    assert metrics["image"][0] > constant > 100 and metrics["image"][-10:].mean() < 0.1 * constant
+    assert metrics["reward"][-10:].mean() < 0.1
+    if kind == "vae":
+        assert metrics["kl"][-10:].mean() > 0.3  # a place among two or three, with no knowledge of the actions
+    else:
+        assert metrics["loss"][-10:].mean() < 0.1 * constant  # with what the latents tell

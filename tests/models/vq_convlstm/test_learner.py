@@ -1,0 +1,232 @@
+"""The losses of Smaller World Models against plain loops, what their gradients reach, and a world learnt by heart."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.fakes import DISCRETE_SPEC, random_steps
+from wmjax import imagine
+from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
+from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
+from wmjax.models.vq_convlstm.model import make_modules
+from wmjax.ops import continuous_bernoulli
+from wmjax.ops import vector_quantisation as vq
+from wmjax.ops.axes import fold, time_first, unfold_like
+from wmjax.types import ActionSpec, EnvSpec, Step
+
+TINY = VQConvLSTMConfig(
+    encoder_widths=(4, 8),
+    decoder_widths=(8, 4),
+    codes=6,
+    code_size=3,
+    cells=(4, 5),
+    kernel=3,
+    reward_channels=2,
+    reward_hidden=8,
+    context=3,
+)
+B, T = 3, 7
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    """(modules, model, params with several codes in use, batch with rewards of every class)."""
+    model, learner = make(TINY, DISCRETE_SPEC)
+    state = jax.jit(learner.init)(KEY)
+    batch = jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T))
+    updates = make_updates(TINY, DISCRETE_SPEC)
+    settle = jax.jit(lambda state: updates.autoencoder(state, KEY, fold(batch.obs))[0])
+    for _ in range(20):
+        state = settle(state)
+    params = state.params
+    vectors = jnp.array(np.random.default_rng(0).normal(size=params["codebook"].vectors.shape), jnp.float32)
+    params["codebook"] = params["codebook"].replace(vectors=vectors)
+    head = params["latent_head"]["params"]["Conv_0"]
+    head["kernel"] = 30_000 * head["kernel"]  # so sure of the next codes that draws are its first choice
+    rewards = jnp.array(np.random.default_rng(1).choice([-3.0, -0.4, 0.0, 0.6, 1.0], (B, T)), jnp.float32)
+    return make_modules(TINY, DISCRETE_SPEC.obs_shape), model, params, batch.replace(reward=rewards)
+
+
+def loss_of(parts, params, batch):
+    modules, model, _, _ = parts
+    return dynamics_loss(TINY, modules, model, params, KEY, batch, DISCRETE_SPEC.action)
+
+
+def softmax_nats(logits, index):
+    logits = np.asarray(logits, np.float64)
+    return np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[index]
+
+
+def test_dynamics_loss_equals_a_loop(parts):
+    """Row by row and step by step, as the paper tells it: zero memory, real latents for `context` steps, then drawn."""
+    (modules, _), model, params, batch = parts
+    dynamics, reward_head = jax.jit(modules["dynamics"].apply), jax.jit(modules["reward"].apply)
+    latent_head = jax.jit(modules["latent_head"].apply)
+    vectors = np.asarray(params["codebook"].vectors)
+    latent_nats, reward_nats, right = [], [], []
+    counts = {
+        name: 0 for name in ("there_minus", "there_zero", "there_plus", "right_minus", "right_zero", "right_plus")
+    }
+    for b in range(B):
+        embed = np.asarray(jax.jit(model.encode)(params, batch.obs[b]))
+        codes = np.argmin(np.square(embed[..., None, :] - vectors).sum(-1), axis=-1)  # [T, X, Y]
+        cells = tuple((np.zeros((1, 4, 4, width), np.float32),) * 2 for width in TINY.cells)
+        drawn = None
+        for t in range(T - 1):
+            seen = codes[t] if t < TINY.context else drawn
+            action = np.eye(3, dtype=np.float32)[None, int(batch.prev_action[b, t + 1])]
+            cells = dynamics(params["dynamics"], cells, vectors[seen][None], action)
+            logits = np.asarray(latent_head(params["latent_head"], cells[-1][0], action, None)[0])
+            drawn = logits.argmax(-1)
+            latent_nats.append(sum(softmax_nats(logits[ij], codes[t + 1][ij]) for ij in np.ndindex(4, 4)))
+            right.append((drawn == codes[t + 1]).mean())
+            foretold = np.asarray(reward_head(params["reward"], cells[-1][0], action)[0])
+            kind = int(np.round(np.clip(batch.reward[b, t + 1], -1, 1))) + 1
+            name = ("minus", "zero", "plus")[kind]
+            counts[f"there_{name}"] += 1
+            counts[f"right_{name}"] += foretold.argmax() == kind
+            reward_nats.append(softmax_nats(foretold, kind))
+    loss, metrics = jax.jit(functools.partial(loss_of, parts))(params, batch)
+    np.testing.assert_allclose(metrics["latent_loss"], np.mean(latent_nats), rtol=1e-3)
+    np.testing.assert_allclose(metrics["reward_loss"], np.mean(reward_nats), rtol=1e-3)
+    np.testing.assert_allclose(loss, np.mean(latent_nats) + np.mean(reward_nats), rtol=1e-3)
+    np.testing.assert_allclose(metrics["latent_accuracy"], np.mean(right), atol=0.02)
+    assert {name: int(metrics[name]) for name in counts} == counts
+    assert min(counts[f"there_{name}"] for name in ("minus", "zero", "plus")) > 0
+
+
+@pytest.mark.parametrize("at", [2, 5])
+def test_steps_into_another_episode_do_not_count(parts, at):
+    """Inside the context a sequence starts again there; after it the rest of the chunk is left out."""
+    modules, model, params, batch = parts
+    loss = jax.jit(functools.partial(loss_of, parts))
+    crossing = batch.replace(is_first=batch.is_first.at[0, at].set(True))
+    rest = slice(at, at + 1) if at < TINY.context else slice(at, None)  # arrivals that no longer count
+    other = crossing.replace(reward=crossing.reward.at[0, rest].set(-crossing.reward[0, rest] - 1))
+    if at >= TINY.context:
+        other = other.replace(obs=other.obs.at[0, at + 1 :].set(0))
+    one, two = loss(params, crossing)[1], loss(params, other)[1]
+    for name in one:
+        np.testing.assert_array_equal(one[name], two[name], err_msg=name)
+    there = sum(int(one[f"there_{name}"]) for name in ("minus", "zero", "plus"))
+    assert there == B * (T - 1) - (1 if at < TINY.context else T - at)
+    assert loss(params, batch)[0] != loss(params, crossing)[0]
+
+
+def test_what_the_dynamics_loss_trains(parts):
+    _, _, params, batch = parts
+    grads, _ = jax.jit(jax.grad(functools.partial(loss_of, parts), has_aux=True))(params, batch)
+    sizes = {name: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(grad)) for name, grad in grads.items()}
+    assert sizes["dynamics"] > 0 and sizes["reward"] > 0
+    assert [sizes[name] for name in ("encoder", "decoder", "running")] == [0, 0, 0]
+
+
+def test_the_reward_hardly_moves_the_dynamics(parts):
+    """Its gradient enters them scaled by reward_scale, and reaches its own head whole."""
+    modules, model, params, batch = parts
+
+    def grads(scale, reward):
+        config = VQConvLSTMConfig(**vars(TINY) | dict(reward_scale=scale))
+        loss = lambda p: dynamics_loss(
+            config, modules, model, p, KEY, batch.replace(reward=reward), DISCRETE_SPEC.action
+        )[0]
+        return jax.jit(jax.grad(loss))(params)
+
+    one, other = grads(1e-30, batch.reward), grads(1e-30, -batch.reward)
+    jax.tree.map(np.testing.assert_array_equal, one["dynamics"], other["dynamics"])
+    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one["reward"], other["reward"])), strict=True))
+    full, flipped = grads(1.0, batch.reward), grads(1.0, -batch.reward)
+    assert any(
+        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (full["dynamics"], flipped["dynamics"])), strict=True)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one["reward"], full["reward"])
+
+
+def test_autoencoder_loss_by_its_parts(parts):
+    (modules, latents), _, params, batch = parts
+    images = fold(batch.obs)
+    vectors = params["codebook"].vectors
+    loss, (metrics, outputs, _) = jax.jit(
+        functools.partial(autoencoder_loss, (modules, latents, continuous_bernoulli.log_prob))
+    )(params, KEY, images)
+    codes = vq.nearest(vectors, outputs)
+    x = np.asarray(images, np.float64) / 255
+    logits = np.asarray(jax.jit(modules["decoder"].apply)(params["decoder"], vectors[codes]), np.float64)
+    each = x * logits - np.log1p(np.exp(logits)) + np.log(logits / np.tanh(logits / 2))
+    distance = np.square(np.asarray(outputs) - np.asarray(vectors)[codes]).mean()
+    np.testing.assert_allclose(metrics["elbo"], each.sum((1, 2, 3)).mean() - 16 * np.log(6), rtol=1e-4)
+    np.testing.assert_allclose(metrics["commitment"], distance, rtol=1e-4)
+    np.testing.assert_allclose(loss, -metrics["elbo"] + 0.25 * distance, rtol=1e-4)
+
+
+def test_autoencoder_update_moves_statistics_and_takes_a_rate():
+    _, learner = make(TINY, DISCRETE_SPEC)
+    updates = make_updates(TINY, DISCRETE_SPEC)
+    state = jax.jit(learner.init)(KEY)
+    images = fold(jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T)).obs)
+    update = jax.jit(updates.autoencoder)
+    one, ten = update(state, KEY, images, 1.0)[0], update(state, KEY, images, 10.0)[0]
+    kernel = lambda s: s.params["decoder"]["params"]["conv_in"]["kernel"]
+    np.testing.assert_allclose(kernel(ten) - kernel(state), 10 * (kernel(one) - kernel(state)), rtol=1e-2, atol=1e-6)
+    modules, _ = make_modules(TINY, DISCRETE_SPEC.obs_shape)
+    _, statistics = jax.jit(modules["encoder"].apply)(state.params["encoder"], images / 255.0)
+    for (mean, variance), (used_mean, used_variance) in zip(one.params["running"], statistics, strict=True):
+        np.testing.assert_allclose(mean, 0.1 * used_mean, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(variance, 0.9 + 0.1 * used_variance, rtol=1e-4)
+    for name in ("dynamics", "latent_head", "reward"):
+        jax.tree.map(np.testing.assert_array_equal, one.params[name], state.params[name])
+    assert int(one.updates) == 0
+
+
+def walks(rows, time, seed=0):
+    """A bright square of 4 x 4 pixels on a 16 x 16 field that goes round by the action, with a reward at the left."""
+    spec = EnvSpec(jax.ShapeDtypeStruct((16, 16, 1), np.uint8), ActionSpec(2, True, 0, 1))
+    rng = np.random.default_rng(seed)
+    action = rng.integers(0, 2, (rows, time)).astype(np.int32)
+    place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4
+    obs = np.zeros((rows, time, 16, 16, 1), np.uint8)
+    for b, t in np.ndindex(rows, time):
+        obs[b, t, 4:8, 4 * place[b, t] : 4 * place[b, t] + 4] = 255
+    false = np.zeros((rows, time), bool)
+    reward = (place == 0).astype(np.float32)
+    return spec, Step(action, obs, reward, np.ones((rows, time), np.float32), false, false)
+
+
+def test_learns_a_small_world_by_heart():
+    """Every next code, every reward and every picture of imagined steps right."""
+    spec, batch = walks(8, 8)
+    config = VQConvLSTMConfig(**vars(TINY) | dict(learning_rate=3e-3, dynamics_learning_rate=1e-2, cells=(8, 8)))
+    model, learner = make(config, spec)
+    updates = make_updates(config, spec)
+    state, batch = learner.init(KEY), jax.tree.map(jnp.asarray, batch)
+
+    def train(update, data, state, count):
+        step = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: update(state, key, data), state, keys))
+        state, metrics = step(state, jax.random.split(KEY, count))
+        assert all(x.all() for x in metrics["grad_finite"].values())
+        return state, metrics
+
+    state, _ = train(updates.autoencoder, fold(batch.obs), state, 200)
+    state, metrics = train(updates.dynamics, batch, state, 400)
+    assert metrics["latent_accuracy"][:5].mean() < 0.7
+    assert metrics["latent_accuracy"][-50:].mean() > 0.98
+    right, there = (
+        sum(metrics[f"{what}_{name}"][-50:].sum() for name in ("zero", "plus")) for what in ("right", "there")
+    )
+    assert right / there > 0.99
+
+    params, none = state.params, jnp.zeros((8, 2))
+    start, _ = model.observe(
+        params, KEY, model.initial(params, 8), none, model.encode(params, batch.obs[:, 0]), jnp.ones(8, bool)
+    )
+    actions = time_first(jax.nn.one_hot(batch.prev_action[:, 1:], 2))
+    dreamt = jax.jit(lambda s: imagine.open_loop(model, params, KEY, s, actions))(start)
+    pictures = jax.nn.sigmoid(unfold_like(model.decode(params, fold(dreamt)), dreamt))
+    places = jnp.stack([batch.obs[batch.obs[..., 4, 4 * p, 0] > 0][0] for p in range(4)]) / 255.0  # the four images
+    distance = jnp.square(time_first(pictures)[:, :, None] - places[None, None]).sum((3, 4, 5))  # [B, T - 1, 4]
+    shown = jnp.square(batch.obs[:, 1:, None] / 255.0 - places[None, None]).sum((3, 4, 5)).argmin(-1)
+    assert (distance.argmin(-1) == shown).mean() > 0.98

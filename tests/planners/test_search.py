@@ -1,0 +1,48 @@
+"""Scores of candidates, and what planners refuse."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.fakes import Point, make_point_model
+from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
+from wmjax.planners.search import score
+from wmjax.types import ActionSpec, UsageError
+
+MODEL = make_point_model(2)
+PARAMS = np.float32(1)
+KEY = jax.random.key(3)
+
+
+def test_rewards_after_a_predicted_end_do_not_count():
+    """The arrival that ends the episode still counts, by whatever probability the episode got there."""
+    model = make_point_model(1, edge=1.5)
+    fading = model._replace(discount=lambda params, state: jnp.full(state.position.shape[0], 0.5))
+    actions = np.float32([[[1], [0]], [[1], [0]], [[1], [0]]])  # [H = 3, N = 2, A = 1]
+    state = Point(np.zeros(1, np.float32), np.full(1, 4, np.float32))
+    value = score(model, PARAMS, KEY, state, actions)
+    np.testing.assert_allclose(value, [-9 - 4, -16 * 3])  # ends on arriving at 2; the other candidate stays at 0
+    value = score(fading, PARAMS, KEY, state, actions)
+    np.testing.assert_allclose(value, [-9 - 4 / 2 - 1 / 4, -16 * 1.75])
+    value = score(model, PARAMS, KEY, state, actions[:1])
+    np.testing.assert_allclose(value, [-9, -16])
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: CEMConfig(candidates=10, elites=11), "elites 11"),
+        (lambda: CEMConfig(elites=0), "elites 0"),
+        (lambda: CEMConfig(horizon=0), "horizon 0"),
+        (lambda: CEMConfig(iterations=0), "iterations 0"),
+        (lambda: CEMConfig(candidates=0, elites=0), "candidates 0"),
+        (lambda: ShootingConfig(horizon=0), "horizon 0"),
+        (lambda: ShootingConfig(candidates=0), "candidates 0"),
+        (lambda: make_cem(MODEL, ActionSpec(4, True, 0, 3), CEMConfig()), "4 discrete"),
+        (lambda: make_random_shooting(MODEL, ActionSpec(4, True, 0, 3), ShootingConfig()), "4 discrete"),
+    ],
+)
+def test_refusals_name_the_setting(make, named):
+    with pytest.raises(UsageError, match=named):
+        make()

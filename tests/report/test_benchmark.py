@@ -1,0 +1,37 @@
+"""Products are counted, times are measured and rates follow from them."""
+
+import time
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+from wmjax.report import benchmark
+
+
+def test_products_are_counted_inside_scans_and_convolutions():
+    a, b = jnp.zeros((3, 5)), jnp.zeros((5, 7))
+    assert benchmark.gflops(lambda a, b: a @ b, a, b) == 2 * 3 * 5 * 7 / 1e9
+
+    def scanned(a, b):
+        return lax.scan(lambda carry, _: (carry, jax.jit(jnp.matmul)(a, b)), 0, None, length=11)
+
+    assert benchmark.gflops(scanned, a, b) == 11 * 2 * 3 * 5 * 7 / 1e9
+    x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 6))
+    numbers = ("NHWC", "HWIO", "NHWC")
+    conv = lambda x, k: lax.conv_general_dilated(x, k, (2, 2), "VALID", dimension_numbers=numbers)
+    assert benchmark.gflops(conv, x, kernel) == pytest.approx(2 * (2 * 3 * 3) * (4 * 4 * 3) * 6 / 1e9)
+
+
+def test_times_are_of_one_call_and_rates_of_its_amounts():
+    calls = []
+
+    def call():
+        calls.append(time.sleep(0.02))
+
+    row = benchmark.measure(benchmark.Work("sleep", call, {"naps": 3}, gflop=1.0), repeats=3)
+    assert 20 <= row["ms_min"] <= row["ms"] <= row["ms_max"] and row["ms"] < 40
+    assert row["naps/s"] == pytest.approx(3 / row["ms"] * 1e3)
+    assert row["share"] == pytest.approx(1 / row["ms"] * 1e3 / row["product_gflops"])
+    assert len(calls) >= 2 + 3 * 4  # short calls are repeated inside a repetition
