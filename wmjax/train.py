@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax.ops.batching import mapped
+from wmjax.ops.batching import vmap_or_map
 from wmjax.types import Learner, NonFiniteError
 
 
@@ -38,7 +38,7 @@ def make_counted_phase(update, points, sharding=None):
             step = lambda state, key: update(state, memory, key, *numbers)
             return summed(step, first, stop, state, jax.random.split(key, points)[point])
 
-        return mapped(one)(states, memories, keys)
+        return vmap_or_map(one)(states, memories, keys)
 
     return jax.jit(run, donate_argnums=0, out_shardings=sharding)
 

@@ -83,7 +83,7 @@ def line(row):
     if "share" in row:
         figures.append(f"share {row['share']:.2f} of {row['product_gflops']:,.0f} GFLOP/s")
     figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
-    figures += [f"{row['times_ours']:.2f} times ours"] if "times_ours" in row else []
+    figures += [f"{row['relative_time']:.2f} times ours"] if "relative_time" in row else []
     figures += [f"idle {row['idle']:.2f}"] if "idle" in row else []
     figures += [f"peak {row[benchmark.PEAK]:,.0f} MB"] if benchmark.PEAK in row else []
     return "  ".join([*figures, f"compile {row['compile_s']:.1f} s"])

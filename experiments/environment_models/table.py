@@ -190,10 +190,12 @@ def speeds(options):
             header.append(f"{batch} x {horizon}")
             works, found = {name: rollout_work(name, batch, horizon) for name in names}, {}
             for name, work in works.items():
-                found[name] = benchmark.measure(dataclasses.replace(work, beside=works[KEPT]), options.repeats)
+                found[name] = benchmark.measure(dataclasses.replace(work, reference=works[KEPT]), options.repeats)
             for name, row in found.items():
-                speed = 1 / row["times_ours"]
-                cells[name].append(f"{speed:.1f} / {speed * found[ANEW]['times_ours']:.1f} ({row['frames/s']:,.0f}/s)")
+                speed = 1 / row["relative_time"]
+                cells[name].append(
+                    f"{speed:.1f} / {speed * found[ANEW]['relative_time']:.1f} ({row['frames/s']:,.0f}/s)"
+                )
     return [*lines, *markdown(header, list(cells.values()))]
 
 

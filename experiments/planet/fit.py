@@ -5,7 +5,7 @@
 
 No environment is played, so settings compare in minutes. All runs must have the images of the config. Prints one JSON
 line a measurement: R2 of the rewards of the states where the test episodes are (`posterior`), and of the sum of the
-planner's horizon of rewards, foretold from those states and the actions taken (`horizon`), for both sets.
+planner's horizon of rewards, predicted from those states and the actions taken (`horizon`), for both sets.
 """
 
 import functools
@@ -77,7 +77,7 @@ def main(argv):
     check_chunk(train, memory)
     sets = {name: longer(episodes, chosen.planner.horizon, name) for name, episodes in sets.items()}
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=devices.replicated(mesh))
-    measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
+    measure = jax.jit(functools.partial(predict_rewards, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(seed), 3)
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_key[None])
     done = 0
@@ -120,12 +120,12 @@ def longer(episodes, horizon, name):
     return found
 
 
-def foretold(model, action_spec, params, key, steps, horizon):
-    """Rewards of one episode as the model sees them, and as it foretells them.
+def predict_rewards(model, action_spec, params, key, steps, horizon):
+    """Rewards of one episode as the model sees them, and as it predicts them.
 
     Args: steps: Step [T, 1].
     Returns: (posterior float32 [T], the rewards of the states; sums float32 [T - horizon], row t the sum of the rewards
-      of t + 1 ... t + horizon, foretold from the state at t and the actions taken).
+      of t + 1 ... t + horizon, predicted from the state at t and the actions taken).
     """
     filter_key, open_key = jax.random.split(key)
     actions = model_action(jnp.asarray(steps.prev_action), action_spec)  # [T, 1, A]
@@ -141,7 +141,7 @@ def foretold(model, action_spec, params, key, steps, horizon):
 def explained(measure, params, key, episodes, above=-np.inf):
     """R2 over all episodes, dict(posterior, horizon, states).
 
-    measure: `foretold` of (params, key, steps); above: bound on the mean of a counted state's last PAST rewards.
+    measure: `predict_rewards` of (params, key, steps); above: bound on the mean of a counted state's last PAST rewards.
     """
     pairs = []
     for steps in episodes:

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 
 from wmjax import replay
-from wmjax.ops.batching import mapped
+from wmjax.ops.batching import vmap_or_map
 from wmjax.run import devices, stop
 from wmjax.train import check_finite, make_phase
 
@@ -20,7 +20,7 @@ def make_update(learner, train, mesh):
         sample_keys, update_keys = jax.vmap(jax.random.split)(keys).T
         batch = jax.vmap(lambda memory, key: draw(memory, key, train.batch, train.chunk))(memory, sample_keys)
         batch = jax.lax.with_sharding_constraint(batch, over_devices)  # [S, B, T, ...]
-        return mapped(learner.update)(state, update_keys, batch)
+        return vmap_or_map(learner.update)(state, update_keys, batch)
 
     return update
 

@@ -118,7 +118,7 @@ def cpu():
         cells=(64,),  # learns in fewer updates than two
         kernel=3,
         dynamics_learning_rate=3e-3,
-        reward_learning_rate=2e-4,  # a hundred rewards are soon learnt by heart
+        reward_learning_rate=2e-4,  # a head that sees a hundred rewards overfits
     )
     config.policy.update(channels=32, kernel=3, hidden=128)
     config.train.update(

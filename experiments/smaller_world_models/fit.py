@@ -69,7 +69,7 @@ def main(argv):
     memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
     place = devices.replicated(devices.make_mesh("1"))
     warm_up, fit = phases.make_warm_up(agent, train, place), phases.make_fit(agent, train, place)
-    foretell = predictions.make_prediction_metrics(agent, spec, train.frames)
+    measured = predictions.make_prediction_metrics(agent, spec, train.frames)
     windows = predictions.windows(held_out)
     images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
     asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
@@ -89,7 +89,7 @@ def main(argv):
     for point in range(options.points):
         world, sums = fit(world, memory, fit_keys, point, 0, curve.updates, *curve.numbers)
         losses = {name: sums[name][0] / curve.updates for name in ("latent_loss", "reward_loss")}
-        predicted = foretell(member(world.params, 0), measure_keys[0], member(memory, 0), windows)
+        predicted = measured(member(world.params, 0), measure_keys[0], member(memory, 0), windows)
         show(dict(dynamics_updates=(point + 1) * curve.updates * curve.each), losses | predicted)
 
 

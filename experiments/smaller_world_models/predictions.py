@@ -19,7 +19,7 @@ from wmjax.run.members import member
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 
 
-HELD_OUT = 4  # evaluation episodes whose first FILM steps are foretold
+HELD_OUT = 4  # evaluation episodes whose first FILM steps are predicted
 
 
 FILM = 500  # frames of an evaluation's video
@@ -53,13 +53,13 @@ def windows(steps):
 
 
 def make_prediction_metrics(agent, env_spec, count):
-    """A jitted function (params, key, Replay, Step [B, T] never trained on) -> metrics: shares of latents foretold.
+    """A jitted function (params, key, Replay, Step [B, T] never trained on) -> metrics of predictions.
 
-    latent_*: of each next step, from all before it in its piece; dreamt_*: of all steps after the first CONTEXT ones,
-    open loop. *_accuracy: drawn by the model; *_copy: those of the last image seen; *_majority: the most frequent one
-    at each position in 1,000 images of the replay. reward_expected, reward_true: sums of expected and of true rewards
-    (clipped to -1, 0, 1) over the next steps; open_loop_reward_*: over the steps of the open loop. A reward head that
-    is overfit expects fewer than there are. What follows the beginning of another episode does not count.
+    one_step/*: of each next step, from all before it in its piece; open_loop/*: of all steps after the first CONTEXT
+    ones. accuracy: share of codes sampled by the model that are right; copy_last_frame: baseline, the codes of the last
+    image seen; majority_baseline: the most frequent code at each position in 1,000 images of the replay.
+    reward_expected, reward_true: sums of expected and of true rewards (clipped to -1, 0, 1); an overfit reward head
+    expects fewer than there are. What follows the beginning of another episode does not count.
     """
 
     def measure(params, key, memory, steps):
@@ -80,7 +80,7 @@ def make_prediction_metrics(agent, env_spec, count):
         before, start = (jax.tree.map(lambda x, at=at: x[:, at], states) for at in (slice(0, -1), context - 1))
         after = agent.model.imagine(params, next_key, jax.tree.map(fold, before), fold(action[:, 1:]))
         after = jax.tree.map(lambda x: unfold_like(x, action[:, 1:]), after)
-        dreamt = imagine.open_loop(agent.model, params, open_key, start, time_first(action[:, context:]))
+        imagined = imagine.open_loop(agent.model, params, open_key, start, time_first(action[:, context:]))
 
         truth = codes(states)  # [B, T, X, Y]
         counts = jnp.cumsum(steps.is_first[:, 1:], axis=1) == 0
@@ -88,20 +88,22 @@ def make_prediction_metrics(agent, env_spec, count):
         def shares(name, guesses, first):
             """guesses: each [B, T - first, X, Y] or broadcast to it, of truth[:, first:]."""
             same = {key: (guess == truth[:, first:]).mean((2, 3)) for key, guess in guesses.items()}
-            return {f"{name}_{key}": jnp.average(x, weights=counts[:, first - 1 :]) for key, x in same.items()}
+            return {f"{name}/{key}": jnp.average(x, weights=counts[:, first - 1 :]) for key, x in same.items()}
 
         def rewards(name, states, first):
             """states: of arrivals first, first + 1, ..., with leading axes [B, T - first]."""
             seen = dict(expected=imagine.rewards(agent.model, params, states))
             seen["true"] = jnp.round(jnp.clip(steps.reward[:, first:], -1.0, 1.0))
-            return {f"{name}_{key}": (x * counts[:, first - 1 :]).sum() for key, x in seen.items()}
+            return {f"{name}/reward_{key}": (x * counts[:, first - 1 :]).sum() for key, x in seen.items()}
 
-        dreamt = jax.tree.map(time_first, dreamt)
-        one_step = dict(accuracy=codes(after), copy=truth[:, :-1], majority=common)
-        open_loop = dict(accuracy=codes(dreamt), copy=truth[:, context - 1 : context], majority=common)
-        found = shares("latent", one_step, 1) | shares("dreamt", open_loop, context)
-        found |= rewards("reward", jax.tree.map(lambda x: x[:, 1:], states), 1)
-        return found | rewards("open_loop_reward", dreamt, context)
+        imagined = jax.tree.map(time_first, imagined)
+        one_step = dict(accuracy=codes(after), copy_last_frame=truth[:, :-1], majority_baseline=common)
+        open_loop = dict(
+            accuracy=codes(imagined), copy_last_frame=truth[:, context - 1 : context], majority_baseline=common
+        )
+        found = shares("one_step", one_step, 1) | shares("open_loop", open_loop, context)
+        found |= rewards("one_step", jax.tree.map(lambda x: x[:, 1:], states), 1)
+        return found | rewards("open_loop", imagined, context)
 
     return jax.jit(measure)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests import ppo_by_hand
 from wmjax.agents import ppo
-from wmjax.agents.ppo.learner import Decisions, judge, minibatches, ppo_loss
+from wmjax.agents.ppo.learner import PPOBatch, compute_advantages, minibatches, ppo_loss
 from wmjax.nets.policy import VectorPolicy
 from wmjax.types import UsageError
 
@@ -101,7 +101,7 @@ def test_imagined_episodes_end_with_the_rollout_unless_bootstrapped(learner, boo
     """Equation 17: d = 1 for t >= T_sim, whatever the model says of the last step."""
     config = dataclasses.replace(CONFIG, bootstrap=bootstrap)
     params, rollout = learner.init(KEY).params, random_rollout()
-    found = jax.jit(lambda params, rollout: judge(LINEAR, config, params, rollout))
+    found = jax.jit(lambda params, rollout: compute_advantages(LINEAR, config, params, rollout))
     *_, advantage = ppo_by_hand.decisions(jax.tree.map(np.asarray, params["params"]), config, rollout)
     np.testing.assert_allclose(found(params, rollout).advantage, advantage, rtol=1e-4, atol=1e-5)
     beyond = random_rollout()
@@ -137,7 +137,7 @@ def random_decisions(rows):
     rng = np.random.default_rng(3)
     action = np.eye(M)[rng.integers(0, M, rows)]
     columns = rng.normal(size=(rows, F)), action, np.log(rng.uniform(0.2, 0.6, rows)), *rng.normal(size=(2, rows))
-    return Decisions(*(x.astype(np.float32) for x in columns))
+    return PPOBatch(*(x.astype(np.float32) for x in columns))
 
 
 def loss_and_gradient(batch, config=CONFIG):

@@ -96,7 +96,7 @@ def test_overlap_is_one_phase_late(whole, tmp_path):
     assert [row["collect/return"] for row in sequential] != [row["collect/return"] for row in overlapped]
 
 
-def test_damaged_checkpoint_is_passed_over_aloud(whole, tmp_path):
+def test_damaged_checkpoint_is_skipped_with_a_warning(whole, tmp_path):
     folder = tmp_path / "run"
     killed = mains.start(folder, kill_at=20)
     assert killed.code == -signal.SIGKILL

@@ -37,17 +37,28 @@ def test_run_leaves_what_a_user_expects(whole):
     steps = evaluated[-1]["env_steps"]  # 120 decisions of four frames, but for the rows that begin an episode
     assert steps == 4 * (120 - 4) and evaluated[-1]["episodes"] == 4
     assert all(np.isfinite(list(row.values())).all() for row in rows)
-    wanted = "elbo commitment perplexity latent_loss latent_accuracy reward_loss there_zero right_zero"
+    wanted = "elbo commitment perplexity latent_loss latent_accuracy reward_loss reward_count_zero reward_correct_zero"
     for name in (*wanted.split(), "policy_loss", "value_loss", "entropy", "return_mean"):
         assert f"train/{name}" in evaluated[-1], name
-    for name in ("latent_accuracy", "latent_copy", "latent_majority", "dreamt_accuracy", "dreamt_copy"):
+    for name in (
+        "latent_accuracy",
+        "one_step/copy_last_frame",
+        "one_step/majority_baseline",
+        "open_loop/accuracy",
+        "open_loop/copy_last_frame",
+    ):
         assert 0 <= evaluated[-1][f"eval/{name}"] <= 1, name
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["finished"] and len(summary["evaluations"]) == 3
     for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
         assert (folder / "videos" / name).stat().st_size > 0
     page = (folder / "report.html").read_text()
-    curves = ("train/latent_accuracy", "train/right_zero", "train/value_loss", "eval/dreamt_copy")
+    curves = (
+        "train/latent_accuracy",
+        "train/reward_correct_zero",
+        "train/value_loss",
+        "eval/open_loop/copy_last_frame",
+    )
     for shown in ("Codes", "paper, 4 frames", *curves):
         assert shown in page, shown
     with np.load(folder / "replay" / "000000.npz") as first:
@@ -347,33 +358,35 @@ def counting_world(rows, time, wrong=0.0):
     return Step(said, pixel[..., None, None, None].astype(np.uint8), reward, 1 + 0 * reward, false, false.copy())
 
 
-def test_foretold_latents_are_counted_beside_their_baselines():
+def test_predicted_latents_are_counted_beside_their_baselines():
     agent, spec = counting_agent(), EnvSpec(jax.ShapeDtypeStruct((1, 1, 1), np.uint8), ActionSpec(3, True, 0, 2))
     steps = counting_world(40, 30)
     stored = jax.tree.map(lambda x: x.swapaxes(0, 1)[:, :1], counting_world(1, 300))
     memory = replay.extend(replay.init(300, 1, jax.tree.map(lambda x: x[0], stored)), stored)
-    foretell = predictions.make_prediction_metrics(agent, spec, 1)
-    shares = foretell({}, jax.random.key(0), memory, steps)
+    measure = predictions.make_prediction_metrics(agent, spec, 1)
+    shares = measure({}, jax.random.key(0), memory, steps)
     pixel = steps.obs[..., 0, 0, 0].astype(int)
-    assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
-    np.testing.assert_allclose(shares["latent_copy"], (pixel[:, 1:] == pixel[:, :-1]).mean(), rtol=1e-5)
-    np.testing.assert_allclose(shares["dreamt_copy"], (pixel[:, 5:] == pixel[:, 4:5]).mean(), rtol=1e-5)
+    assert shares["one_step/accuracy"] == shares["open_loop/accuracy"] == 1
+    np.testing.assert_allclose(shares["one_step/copy_last_frame"], (pixel[:, 1:] == pixel[:, :-1]).mean(), rtol=1e-5)
+    np.testing.assert_allclose(shares["open_loop/copy_last_frame"], (pixel[:, 5:] == pixel[:, 4:5]).mean(), rtol=1e-5)
     likely = [(pixel[:, 1:] == value).mean() for value in range(8)]
-    assert np.isclose(likely, shares["latent_majority"], rtol=1e-5).any()  # one value, whichever the replay has most
+    assert np.isclose(
+        likely, shares["one_step/majority_baseline"], rtol=1e-5
+    ).any()  # one value, whichever the replay has most
     for name, first in (("reward", 1), ("open_loop_reward", 5)):  # the model expects half of what there is
         true = (pixel[:, first:] == 0).sum()
         assert (shares[f"{name}_expected"], shares[f"{name}_true"]) == (true / 2, true) and true > 20
 
-    other = foretell({}, jax.random.key(0), memory, counting_world(40, 30, wrong=0.25))
-    np.testing.assert_allclose(other["latent_accuracy"], 0.75, atol=0.04)
-    assert other["dreamt_accuracy"] < 0.4
+    other = measure({}, jax.random.key(0), memory, counting_world(40, 30, wrong=0.25))
+    np.testing.assert_allclose(other["one_step/accuracy"], 0.75, atol=0.04)
+    assert other["open_loop/accuracy"] < 0.4
 
     cut = steps.replace(is_first=steps.is_first.copy(), obs=steps.obs.copy())
     cut.is_first[:20, 12] = True
-    cut.obs[:20, 12:] = 9  # never foretold, and never counted
-    shares = foretell({}, jax.random.key(0), memory, cut)
-    assert shares["latent_accuracy"] == shares["dreamt_accuracy"] == 1
-    assert shares["reward_true"] == (pixel[:20, 1:12] == 0).sum() + (pixel[20:, 1:] == 0).sum()
+    cut.obs[:20, 12:] = 9  # never predicted, and never counted
+    shares = measure({}, jax.random.key(0), memory, cut)
+    assert shares["one_step/accuracy"] == shares["open_loop/accuracy"] == 1
+    assert shares["one_step/reward_true"] == (pixel[:20, 1:12] == 0).sum() + (pixel[20:, 1:] == 0).sum()
 
 
 def test_most_frequent_codes():

@@ -1,4 +1,4 @@
-"""What imagined steps of the environment models cost, and small worlds that every kind learns by heart."""
+"""What imagined steps of the environment models cost, and small worlds that every kind overfits."""
 
 import jax
 import jax.numpy as jnp
@@ -116,7 +116,7 @@ def best_constant_nats(obs):
 
 
 @pytest.mark.parametrize("kind", state_space.KINDS)
-def test_learns_a_small_world_by_heart(kind):
+def test_learns_a_small_world_exactly(kind):
     """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
     spec, batch = walks(8, 6)
     widths = dict(channels=16, encoder_width=16, decoder_width=16)

@@ -43,7 +43,7 @@ def dream(model, network, params, policy_params, key, start, horizon):
 
 
 @struct.dataclass
-class Decisions:
+class PPOBatch:
     """A rollout as a set of decisions with what was known when they were taken; N is B * H or a minibatch."""
 
     features: Array  # float32 [N, ...]
@@ -69,7 +69,7 @@ def make(config, network, feature_shape):
 
     def update(state, key, rollout):
         """One round: all epochs on one Rollout; metrics as of `Learner`."""
-        decisions = judge(network, config, state.params, rollout)
+        decisions = compute_advantages(network, config, state.params, rollout)
 
         def step(carry, index):
             params, opt_state = carry
@@ -98,8 +98,8 @@ def make(config, network, feature_shape):
     return Learner(init, update)
 
 
-def judge(network, config, params, rollout):
-    """The Decisions of a Rollout, N = B * H, with values and advantages by these parameters.
+def compute_advantages(network, config, params, rollout):
+    """The PPOBatch of a Rollout, N = B * H, with values and advantages by these parameters.
 
     The episode ends with the rollout (Equation 17), unless config.bootstrap makes its end a cut, after which the value
     of the last features stands for what would follow.
@@ -115,7 +115,7 @@ def judge(network, config, params, rollout):
     estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
     advantage = jax.vmap(estimate)(rollout.reward, value, discount)  # over B
     log_prob = distributions.one_hot(logits).log_prob(rollout.action)
-    return fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
+    return fold(PPOBatch(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
 
 
 def minibatches(key, size, epochs, minibatch):
@@ -131,7 +131,7 @@ def minibatches(key, size, epochs, minibatch):
 def ppo_loss(network, config, params, batch):
     """The clipped objective, the value's error and the entropy bonus of a minibatch, as one loss.
 
-    Args: batch: Decisions [N].
+    Args: batch: PPOBatch [N].
     Returns: (loss, metrics): metrics hold the unscaled parts.
     """
     logits, value = network.apply(params, batch.features)

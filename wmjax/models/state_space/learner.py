@@ -8,7 +8,7 @@ from flax import struct
 from wmjax import imagine
 from wmjax.models.state_space import annealing
 from wmjax.models.state_space.annealing import Annealing
-from wmjax.models.state_space.config import CONTEXT, DRAWN
+from wmjax.models.state_space.config import CONTEXT, STOCHASTIC
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
 from wmjax.ops.actions import model_action
@@ -29,7 +29,7 @@ def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
     model, parts = make_model(config, env_spec)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
-    annealed = config.kind in DRAWN and config.kl_anneal_target > 0
+    annealed = config.kind in STOCHASTIC and config.kl_anneal_target > 0
 
     def init(key):
         params = init_params(key, config, env_spec)

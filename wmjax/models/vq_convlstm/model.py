@@ -101,7 +101,9 @@ def make_draw(config, modules, latents):
     """(params, key, hidden, action) -> the next latent, drawn from the dynamics' prediction."""
 
     def at_once(params, key, hidden, action):
-        return latents.draw(params, key, modules["latent_head"].apply(params["latent_head"], hidden, action, None))
+        return latents.prior_sample(
+            params, key, modules["latent_head"].apply(params["latent_head"], hidden, action, None)
+        )
 
     def one_by_one(params, key, hidden, action):
         columns = latents.shape[1]
@@ -109,7 +111,7 @@ def make_draw(config, modules, latents):
         def fill(i, latent):
             prior = modules["latent_head"].apply(params["latent_head"], hidden, action, latent)
             at = (i // columns, i % columns)
-            drawn = latents.draw(params, jax.random.fold_in(key, i), prior[:, at[0], at[1]])
+            drawn = latents.prior_sample(params, jax.random.fold_in(key, i), prior[:, at[0], at[1]])
             return latent.at[:, at[0], at[1]].set(drawn)
 
         empty = jnp.zeros((hidden.shape[0], *latents.shape))
@@ -143,7 +145,7 @@ def make_model(config, env_spec):
 
         cells = transition(params, state, prev_action)
         cells, action = jax.tree.map(unless_first, (cells, prev_action))
-        return GridState(latents.given(params, key, embed), cells, action), ()
+        return GridState(latents.posterior_sample(params, key, embed), cells, action), ()
 
     def imagine(params, key, state, action):
         cells = transition(params, state, action)
