@@ -108,7 +108,7 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
 def assert_close(rows, others):
     for row, other in zip(rows, others, strict=True):
         for name in row:
-            if not name.startswith("eval/") and "right" not in name:  # a draw may fall out otherwise after rounding
+            if not name.startswith("eval/") and "correct" not in name:  # a draw may fall out otherwise after rounding
                 np.testing.assert_allclose(other[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
 
 

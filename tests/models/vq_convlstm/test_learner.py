@@ -222,10 +222,10 @@ def test_learns_a_small_world_exactly():
     state, metrics = train(updates.dynamics, batch, state, 400)
     assert metrics["latent_accuracy"][:5].mean() < 0.7
     assert metrics["latent_accuracy"][-50:].mean() > 0.98
-    right, there = (
-        sum(metrics[f"{what}_{name}"][-50:].sum() for name in ("zero", "plus")) for what in ("right", "there")
+    correct, count = (
+        sum(metrics[f"reward_{what}_{name}"][-50:].sum() for name in ("zero", "plus")) for what in ("correct", "count")
     )
-    assert right / there > 0.99
+    assert correct / count > 0.99
 
     params, none = state.params, jnp.zeros((8, 2))
     start, _ = model.observe(
