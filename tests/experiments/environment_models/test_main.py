@@ -3,17 +3,15 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.environment_models import ablations, phases, predictions
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
-from experiments.environment_models import phases, predictions
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_same, metrics, state
@@ -270,33 +268,22 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
     ],
 )
 def test_table_refuses_in_one_line(flag, message, tmp_path):
-    ended = mains.command("environment_models.table", f"--folder={tmp_path}", flag)
-    assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
+    ended = mains.call("environment_models.table", f"--folder={tmp_path}", flag)
+    assert ended.code == 2 and message in ended.stderr and "Traceback" not in ended.stderr
 
 
-ABLATIONS_WITHOUT_TRAINING = """
-import json, pathlib, sys
-from experiments.environment_models import ablations
-from wmjax.run import cli
+def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):
+    def train(folder, argument, settings, prefix, log):
+        with open(tmp_path / "asked.jsonl", "a") as file:
+            print(json.dumps([argument, *settings, *prefix]), file=file)
+        loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + "\n")
 
-def train(folder, argument, settings, prefix, log):
-    with open(ablations.FOLDER.value + "/asked.jsonl", "a") as file:
-        print(json.dumps([argument, *settings, *prefix]), file=file)
-    folder = pathlib.Path(folder)
-    loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + chr(10))
-
-ablations.train = train
-sys.exit(cli.run(ablations.main, sys.argv))
-"""
-
-
-def test_ablations_leave_out_one_helper_each(tmp_path):
+    monkeypatch.setattr(ablations, "train", train)
     flags = ("--data=d", f"--folder={tmp_path}", "--seeds=2", "--updates=7", "--cores=0,1", "--set=train.every=7")
-    words = [sys.executable, "-c", ABLATIONS_WITHOUT_TRAINING, *flags]
-    ended = subprocess.run(words, cwd=mains.ROOT, capture_output=True, text=True, timeout=mains.HANGS)
-    assert ended.returncode == 0, ended.stderr
+    ended = mains.call("environment_models.ablations", *flags)
+    assert ended.code == 0, ended.stderr
     asked = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
     assert all(line[0] == "d,sssm,cpu_games" and line[2:4] == ["train.updates=7", "train.every=7"] for line in asked)
     assert {line[-1] for line in asked} == {"0", "1"} and all(line[-3:-1] == ["taskset", "-c"] for line in asked)
