@@ -21,7 +21,7 @@ _SETTINGS = {
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 # Tests, and the mains that they fork, run each program a few times on tiny arrays: what they wait for is the compiler.
-# The older emitters of fusions compile several times as fast; threads that compile do not help where each core has tests.
+# The older emitters of fusions compile several times as fast; threads that compile help nobody where all cores test.
 _QUICK = (
     "--xla_backend_optimization_level=0",
     "--xla_llvm_disable_expensive_passes=true",
