@@ -4,12 +4,9 @@ import jax
 import pytest
 
 from tests.fakes import SPEC
+from tests.tiny_rssm import KEY, SIZES
 from wmjax.models import rssm
 from wmjax.types import UsageError
-
-B, T, Z, U = 2, 6, 4, 6
-KEY = jax.random.key(0)
-SIZES = dict(stochastic=Z, deterministic=U, hidden=5, decoder_hidden=8, reward_units=5)
 
 
 @pytest.mark.parametrize(

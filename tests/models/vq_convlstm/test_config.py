@@ -4,20 +4,9 @@ import jax
 import numpy as np
 import pytest
 
+from tests.tiny_vq import configured
 from wmjax.models.vq_convlstm import VQConvLSTMConfig, make
 from wmjax.types import ActionSpec, EnvSpec, UsageError
-
-TINY = VQConvLSTMConfig(
-    encoder_widths=(4, 8),
-    decoder_widths=(8, 4),
-    codes=6,
-    code_size=3,
-    cells=(4, 5),
-    kernel=3,
-    reward_channels=2,
-    reward_hidden=8,
-    context=3,
-)
 
 
 @pytest.mark.parametrize(
@@ -30,11 +19,17 @@ TINY = VQConvLSTMConfig(
         (dict(cells=(4, 0)), "cells (4, 0)"),
         (dict(codes=0), "codes 0"),
         (dict(context=0), "context 0"),
+        (dict(latent="binary"), "latent 'binary'"),
+        (dict(dimensions=3), "dimensions 3"),
+        (dict(encoder_kernel=3), "encoder_kernel 3"),
+        (dict(predictor="transformer"), "predictor 'transformer'"),
+        (dict(likelihood="normal"), "likelihood 'normal'"),
+        (dict(latent="continuous", predictor="autoregressive"), "autoregressive"),
     ],
 )
 def test_refuses_settings(settings, message):
     with pytest.raises(UsageError) as error:
-        VQConvLSTMConfig(**vars(TINY) | settings)
+        configured(**settings)
     assert message in str(error.value)
 
 

@@ -8,52 +8,59 @@ import numpy as np
 import pytest
 
 from tests.fakes import DISCRETE_SPEC, random_steps
+from tests.tiny_vq import TINY, configured
+from tests.walks import walks
 from wmjax import imagine
-from wmjax.models.vq_convlstm import VQConvLSTMConfig, make, make_updates
+from wmjax.models.vq_convlstm import make, make_updates
 from wmjax.models.vq_convlstm.learner import autoencoder_loss, dynamics_loss
 from wmjax.models.vq_convlstm.model import make_modules
 from wmjax.ops import continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.ops.axes import fold, time_first, unfold_like
-from wmjax.types import ActionSpec, EnvSpec, Step
 
-TINY = VQConvLSTMConfig(
-    encoder_widths=(4, 8),
-    decoder_widths=(8, 4),
-    codes=6,
-    code_size=3,
-    cells=(4, 5),
-    kernel=3,
-    reward_channels=2,
-    reward_hidden=8,
-    context=3,
-)
 B, T = 3, 7
 KEY = jax.random.key(0)
 
 
+# Nothing of the reward reaches the dynamics, and all of it.
+NEARLY_NONE, ALL = configured(reward_scale=1e-30), configured(reward_scale=1.0)
+
+
 @pytest.fixture(scope="module")
-def parts():
+def begun():
+    """(jitted update of the autoencoder, first state, batch)."""
+    _, learner = make(TINY, DISCRETE_SPEC)
+    update = jax.jit(make_updates(TINY, DISCRETE_SPEC).autoencoder)
+    return update, jax.jit(learner.init)(KEY), random_steps(DISCRETE_SPEC, B, T)
+
+
+@pytest.fixture(scope="module")
+def parts(begun):
     """(modules, model, params with several codes in use, batch with rewards of every class)."""
-    model, learner = make(TINY, DISCRETE_SPEC)
-    state = jax.jit(learner.init)(KEY)
-    batch = jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T))
-    updates = make_updates(TINY, DISCRETE_SPEC)
-    settle = jax.jit(lambda state: updates.autoencoder(state, KEY, fold(batch.obs))[0])
+    update, state, batch = begun
     for _ in range(20):
-        state = settle(state)
-    params = state.params
-    vectors = jnp.array(np.random.default_rng(0).normal(size=params["codebook"].vectors.shape), jnp.float32)
+        state = update(state, KEY, fold(batch.obs), 1.0)[0]
+    params = jax.device_get(state.params)
+    vectors = np.random.default_rng(0).normal(size=params["codebook"].vectors.shape).astype(np.float32)
     params["codebook"] = params["codebook"].replace(vectors=vectors)
     head = params["latent_head"]["params"]["Conv_0"]
     head["kernel"] = 30_000 * head["kernel"]  # so sure of the next codes that draws are its first choice
-    rewards = jnp.array(np.random.default_rng(1).choice([-3.0, -0.4, 0.0, 0.6, 1.0], (B, T)), jnp.float32)
+    rewards = np.random.default_rng(1).choice([-3.0, -0.4, 0.0, 0.6, 1.0], (B, T)).astype(np.float32)
+    model, _ = make(TINY, DISCRETE_SPEC)
     return make_modules(TINY, DISCRETE_SPEC.obs_shape), model, params, batch.replace(reward=rewards)
 
 
-def loss_of(parts, params, batch):
+def jitted_loss(parts, config):
+    """(params, batch) -> ((loss, metrics), gradients)."""
     modules, model, _, _ = parts
-    return dynamics_loss(TINY, modules, model, params, KEY, batch, DISCRETE_SPEC.action)
+    loss = lambda params, batch: dynamics_loss(config, modules, model, params, KEY, batch, DISCRETE_SPEC.action)
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+@pytest.fixture(scope="module")
+def loss(parts):
+    """Of `NEARLY_NONE`: the scale changes no value and the gradients of the dynamics alone."""
+    return jitted_loss(parts, NEARLY_NONE)
 
 
 def softmax_nats(logits, index):
@@ -61,12 +68,13 @@ def softmax_nats(logits, index):
     return np.log(np.exp(logits - logits.max()).sum()) + logits.max() - logits[index]
 
 
-def test_dynamics_loss_equals_a_loop(parts):
+def test_dynamics_loss_equals_a_loop(parts, loss):
     """Row by row and step by step, as the paper tells it: zero memory, real latents for `context` steps, then drawn."""
     (modules, _), model, params, batch = parts
     dynamics, reward_head = jax.jit(modules["dynamics"].apply), jax.jit(modules["reward"].apply)
     latent_head = jax.jit(modules["latent_head"].apply)
     vectors = np.asarray(params["codebook"].vectors)
+    encode = jax.jit(model.encode)
     latent_nats, reward_nats, right = [], [], []
     counts = {
         name: 0
@@ -80,7 +88,7 @@ def test_dynamics_loss_equals_a_loop(parts):
         )
     }
     for b in range(B):
-        embed = np.asarray(jax.jit(model.encode)(params, batch.obs[b]))
+        embed = np.asarray(encode(params, batch.obs[b]))
         codes = np.argmin(np.square(embed[..., None, :] - vectors).sum(-1), axis=-1)  # [T, X, Y]
         cells = tuple((np.zeros((1, 4, 4, width), np.float32),) * 2 for width in TINY.cells)
         drawn = None
@@ -98,59 +106,57 @@ def test_dynamics_loss_equals_a_loop(parts):
             counts[f"reward_count_{name}"] += 1
             counts[f"reward_correct_{name}"] += predicted.argmax() == kind
             reward_nats.append(softmax_nats(predicted, kind))
-    loss, metrics = jax.jit(functools.partial(loss_of, parts))(params, batch)
+    (total, metrics), _ = loss(params, batch)
     np.testing.assert_allclose(metrics["latent_loss"], np.mean(latent_nats), rtol=1e-3)
     np.testing.assert_allclose(metrics["reward_loss"], np.mean(reward_nats), rtol=1e-3)
-    np.testing.assert_allclose(loss, np.mean(latent_nats) + np.mean(reward_nats), rtol=1e-3)
+    np.testing.assert_allclose(total, np.mean(latent_nats) + np.mean(reward_nats), rtol=1e-3)
     np.testing.assert_allclose(metrics["latent_accuracy"], np.mean(right), atol=0.02)
     assert {name: int(metrics[name]) for name in counts} == counts
     assert min(counts[f"reward_count_{name}"] for name in ("minus", "zero", "plus")) > 0
 
 
 @pytest.mark.parametrize("at", [2, 5])
-def test_steps_into_another_episode_do_not_count(parts, at):
+def test_steps_into_another_episode_do_not_count(parts, loss, at):
     """Inside the context a sequence starts again there; after it the rest of the chunk is left out."""
-    modules, model, params, batch = parts
-    loss = jax.jit(functools.partial(loss_of, parts))
-    crossing = batch.replace(is_first=batch.is_first.at[0, at].set(True))
+    _, _, params, batch = parts
+    is_first = batch.is_first.copy()
+    is_first[0, at] = True
+    crossing = batch.replace(is_first=is_first)
     rest = slice(at, at + 1) if at < TINY.context else slice(at, None)  # arrivals that no longer count
-    other = crossing.replace(reward=crossing.reward.at[0, rest].set(-crossing.reward[0, rest] - 1))
+    reward, obs = batch.reward.copy(), batch.obs.copy()
+    reward[0, rest] = -reward[0, rest] - 1
     if at >= TINY.context:
-        other = other.replace(obs=other.obs.at[0, at + 1 :].set(0))
-    one, two = loss(params, crossing)[1], loss(params, other)[1]
+        obs[0, at + 1 :] = 0
+    one, two = loss(params, crossing)[0][1], loss(params, crossing.replace(reward=reward, obs=obs))[0][1]
     for name in one:
         np.testing.assert_array_equal(one[name], two[name], err_msg=name)
     there = sum(int(one[f"reward_count_{name}"]) for name in ("minus", "zero", "plus"))
     assert there == B * (T - 1) - (1 if at < TINY.context else T - at)
-    assert loss(params, batch)[0] != loss(params, crossing)[0]
+    assert loss(params, batch)[0][0] != loss(params, crossing)[0][0]
 
 
-def test_what_the_dynamics_loss_trains(parts):
+def test_what_the_dynamics_loss_trains(parts, loss):
     _, _, params, batch = parts
-    grads, _ = jax.jit(jax.grad(functools.partial(loss_of, parts), has_aux=True))(params, batch)
-    sizes = {name: sum(float(jnp.abs(x).sum()) for x in jax.tree.leaves(grad)) for name, grad in grads.items()}
+    grads = jax.device_get(loss(params, batch)[1])
+    sizes = {name: sum(float(np.abs(x).sum()) for x in jax.tree.leaves(grad)) for name, grad in grads.items()}
     assert sizes["dynamics"] > 0 and sizes["reward"] > 0
     assert [sizes[name] for name in ("encoder", "decoder", "running")] == [0, 0, 0]
 
 
-def test_the_reward_hardly_moves_the_dynamics(parts):
+def some_differ(one, other):
+    return any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one, other)), strict=True))
+
+
+def test_the_reward_hardly_moves_the_dynamics(parts, loss):
     """Its gradient enters them scaled by reward_scale, and reaches its own head whole."""
-    modules, model, params, batch = parts
-
-    def grads(scale, reward):
-        config = VQConvLSTMConfig(**vars(TINY) | dict(reward_scale=scale))
-        loss = lambda p: dynamics_loss(
-            config, modules, model, p, KEY, batch.replace(reward=reward), DISCRETE_SPEC.action
-        )[0]
-        return jax.jit(jax.grad(loss))(params)
-
-    one, other = grads(1e-30, batch.reward), grads(1e-30, -batch.reward)
+    _, _, params, batch = parts
+    flipped = batch.replace(reward=-batch.reward)
+    one, other = (jax.device_get(loss(params, x)[1]) for x in (batch, flipped))
     jax.tree.map(np.testing.assert_array_equal, one["dynamics"], other["dynamics"])
-    assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (one["reward"], other["reward"])), strict=True))
-    full, flipped = grads(1.0, batch.reward), grads(1.0, -batch.reward)
-    assert any(
-        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (full["dynamics"], flipped["dynamics"])), strict=True)
-    )
+    assert some_differ(one["reward"], other["reward"])
+    whole = jitted_loss(parts, ALL)
+    full, other = (jax.device_get(whole(params, x)[1]) for x in (batch, flipped))
+    assert some_differ(full["dynamics"], other["dynamics"])
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), one["reward"], full["reward"])
 
 
@@ -171,12 +177,9 @@ def test_autoencoder_loss_by_its_parts(parts):
     np.testing.assert_allclose(loss, -metrics["elbo"] + 0.25 * distance, rtol=1e-4)
 
 
-def test_autoencoder_update_moves_statistics_and_takes_a_rate():
-    _, learner = make(TINY, DISCRETE_SPEC)
-    updates = make_updates(TINY, DISCRETE_SPEC)
-    state = jax.jit(learner.init)(KEY)
-    images = fold(jax.tree.map(jnp.asarray, random_steps(DISCRETE_SPEC, B, T)).obs)
-    update = jax.jit(updates.autoencoder)
+def test_autoencoder_update_moves_statistics_and_takes_a_rate(begun):
+    update, state, batch = begun
+    images = fold(batch.obs)
     one, ten = update(state, KEY, images, 1.0)[0], update(state, KEY, images, 10.0)[0]
     kernel = lambda s: s.params["decoder"]["params"]["conv_in"]["kernel"]
     np.testing.assert_allclose(kernel(ten) - kernel(state), 10 * (kernel(one) - kernel(state)), rtol=1e-2, atol=1e-6)
@@ -190,27 +193,13 @@ def test_autoencoder_update_moves_statistics_and_takes_a_rate():
     assert int(one.updates) == 0
 
 
-def walks(rows, time, seed=0):
-    """A bright square of 4 x 4 pixels on a 16 x 16 field that goes round by the action, with a reward at the left."""
-    spec = EnvSpec(jax.ShapeDtypeStruct((16, 16, 1), np.uint8), ActionSpec(2, True, 0, 1))
-    rng = np.random.default_rng(seed)
-    action = rng.integers(0, 2, (rows, time)).astype(np.int32)
-    place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4
-    obs = np.zeros((rows, time, 16, 16, 1), np.uint8)
-    for b, t in np.ndindex(rows, time):
-        obs[b, t, 4:8, 4 * place[b, t] : 4 * place[b, t] + 4] = 255
-    false = np.zeros((rows, time), bool)
-    reward = (place == 0).astype(np.float32)
-    return spec, Step(action, obs, reward, np.ones((rows, time), np.float32), false, false)
-
-
 def test_learns_a_small_world_exactly():
     """Every next code, every reward and every picture of imagined steps right."""
-    spec, batch = walks(8, 8)
-    config = VQConvLSTMConfig(**vars(TINY) | dict(learning_rate=3e-3, dynamics_learning_rate=1e-2, cells=(8, 8)))
+    spec, batch = walks(8, 8, side=4, reward=1.0)
+    config = configured(learning_rate=3e-3, dynamics_learning_rate=1e-2, cells=(8, 8))
     model, learner = make(config, spec)
     updates = make_updates(config, spec)
-    state, batch = learner.init(KEY), jax.tree.map(jnp.asarray, batch)
+    state, batch = jax.jit(learner.init)(KEY), jax.tree.map(jnp.asarray, batch)
 
     def train(update, data, state, count):
         step = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: update(state, key, data), state, keys))
