@@ -116,11 +116,21 @@ def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=()
     Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
+    argv = [experiment, *words_of(workdir, flags, experiment)]
+    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
+
+
+def refused(workdir, *flags, experiment="planet"):
+    """As `start`, in this process: for what ends before anything is trained."""
+    return call(f"{experiment}.__main__", *words_of(workdir, flags, experiment))
+
+
+def words_of(workdir, flags, experiment):
+    """The words of a tiny run's command line."""
     tiny = FLAGS[experiment]
     config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
-    argv = [experiment, *config, *tiny[1:], f"--workdir={workdir}", *others]
-    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
+    return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
 def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0):

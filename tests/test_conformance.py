@@ -248,7 +248,7 @@ def test_planning_in_the_latents_needs_no_decoder(shapes):
 def test_shapes_and_types(case):
     looked = look(case)
     assert {x.shape[:2] for x in jax.tree.leaves(looked["seen"])} == {(B, T)}
-    assert looked["imagined"].shape == (B, H, looked["seen"][2][0].shape[2])
+    assert looked["imagined"].shape == (B, H, *looked["seen"][2][0].shape[2:])
     for leaf in jax.tree.leaves((looked, jax.device_get(case.params))):
         assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
     reward, discount = looked["seen"][2][1:3]

@@ -71,16 +71,16 @@ def assert_as_whole(folder, whole):
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):
-    for kill_at in (whole[1] // 2, 3):  # and the resumed one again
-        killed = mains.start(tmp_path / "run", kill_at=kill_at, experiment=MAIN)
-        assert killed.code == -signal.SIGKILL
+    """Once in the middle; before every move: tests/run/test_lifecycle.py."""
+    killed = mains.start(tmp_path / "run", kill_at=whole[1] // 2, experiment=MAIN)
+    assert killed.code == -signal.SIGKILL
     resumed = mains.start(tmp_path / "run", experiment=MAIN)
     assert resumed.code == 0, resumed.stderr
     assert_as_whole(tmp_path / "run", whole)
 
 
-def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
-    """Told to end inside a point of the dreams' curve, by the clock one point later, and in the third collection."""
+def test_a_run_stopped_and_timed_ends_as_if_neither(whole, tmp_path):
+    """Told to end inside a point of the dreams' curve, by the clock one point later, and while it plays."""
     folder = tmp_path / "run"
 
     def summary():
@@ -97,10 +97,8 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
     for name in ("iteration_001.mp4", "open_loop_iteration_001.png", "codes_iteration_001.png"):
         assert (folder / "videos" / name).stat().st_size > 0
 
-    shorter = mains.start(folder, "--config.train.iterations=2", experiment=MAIN)  # in a smaller replay
-    assert shorter.code == 0 and "train.iterations 3 -> 2" in shorter.stderr and summary()["finished"]
-    stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 10))
-    assert stopped.code == 75 and "train.iterations 2 -> 3" in stopped.stderr and summary()["iterations"] == 2
+    stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 30))
+    assert stopped.code == 75 and summary()["iterations"] == 1  # in its evaluation or the second collection
     assert mains.start(folder, experiment=MAIN).code == 0
     assert_as_whole(folder, whole)
 
@@ -112,6 +110,7 @@ def assert_close(rows, others):
                 np.testing.assert_allclose(other[name], row[name], rtol=2e-2, atol=2e-2, err_msg=name)
 
 
+@pytest.mark.slow
 def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
     folder = tmp_path / "run"
     ended = mains.start(folder, "--config.population=2", experiment=MAIN)
@@ -136,19 +135,19 @@ def test_several_games_in_one_program(whole, tmp_path):
     result = json.loads((folder / "evaluate.json").read_text())
     assert result["task"] == "atari:SpaceInvaders" and result["member"] == 1
     assert "the run has 2" in evaluate(folder, "--member=2").stderr
-    listed = mains.command("smaller_world_models.table", f"--runs={folder}")
+    listed = mains.call("smaller_world_models.table", f"--runs={folder}")
     assert "| Pong " in listed.stdout and "| SpaceInvaders " in listed.stdout, listed.stdout + listed.stderr
 
 
 def evaluate(folder, *flags):
-    return mains.command("smaller_world_models.evaluate", f"--workdir={folder}", *flags)
+    return mains.call("smaller_world_models.evaluate", f"--workdir={folder}", *flags)
 
 
 def test_evaluate_plays_the_checkpoint_and_chance(whole):
     folder, _ = whole
     for name, flags in dict(evaluate=[], evaluate_random=["--policy=random"]).items():
         ended = evaluate(folder, "--episodes=3", *flags)
-        assert ended.returncode == 0, ended.stderr
+        assert ended.code == 0, ended.stderr
         row = json.loads((folder / f"{name}.json").read_text())
         assert row["eval/return_mean"] == np.mean([row[f"eval/return_{i}"] for i in range(3)])
         score = (row["eval/return_mean"] + 20.7) / (9.3 + 20.7)
@@ -169,9 +168,10 @@ def test_evaluate_plays_the_checkpoint_and_chance(whole):
 )
 def test_bad_evaluations_end_in_one_line(whole, flags, message):
     ended = evaluate(whole[0], *flags)
-    assert ended.returncode == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [
@@ -216,7 +216,7 @@ def test_ablations_run_whole(settings, tmp_path):
 def test_bad_input_ends_in_one_line(flag, message, tmp_path):
     flags = ["--config.train.iterations=3000000"] if "GB" in message else []
     flags += ["--config.train.frames=1"] if "discrete" in message else []  # only games can stack
-    ended = mains.start(tmp_path / "run", flag, *flags, experiment=MAIN)
+    ended = mains.refused(tmp_path / "run", flag, *flags, experiment=MAIN)
     assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
     assert not (tmp_path / "run").exists()
 
