@@ -195,16 +195,26 @@ def kl(posterior, prior):
 
 @functools.cache
 def scored(name):
-    """(jitted score, its terms of `batch_of()`)."""
+    """(score, what it says of `batch_of()`).
+
+    score: a function (params, key, batch) -> (terms, states, beliefs), gradient of the terms up to time 4 with respect
+    to the actions; compiled once.
+    """
     config, model, parts, params, _ = made(name)
-    run = jax.jit(lambda params, key, batch: score(model, parts, config, SPEC.action, params, key, batch))
-    return run, run(params, KEY, batch_of())[0]
+
+    def early(action, params, key, batch):
+        found = score(model, parts, config, SPEC.action, params, key, batch.replace(prev_action=action))
+        return sum(x[:, :2].sum() for x in found[0].values()), found
+
+    both = jax.jit(jax.grad(early, has_aux=True))
+    run = lambda params, key, batch: jax.device_get(both(batch.prev_action, params, key, batch))[::-1]
+    return run, run(params, KEY, batch_of())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_terms_of_the_bound_equal_float64(name):
     """The first three images of a chunk are context: what led to the first of them is not looked at."""
-    call, batch, terms = made(name)[-1], batch_of(), scored(name)[1]
+    call, batch, ((terms, _, _), _) = made(name)[-1], batch_of(), scored(name)[1]
     assert set(terms) == {"image", "reward"} | ({"kl"} if CASES[name]["kind"] in STOCHASTIC else set())
     assert {x.shape for x in terms.values()} == {(B, T - 3)}
     noise = noises(KEY, T - 3)
@@ -228,7 +238,7 @@ def test_scores_of_sequences_are_sums_of_the_terms(name):
     run, batch, draws = scored(name)[0], batch_of(), 3
     each, weights = [], []
     for key in jax.random.split(KEY, draws):
-        terms, states, beliefs = run(params, key, batch)
+        (terms, states, beliefs), _ = run(params, key, batch)
         each.append(-sum(np.float64(x).sum(axis=1) for x in terms.values()))
         z, m0, s0, m, s = (
             np.float64(x).reshape(B, -1)
@@ -245,8 +255,8 @@ def test_scores_of_sequences_are_sums_of_the_terms(name):
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_a_key_changes(name):
-    params, (run, terms) = made(name)[3], scored(name)
-    again, other = (run(params, key, batch_of())[0] for key in (KEY, jax.random.key(1)))
+    params, (run, ((terms, _, _), _)) = made(name)[3], scored(name)
+    again, other = (run(params, key, batch_of())[0][0] for key in (KEY, jax.random.key(1)))
     for term, x in terms.items():
         np.testing.assert_array_equal(x, again[term])
         first_kl = slice(0, 1) if term == "kl" else slice(0, 0)  # is known before anything is drawn
@@ -263,17 +273,8 @@ REACHES = {"vae": [], "sssm_without_actions": [], "ar": [1, 2, 3, 4], "ar_of_ord
 @pytest.mark.parametrize("name", CASES)
 def test_actions_reach_their_own_and_later_steps_alone(name):
     """Of the bound's terms up to time 4: images of the context make the first state, without actions but for the ar."""
-    config, model, parts, params, _ = made(name)
-    batch = batch_of()
-
-    @jax.jit
-    @jax.grad
-    def gradient(action):
-        given = batch.replace(prev_action=action)
-        terms = score(model, parts, config, SPEC.action, params, KEY, given)[0]
-        return sum(x[:, :2].sum() for x in terms.values())
-
-    reached = (np.asarray(gradient(batch.prev_action)) != 0).any(axis=(0, 2))
+    _, gradient = scored(name)[1]
+    reached = (gradient != 0).any(axis=(0, 2))
     assert list(np.flatnonzero(reached)) == REACHES.get(name, [3, 4])
 
 
@@ -281,8 +282,8 @@ def test_actions_reach_their_own_and_later_steps_alone(name):
 def test_models_that_see_no_actions(name):
     _, model, _, params, _ = made(name)
     other = batch_of().replace(prev_action=np.ones((B, T, 2), np.float32))
-    for one, two in zip(*(jax.tree.leaves(scored(name)[0](params, KEY, x)) for x in (batch_of(), other)), strict=True):
-        np.testing.assert_array_equal(one, two)
+    one, two = (scored(name)[0](params, KEY, x)[0] for x in (batch_of(), other))
+    jax.tree.map(np.testing.assert_array_equal, one, two)
     start = jax.tree.map(lambda x: x + 1, model.initial(params, B))
     step = jax.jit(lambda action: model.imagine(params, KEY, start, action))
     jax.tree.map(np.testing.assert_array_equal, step(jnp.zeros((B, 2))), step(jnp.ones((B, 2))))

@@ -7,11 +7,11 @@ import pytest
 
 from tests.fakes import SPEC
 from tests.tiny_state_space import configured
+from tests.walks import walks
 from wmjax import imagine
 from wmjax.models import state_space
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.nets import state_space as nets
-from wmjax.types import ActionSpec, EnvSpec, Step
 
 B, H, KEY = 2, 3, jax.random.key(0)
 DECODER = nets.FrameDecoder
@@ -33,7 +33,7 @@ def lowered_rollout(kind, drop=()):
 
 
 def flops(program):
-    return program.compile().cost_analysis()["flops"]
+    return program.cost_analysis()["flops"]
 
 
 class Tenfold:
@@ -94,20 +94,6 @@ def test_an_imagined_step_embeds_one_image_or_none(kind, monkeypatch):
     assert shapes == ([(B, 16, 16, 3)] if kind in IN_PIXELS else [])
 
 
-def walks(rows, time):
-    """A bright square of 8 x 8 pixels on a 16 x 32 field that goes round by the action, with a reward at the left."""
-    spec = EnvSpec(jax.ShapeDtypeStruct((16, 32, 1), np.uint8), ActionSpec(2, True, 0, 1))
-    rng = np.random.default_rng(0)
-    action = rng.integers(0, 2, (rows, time)).astype(np.int32)
-    place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4
-    obs = np.zeros((rows, time, 16, 32, 1), np.uint8)
-    for b, t in np.ndindex(rows, time):
-        obs[b, t, 8:, 8 * place[b, t] : 8 * place[b, t] + 8] = 255
-    false = np.zeros((rows, time), bool)
-    reward = np.where(place == 0, 2.0, 0.0).astype(np.float32)
-    return spec, Step(action, obs, reward, np.ones((rows, time), np.float32), false, false)
-
-
 def best_constant_nats(obs):
     """KL of the images and the one that is best for all, which is their mean."""
     x = obs.reshape(-1, 512) / 255
@@ -115,10 +101,13 @@ def best_constant_nats(obs):
     return -np.where(x > 0, np.log(q), np.log1p(-q)).sum(axis=1).mean()  # all pixels are 0 or 1
 
 
-@pytest.mark.parametrize("kind", state_space.KINDS)
+ALSO = [pytest.param(kind, marks=pytest.mark.slow) for kind in state_space.KINDS if kind != "sssm"]
+
+
+@pytest.mark.parametrize("kind", ["sssm", *ALSO])
 def test_learns_a_small_world_exactly(kind):
     """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
-    spec, batch = walks(8, 6)
+    spec, batch = walks(8, 6, side=8, reward=2.0)
     widths = dict(channels=16, encoder_width=16, decoder_width=16)
     config = configured(kind=kind, **widths, learning_rate=3e-3, clip_norm=1e9)
     _, learner = state_space.make(config, spec)

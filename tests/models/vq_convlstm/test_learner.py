@@ -199,31 +199,33 @@ def test_learns_a_small_world_exactly():
     config = configured(learning_rate=3e-3, dynamics_learning_rate=1e-2, cells=(8, 8))
     model, learner = make(config, spec)
     updates = make_updates(config, spec)
-    state, batch = jax.jit(learner.init)(KEY), jax.tree.map(jnp.asarray, batch)
 
     def train(update, data, state, count):
         step = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: update(state, key, data), state, keys))
         state, metrics = step(state, jax.random.split(KEY, count))
+        metrics = jax.device_get(metrics)
         assert all(x.all() for x in metrics["grad_finite"].values())
         return state, metrics
 
-    state, _ = train(updates.autoencoder, fold(batch.obs), state, 200)
-    state, metrics = train(updates.dynamics, batch, state, 400)
+    state, _ = train(updates.autoencoder, fold(batch.obs), jax.jit(learner.init)(KEY), 150)
+    state, metrics = train(updates.dynamics, batch, state, 250)
     assert metrics["latent_accuracy"][:5].mean() < 0.7
-    assert metrics["latent_accuracy"][-50:].mean() > 0.98
+    assert metrics["latent_accuracy"][-25:].mean() > 0.98
     correct, count = (
-        sum(metrics[f"reward_{what}_{name}"][-50:].sum() for name in ("zero", "plus")) for what in ("correct", "count")
+        sum(metrics[f"reward_{what}_{name}"][-25:].sum() for name in ("zero", "plus")) for what in ("correct", "count")
     )
     assert correct / count > 0.99
 
-    params, none = state.params, jnp.zeros((8, 2))
-    start, _ = model.observe(
-        params, KEY, model.initial(params, 8), none, model.encode(params, batch.obs[:, 0]), jnp.ones(8, bool)
-    )
-    actions = time_first(jax.nn.one_hot(batch.prev_action[:, 1:], 2))
-    imagined = jax.jit(lambda s: imagine.open_loop(model, params, KEY, s, actions))(start)
-    pictures = jax.nn.sigmoid(unfold_like(model.decode(params, fold(imagined)), imagined))
-    places = jnp.stack([batch.obs[batch.obs[..., 4, 4 * p, 0] > 0][0] for p in range(4)]) / 255.0  # the four images
-    distance = jnp.square(time_first(pictures)[:, :, None] - places[None, None]).sum((3, 4, 5))  # [B, T - 1, 4]
-    shown = jnp.square(batch.obs[:, 1:, None] / 255.0 - places[None, None]).sum((3, 4, 5)).argmin(-1)
-    assert (distance.argmin(-1) == shown).mean() > 0.98
+    @jax.jit
+    def pictures(params):
+        """[T - 1, B, X, Y, 1] of the first image and the actions after it."""
+        embed = model.encode(params, batch.obs[:, 0])
+        start, _ = model.observe(params, KEY, model.initial(params, 8), jnp.zeros((8, 2)), embed, jnp.ones(8, bool))
+        actions = time_first(jax.nn.one_hot(batch.prev_action[:, 1:], 2))
+        imagined = imagine.open_loop(model, params, KEY, start, actions)
+        return jax.nn.sigmoid(unfold_like(model.decode(params, fold(imagined)), imagined))
+
+    drawn = np.swapaxes(pictures(state.params), 0, 1)
+    places = np.stack([batch.obs[batch.obs[..., 4, 4 * p, 0] > 0][0] for p in range(4)]) / 255.0  # the four images
+    nearest = lambda images: np.square(images[:, :, None] - places[None, None]).sum((3, 4, 5)).argmin(-1)  # [B, T - 1]
+    assert (nearest(drawn) == nearest(batch.obs[:, 1:] / 255.0)).mean() > 0.98
