@@ -21,14 +21,21 @@ Options of `make("fake:...", num_envs, seed, ...)`: action_repeat (1), size (16)
 action_size A, 1 to 6 (2), observe (image): image+state shows {"image": ..., "state": float32 [E, A]}.
 """
 
-import zlib
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name, check_options
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.envs.check import (
+    check_action,
+    check_begun,
+    check_identity,
+    check_int,
+    check_name,
+    check_options,
+    identity_of,
+)
+from wmjax.types import ActionSpec, EnvSpec, Step
 
 EDGE = 4.0
 START = 2.0
@@ -64,7 +71,7 @@ class FakeVecEnv:
 
     def __init__(self, task: str, seeds: list[int], options: FakeOptions):
         self._terminates, self._num_envs, self._seeds, self.options = task == "terminating", len(seeds), seeds, options
-        self._identity = zlib.crc32(repr((task, seeds, tuple(options))).encode())
+        self._identity = identity_of(task, seeds, tuple(options))
         self._position = np.zeros((len(seeds), options.action_size))
         self._elapsed = np.zeros(len(seeds), np.int32)  # control steps
         self._episodes = np.zeros(len(seeds), np.int32)
@@ -85,8 +92,7 @@ class FakeVecEnv:
 
     def step(self, action) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
-        if self._step is None:
-            raise UsageError("step() was called before reset().")
+        check_begun(self._step is not None, "step")
         action = check_action(action, self._num_envs, self.spec.action)
         is_first = np.array(self._step.is_last)
         self._begin(is_first)
@@ -109,16 +115,14 @@ class FakeVecEnv:
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the state: identity (int), position [E, A], elapsed [E], episodes [E], the last Step without obs."""
-        if self._step is None:
-            raise UsageError("snapshot() was called before reset().")
+        check_begun(self._step is not None, "snapshot")
         state = {"position": self._position, "elapsed": self._elapsed, "episodes": self._episodes}
         arrays = state | {f"step_{name}": getattr(self._step, name) for name in KEPT}
         return {"identity": self._identity} | {name: np.array(array) for name, array in arrays.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        if int(snapshot["identity"]) != self._identity:
-            raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+        check_identity(snapshot, self._identity)
         self._position = np.array(snapshot["position"])
         self._elapsed = np.array(snapshot["elapsed"])
         self._episodes = np.array(snapshot["episodes"])

@@ -5,7 +5,6 @@ exit 75  stopped by a signal, in order: the same command goes on
 """
 
 import dataclasses
-import difflib
 import errno
 import itertools
 import math
@@ -19,6 +18,7 @@ import typing
 from absl import flags
 
 from wmjax import console
+from wmjax.envs.check import nearest
 from wmjax.run import help_page, paths, stop
 from wmjax.types import NonFiniteError, UsageError
 
@@ -163,7 +163,7 @@ def check_keys(overrides, config):
             if not hasattr(block, "keys") or key not in block:
                 where = ".".join(["config", *path[:depth]])
                 allowed = ", ".join(sorted(block)) if hasattr(block, "keys") else "it is a single value"
-                near = difflib.get_close_matches(key, sorted(block), n=1) if hasattr(block, "keys") else []
+                near = nearest(key, sorted(block)) if hasattr(block, "keys") else []
                 hint = f"did you mean {near[0]}? " if near else ""
                 raise UsageError(f"config.{name} does not exist: {hint}{where} has {allowed}")
             block = block[key]
