@@ -15,10 +15,10 @@ FAST_MALLOC := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_TOP_PAD_=1073741824 
 LISTED := $(wildcard wmjax/envs/*.py wmjax/planners/*.py wmjax/models/*/*.py wmjax/agents/*/*.py)
 MODULES := $(filter-out %.__init__,$(subst /,.,$(basename $(LISTED))))
 
-.PHONY: help setup train test check docs locks clean
+.PHONY: help setup train test test-all check docs locks clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
 	@echo "variables: PYTHON ACCELERATOR=cpu|cuda12 PRESET WORKDIR MINUTES ARGS"
 
 setup: ## .venv with the locked versions; at once when nothing changed
@@ -30,6 +30,9 @@ train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 
 test: setup ## the tests, on the CPU, in two processes
 	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
+
+test-all: ARGS += -m ''
+test-all: test ## with those that are left out because they take long
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check
