@@ -67,7 +67,7 @@ def torchrl_networks(action_size):
 
 
 def torchrl_planner(reference, rows, config, action_size):
-    """PPOBatch by torchrl's CEMPlanner; config: CEMConfig."""
+    """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
     call = apart(torchrl_decide, rows, config, action_size)
     name, tags = f"torchrl, {rows} env{'s' if rows > 1 else ''}", dict(kind="torchrl", envs=rows)
     return Work(name, call, {"decisions": rows}, tags=tags, reference=reference)
@@ -174,7 +174,7 @@ def flashbax_sample(reference, rows, capacity, batch, time):
 
 
 def dm_control_decision(reference, rows, repeat, size):
-    """PPOBatch of dm_control's own cheetah_run in `rows` environments, one after the other."""
+    """Decisions of dm_control's own cheetah_run in `rows` environments, one after the other."""
     call = apart(dm_control_decide, rows, repeat, size)  # beside envpool's rendering it would draw into that's context
     return Work(f"dm_control, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, reference=reference)
 
