@@ -5,8 +5,9 @@
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
 writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
 collecting and training. Compilation is timed apart.
-Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e .[bench]`), with the same sizes and network.
-Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run only.
+Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e .[bench]`), with the same sizes and
+network. Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run
+only.
 """
 
 import json

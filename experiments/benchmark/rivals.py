@@ -1,4 +1,4 @@
-"""The same work by other libraries, where they are installed (`pip install wmjax[bench]`), as they come.
+"""The same work by other libraries, where they are installed (`pip install -e .[bench]`), as they come.
 
 torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself; ale-py and
 gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work they stand reference.
@@ -22,7 +22,7 @@ def installed(library):
     """Whether a rival can be measured here; says so where it cannot."""
     found = importlib.util.find_spec(library) is not None
     if not found:
-        console.say(f"{library} is not installed: pip install wmjax[bench] to see it here")
+        console.say(f"{library} is not installed: pip install -e .[bench] to see it here")
     return found
 
 

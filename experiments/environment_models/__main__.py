@@ -45,6 +45,7 @@ def main(argv):
         planned=train.updates,
         minutes=minutes,
         keep=train.keep_checkpoints,
+        pictures=[predictions.FUTURES],
     )
 
     size = stop.dispatch_size(train.every, phases.DISPATCHED)

@@ -13,9 +13,16 @@ from wmjax.models.state_space import CONTEXT, model_action_size
 from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
+from wmjax.report.page import Picture
 from wmjax.types import ActionSpec, Step
 
 SAMPLES = 3  # futures drawn for a picture
+FUTURES = Picture(
+    "futures_*.png",
+    "Futures",
+    "A held-out sequence and what the model makes of it: left of the orange marker it was shown the frames, right of "
+    "it each row is a future that it imagined from the same actions.",
+)
 
 
 def make_evaluate(chosen, env_spec):

@@ -56,6 +56,7 @@ def main(argv):
         planned=train.episodes,
         minutes=minutes,
         keep=train.keep_checkpoints,
+        pictures=[predictions.OPEN_LOOP],
     )
     lifecycle.write_references(run.member_folders, [scores.references(each.task, chosen.env) for each in members])
 

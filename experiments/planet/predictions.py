@@ -7,6 +7,7 @@ from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
 from wmjax.ops import image_bits
 from wmjax.report.metrics import evaluated
+from wmjax.report.page import open_loop_picture
 from wmjax.report.video import tile, write_strip, write_video
 from wmjax.run.collect import padded, play_episodes
 from wmjax.run.members import by_member, member
@@ -14,6 +15,7 @@ from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import image_of
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
+OPEN_LOOP = open_loop_picture(CONTEXT, PREDICTED)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 
 

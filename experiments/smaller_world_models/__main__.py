@@ -60,6 +60,7 @@ def main(argv):
         planned=train.iterations,
         minutes=minutes,
         keep=train.keep_checkpoints,
+        pictures=[predictions.OPEN_LOOP, predictions.CODES],
     )
     lifecycle.write_references(run.member_folders, [scores.references(each.task, train.frames) for each in members])
 

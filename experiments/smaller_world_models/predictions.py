@@ -13,10 +13,17 @@ from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
+from wmjax.report.page import Picture, open_loop_picture
 from wmjax.report.video import tile, write_png, write_strip, write_video
 from wmjax.run.members import member
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
+OPEN_LOOP = open_loop_picture(CONTEXT, PREDICTED)
+CODES = Picture(
+    "codes_*.png",
+    "Codes",
+    "Frames, the codes they become, each in a colour of its own, and what the decoder makes of them.",
+)
 
 
 HELD_OUT = 4  # evaluation episodes whose first FILM steps are predicted

@@ -167,7 +167,10 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     workdir.open_workdir(folder, config)
     workdir.close_workdir(folder)
     (folder / "summary.json").write_text('{"eval": {"return_mean": 12.5}}')
-    video.write_png(folder / "videos" / "codes_7.png", moving_square()[0])
+    codes = report_page.Picture("codes_*.png", "Codes <of frames>", "their codes & what is drawn of them")
+    report_page.write_pictures(folder, [report_page.open_loop_picture(5, 50), codes])
+    for number in (7, 6):
+        video.write_png(folder / "videos" / f"codes_{number}.png", moving_square()[0])
     for episode in (5, 10, 100):
         video.write_video(folder / "videos" / f"eval_{episode}.mp4", moving_square(), fps=10)
         strip = video.strip(moving_square(), moving_square() + np.uint8(episode))
@@ -191,7 +194,10 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
         "other",
         "33.3%",
         "newest: open loop 100",
-        "codes 7",
+        "newest: codes",
+        "shown 5 frames",
+        "imagines 45 more",
+        "Codes &lt;of frames&gt;",
         "first: open loop 5",
         "jax",
     ):

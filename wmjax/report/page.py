@@ -15,17 +15,12 @@ from wmjax.storage.workdir import flatten, read_config, read_starts
 from wmjax.types import UsageError
 
 REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
-TABLE, REFERENCES = "table.json", "references.json"
+TABLE, REFERENCES, PICTURES = "table.json", "references.json", "pictures.json"
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
 PLANNED = ("episodes", "iterations", "updates")  # what config.train says the length of a run in
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
 MOST_CURVES = 24
-CODES = "Frames, the codes they become, each in a colour of its own, and what the decoder makes of them."
-FUTURES = (
-    "A held-out sequence and what the model makes of it: left of the orange marker it was shown the frames, right of "
-    "it each row is a future that it imagined from the same actions."
-)
 
 
 class Table(NamedTuple):
@@ -35,6 +30,33 @@ class Table(NamedTuple):
     header: Sequence[str]  # of the columns; the first one names the rows
     rows: Sequence[Sequence[str]]  # as long as the header each
     note: str = ""
+
+
+class Picture(NamedTuple):
+    """A kind of pictures that a main leaves in videos/: the report shows the newest one."""
+
+    pattern: str  # of their names, such as codes_*.png
+    title: str
+    about: str  # what is to be seen
+    first: bool = False  # whether the oldest one is shown too
+
+
+def open_loop_picture(context: int, frames: int) -> Picture:
+    """The Picture of strips by `video.write_strip`. context: frames that the model is shown; frames: in all."""
+    return Picture(
+        "open_loop_*.png",
+        "Open-loop prediction",
+        f"The model is shown {context} frames, left of the orange marker, and then imagines {frames - context} more "
+        "from the actions alone. Rows: what happened, what the model drew, and the absolute difference (black where "
+        "they agree). Every fifth frame is shown.",
+        first=True,
+    )
+
+
+def write_pictures(workdir: str | Path, pictures: Sequence[Picture]) -> None:
+    """Leaves the kinds of pictures of a run in its folder, for `write_report` to show them in this order."""
+    content = json.dumps([picture._asdict() for picture in pictures], indent=1)
+    files.atomic_write(Path(workdir) / PICTURES, content + "\n")
 
 
 def write_table(workdir: str | Path, table: Table) -> None:
@@ -73,9 +95,7 @@ def write_report(workdir: str | Path) -> Path:
         _numbers(rows),
         _returns(rows, _read_json(folder / REFERENCES)),
         _videos(folder),
-        _strips(folder),
-        _picture(folder, "codes_*.png", "Codes", CODES),
-        _picture(folder, "futures_*.png", "Futures", FUTURES),
+        *(_picture(folder, Picture(**each)) for each in _read_json(folder / PICTURES) or []),
         _losses(rows),
         _held_out(rows),
         _times(rows),
@@ -313,30 +333,18 @@ def _videos(folder: Path) -> str:
     return section("Videos", figures) + note
 
 
-def _strips(folder: Path) -> str:
-    files = _newest_first(folder, "open_loop_*.png")
-    if not files:
-        return ""
-    shown = [("newest", files[0])] + ([("first", files[-1])] if len(files) > 1 else [])
+def _picture(folder: Path, picture: Picture) -> str:
+    """The newest of the pictures of a kind, and the oldest where it is asked for."""
+    found = _newest_first(folder, picture.pattern)
+    shown = [("newest", found[0])] if found else []
+    shown += [("first", found[-1])] if picture.first and len(found) > 1 else []
     figures = []
     for when, path in shown:
-        image = f'<div class="scroll"><img alt="open-loop prediction" src="{_embedded(path, "image/png")}"></div>'
-        figures.append(figure(image, f"{when}: {text(path.stem.replace('_', ' '))}", "wide"))
-    return (
-        '<h2>Open-loop prediction</h2><p class="small">The model is shown 5 frames, left of the orange marker, and '
-        "then imagines 45 more from the actions alone. Rows: what happened, what the model drew, and the absolute "
-        "difference (black where they agree). Every fifth frame is shown.</p>" + "".join(figures)
-    )
-
-
-def _picture(folder: Path, pattern: str, title: str, about: str) -> str:
-    """The newest of the pictures of this pattern."""
-    files = _newest_first(folder, pattern)
-    if not files:
-        return ""
-    image = f'<div class="scroll"><img alt="{title}" src="{_embedded(files[0], "image/png")}"></div>'
-    caption = text(files[0].stem.replace("_", " "))
-    return f'<h2>{title}</h2><p class="small">{about}</p>' + figure(image, caption, "wide")
+        tag = f'<img alt="{text(picture.title)}" src="{_embedded(path, "image/png")}">'
+        caption = f"{when}: {text(path.stem.replace('_', ' '))}"
+        figures.append(figure(f'<div class="scroll">{tag}</div>', caption, "wide"))
+    head = f'<h2>{text(picture.title)}</h2><p class="small">{text(picture.about)}</p>'
+    return head + "".join(figures) if figures else ""
 
 
 def _written_table(folder: Path) -> str:

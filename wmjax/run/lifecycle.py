@@ -167,6 +167,7 @@ def open_run(
     planned: int,
     minutes: float | None,
     keep: int,
+    pictures: Sequence[page.Picture] = (),
 ) -> Run:
     """Opens the working folder, makes the members' folders and begins to listen for signals.
 
@@ -178,11 +179,14 @@ def open_run(
         members: of the program; one for a run that has no population.
         may_differ: as of `workdir.open_workdir`.
         unit, planned, minutes, keep: as of `Run`.
+        pictures: the kinds that the main draws, for the report.
 
     Raises:
         UsageError: as `workdir.open_workdir`.
     """
     member_folders = open_folders(folder, config, members, may_differ)
+    for place in member_folders:
+        console.try_drawing(page.write_pictures, place, pictures)
     stop.listen()
     console.try_drawing(check_ffmpeg)
     return Run(folder, member_folders, unit, planned, minutes, keep)
