@@ -11,7 +11,11 @@ export PYTHON
 FAST_MALLOC := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_TOP_PAD_=1073741824 \
 	MALLOC_MMAP_THRESHOLD_=17179869184 MALLOC_TRIM_THRESHOLD_=17179869184
 
-.PHONY: help setup train test test-all check locks clean
+# A package that lists its names in __all__ hides its modules from pdoc, so the modules of these are named one by one.
+LISTED := $(wildcard wmjax/envs/*.py wmjax/planners/*.py wmjax/models/*/*.py wmjax/agents/*/*.py)
+MODULES := $(filter-out %.__init__,$(subst /,.,$(basename $(LISTED))))
+
+.PHONY: help setup train test test-all check docs locks clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
@@ -25,18 +29,19 @@ train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 		--workdir='$(subst ','\'',$(WORKDIR))' $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
 
 # Workers take tests from each other, so that no file holds a core; one that dies is not replaced.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0
-
 test: setup ## the tests, on the CPU, in two processes
-	$(PYTEST) $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0 $(ARGS)
 
-test-all: setup ## the slow learning tests too
-	$(PYTEST) -m '' $(ARGS)
+test-all: override ARGS += -m '' # also where the command line gives ARGS
+test-all: test ## with those that are left out because they take long
 
 check: setup ## lint, format, types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: setup ## the API reference of wmjax, build/docs/index.html
+	$(BIN)/python -m pdoc --docformat google --output-directory build/docs wmjax $(MODULES)
 
 locks: setup ## launch/install/locks from pyproject.toml; ARGS=--upgrade takes newer versions
 	for python in 3.11 3.12; do for extra in dev cuda12; do \
@@ -46,5 +51,5 @@ locks: setup ## launch/install/locks from pyproject.toml; ARGS=--upgrade takes n
 			pyproject.toml -o $$lock || exit; \
 	done; done
 
-clean: ## removes .venv and the caches; keeps runs/
-	rm -rf .venv .jax_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info
+clean: ## removes .venv, build/ and the caches; keeps runs/
+	rm -rf .venv build .jax_cache .mypy_cache .pytest_cache .ruff_cache *.egg-info

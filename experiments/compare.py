@@ -17,25 +17,28 @@ from wmjax.report.page import write_comparison
 from wmjax.run import cli
 from wmjax.types import UsageError
 
-OUT = cli.path_flag("out", "picture to write, .png or .svg")
-TITLE = flags.DEFINE_string("title", "", "its title")
-GROUP = flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group")
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    cli.path_flag(values, "out", "picture to write, .png or .svg")
+    flags.DEFINE_string("title", "", "its title", flag_values=values)
+    flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group", flag_values=values)
 
 
 def main(argv):
     """Draws once. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    if OUT.value is None or not GROUP.value:
+    options = cli.parse_flags(argv, define_flags, __name__)
+    if options.out is None or not options.group:
         raise UsageError("give --out=PICTURE.png and --group=NAME=DIR,DIR,... once or more")
     groups = {}
-    for group in GROUP.value:
+    for group in options.group:
         name, _, folders = group.partition("=")
         if not name or not all(folders.split(",")):
             raise UsageError(f"--group={group}: give NAME=DIR,DIR,...")
         if name in groups:
             raise UsageError(f"--group={group}: there is a group {name} already")
         groups[name] = [cli.read_path("--group", folder) for folder in folders.split(",")]
-    picture = write_comparison(OUT.value, groups, TITLE.value)
+    picture = write_comparison(options.out, groups, options.title)
     for name, folders in groups.items():
         for folder in folders:
             rows = [row for row in read_metrics(folder) if "eval/return_mean" in row]

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_flags
 
 from wmjax.types import UsageError
 
@@ -40,3 +40,11 @@ def check_counts(instance, name):
         for each in value if isinstance(value, tuple) else (value,):
             if type(each) is int and each < 1:
                 raise UsageError(f"{name}.{field.name}={value}: must be at least 1")
+
+
+def config_flag(values, argv, text):
+    """Defines --config=FILE:ARGUMENT and its overrides in absl's FlagValues `values`; None unless given.
+
+    Args: argv: the command line with the overrides; text: for its help.
+    """
+    config_flags.DEFINE_config_file("config", help_string=text, flag_values=values, sys_argv=argv)

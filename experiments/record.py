@@ -22,29 +22,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.smaller_world_models import parts
+from experiments.smaller_world_models import agent as agents
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
 from wmjax.run import cli
 from wmjax.run.collect import arrivals, make_player
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import datasets, workdir
 from wmjax.types import UsageError
-
-GAME = flags.DEFINE_string(
-    "game", None, "a gym name such as MsPacman, or a full environment name such as ball:drifting"
-)
-POLICY = flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run")
-MEMBER = flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0)
-STEPS = flags.DEFINE_integer(
-    "steps", None, "decisions in all, rounded up to whole shards", lower_bound=1, upper_bound=10**12
-)
-FOLDER = cli.path_flag("folder", "where the data go")
-ENVS = flags.DEFINE_integer("envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024)
-ROWS = flags.DEFINE_integer("rows", 1000, "decisions of a shard for each environment", lower_bound=1, upper_bound=10**6)
-SIZE = flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told")
-SEED = flags.DEFINE_integer("seed", 0, "of the environments and the actions", lower_bound=0, upper_bound=10**9)
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
 
@@ -56,36 +42,73 @@ class Policy(NamedTuple):
     told: dict  # what config.json says of it
 
 
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_string(
+        "game",
+        None,
+        "a gym name such as MsPacman, or a full environment name such as ball:drifting",
+        flag_values=values,
+    )
+    flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run", flag_values=values)
+    flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0, flag_values=values)
+    flags.DEFINE_integer(
+        "steps",
+        None,
+        "decisions in all, rounded up to whole shards",
+        lower_bound=1,
+        upper_bound=10**12,
+        flag_values=values,
+    )
+    cli.path_flag(values, "folder", "where the data go")
+    flags.DEFINE_integer(
+        "envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024, flag_values=values
+    )
+    flags.DEFINE_integer(
+        "rows", 1000, "decisions of a shard for each environment", lower_bound=1, upper_bound=10**6, flag_values=values
+    )
+    flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told", flag_values=values)
+    flags.DEFINE_integer(
+        "seed", 0, "of the environments and the actions", lower_bound=0, upper_bound=10**9, flag_values=values
+    )
+
+
 def main(argv):
     """Records what is missing. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    if GAME.value is None or STEPS.value is None or FOLDER.value is None:
+    options = cli.parse_flags(argv, define_flags, __name__)
+    if options.game is None or options.steps is None or options.folder is None:
         raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
     cli.use_jax()
-    name = GAME.value if ":" in GAME.value else f"atari:{GAME.value}"
-    options = recorded_options(name, SIZE.value)
+    name = options.game if ":" in options.game else f"atari:{options.game}"
+    env_options = recorded_options(name, options.size)
     policy = None
-    if POLICY.value != "random":
-        policy = restore_policy(cli.read_path("--policy", POLICY.value), MEMBER.value, name)
+    if options.policy != "random":
+        policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
     if policy:
-        options = policy.env | options  # with its time limit, and what else changes the game
-        options.pop("stack", None)
-    probe = envs.make(name, ENVS.value, 0, **options)  # whatever is refused is refused before the folder is touched
+        env_options = policy.env | env_options  # with its time limit, and what else changes the game
+        env_options.pop("stack", None)
+    probe = envs.make(
+        name, options.envs, 0, **env_options
+    )  # whatever is refused is refused before the folder is touched
     probe.close()
     policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name="random"))
-    player = make_player(policy.actor, ENVS.value, explore=False)
+    player = make_player(policy.actor, options.envs, explore=False)
 
-    folder, count = pathlib.Path(FOLDER.value), datasets.count_for(STEPS.value, ENVS.value * ROWS.value)
+    folder, count = pathlib.Path(options.folder), datasets.count_for(options.steps, options.envs * options.rows)
     if count > datasets.MOST:
-        raise UsageError(f"--steps={STEPS.value}: {count} shards, at most {datasets.MOST}; raise --rows or --envs")
-    images = math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize * ENVS.value * (ROWS.value + 1)
-    memory.check_fits(images, f"a shard of --rows={ROWS.value} and --envs={ENVS.value}", memory.host_memory())
-    asked = dict(game=name, policy=policy.told, env=options, envs=ENVS.value, rows=ROWS.value, seed=SEED.value)
+        raise UsageError(f"--steps={options.steps}: {count} shards, at most {datasets.MOST}; raise --rows or --envs")
+    images = (
+        math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize * options.envs * (options.rows + 1)
+    )
+    memory.check_fits(images, f"a shard of --rows={options.rows} and --envs={options.envs}", memory.host_memory())
+    asked = dict(
+        game=name, policy=policy.told, env=env_options, envs=options.envs, rows=options.rows, seed=options.seed
+    )
     index = datasets.open_folder(folder, asked, probe.spec)
     for number, fault in datasets.missing(folder, index, count):
         if fault:
             console.warn(f"{fault}: recorded again")
-        index = datasets.add(folder, index, number, play_shard(name, options, policy, player, number))
+        index = datasets.add(folder, index, number, play_shard(options, name, env_options, policy, player, number))
         told = datasets.total(index)
         done, file = len(index["shards"]), datasets.name_of(number)
         console.say(f"{done} of {count} shards: {file}, {told['decisions']} steps")
@@ -111,17 +134,17 @@ def recorded_options(name, size):
     return dict(size=[height, columns], crop=height - rows, colour=True, full_action_set=True)
 
 
-def restore_policy(folder, member, name):
+def restore_policy(options, folder, member, name):
     """The Policy of a run's newest checkpoint.
 
     Raises: UsageError if there is none, or it plays another game than `name`.
     """
     config = workdir.read_config(folder)
-    if not parts.is_own(config):
+    if not agents.is_own(config):
         raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models")
-    restored = parts.restore_player(folder, member)
+    restored = agents.load(folder, member)
     if restored.task != name:
-        raise UsageError(f"--policy={folder}: plays {restored.task}, --game={GAME.value} is {name}")
+        raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
     weights = hashlib.sha256()
     for leaf in jax.tree.leaves(restored.params):
         weights.update(np.asarray(leaf).tobytes())
@@ -129,17 +152,17 @@ def restore_policy(folder, member, name):
     return Policy(restored.actor, restored.params, restored.env, told)
 
 
-def play_shard(name, options, policy, player, number):
+def play_shard(options, name, env_options, policy, player, number):
     """Plays one shard: Step [rows + 1, E, ...] of numpy arrays as they are stored."""
     # Any number below 2^31 - E is a seed for envs.make.
-    seed = int(np.random.SeedSequence([SEED.value, number]).generate_state(1)[0]) % (2**31 - ENVS.value)
-    keys = jax.random.fold_in(jax.random.key(SEED.value), number)[None]
-    shown = envs.make(name, ENVS.value, seed, **options)
+    seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0]) % (2**31 - options.envs)
+    keys = jax.random.fold_in(jax.random.key(options.seed), number)[None]
+    shown = envs.make(name, options.envs, seed, **env_options)
     if policy.env is None:
-        steps = gather(played(shown, player, policy.params, keys), ROWS.value + 1)
+        steps = gather(played(shown, player, policy.params, keys), options.rows + 1)
     else:
-        seen = envs.make(name, ENVS.value, seed, **policy.env)
-        steps = gather(played_twice(seen, shown, player, policy.params, keys), ROWS.value + 1)
+        seen = envs.make(name, options.envs, seed, **policy.env)
+        steps = gather(played_twice(options, seen, shown, player, policy.params, keys), options.rows + 1)
         seen.close()
     shown.close()
     return steps
@@ -149,10 +172,10 @@ def played(env, player, params, keys):
     """Plays one pool; yields every Step from the first, for ever. player, params, keys: as in `collect.arrivals`."""
     first = env.reset()
     yield first
-    yield from arrivals(env, player, params, keys, Timers(), first)
+    yield from arrivals(env, player, params, keys, Stopwatch(), first)
 
 
-def played_twice(seen, shown, player, params, keys):
+def played_twice(options, seen, shown, player, params, keys):
     """Plays two pools of the same game and seeds with the same actions; yields every Step of the second, for ever.
 
     Args: seen: VecEnv whose images the policy sees; shown: VecEnv whose steps are wanted; player, params, keys: as in
@@ -161,22 +184,22 @@ def played_twice(seen, shown, player, params, keys):
     """
     for t, step in enumerate(played(seen, player, params, keys)):
         # Of a row that begins an episode the action is 0, and is not played.
-        recorded = shown.step(translated(step.prev_action, seen, shown)) if t else shown.reset()
+        recorded = shown.step(translated(options, step.prev_action, seen, shown)) if t else shown.reset()
         for field in ("reward", "discount", "is_first", "is_last"):
             differs = np.flatnonzero(getattr(step, field) != getattr(recorded, field))
             if len(differs):
                 raise UsageError(
-                    f"the game that is recorded parts from the one that --policy={POLICY.value} sees: {field} differs "
-                    f"at decision {t} of environment {differs[0]}"
+                    f"the game that is recorded parts from the one that --policy={options.policy} sees: {field} "
+                    f"differs at decision {t} of environment {differs[0]}"
                 )
         yield recorded
 
 
-def translated(action, seen, shown):
+def translated(options, action, seen, shown):
     """int32 [E] in the numbers of one pool's action set -> in those of the other's, which is the game's full set."""
     if seen.spec.action == shown.spec.action:
         return action
-    return atari_actions.in_full_set(GAME.value.removeprefix("atari:"))[action]
+    return atari_actions.in_full_set(options.game.removeprefix("atari:"))[action]
 
 
 def gather(steps, count):

@@ -7,8 +7,8 @@ from flax import struct
 
 from wmjax.types import ActionSpec, EnvSpec, Step, WorldModel
 
-SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(2, False, -1.0, 1.0))
-DISCRETE_SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(2, False, -1.0, 1.0))
+DISCRETE_SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(3, True, 0, 2))
 
 
 def random_steps(spec, rows, time, seed=0):
@@ -66,7 +66,7 @@ def make_point_model(size, edge=np.inf):
     def discount(params, state):
         return jnp.where(state.position[:, 0] > edge, 0.0, 1.0)
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, None)
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, None, (size,))
 
 
 def at_origin(targets):
@@ -102,7 +102,7 @@ def make_trail_model():
     def imagine(params, key, state, action):
         return state.replace(steps=state.steps + 1, path=10 * state.path + action[:, 0])
 
-    return WorldModel(initial, None, observe, imagine, None, None, None, None)
+    return WorldModel(initial, None, observe, imagine, None, None, None, None, ())
 
 
 def randomised(shapes, scale=1.0, seed=0):

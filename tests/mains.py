@@ -15,10 +15,8 @@ import sys
 import tempfile
 import time
 from typing import NamedTuple
-from unittest import mock
 
 import numpy as np
-from absl import flags
 
 from wmjax.report.progress import Progress
 from wmjax.run import stop
@@ -92,15 +90,14 @@ ENVIRONMENT_MODELS = (
     "--config.evaluation.draws=2",
 )
 PRELOAD = [  # not the mains themselves, whose flags have the same names
-    "experiments.planet.parts",
-    "experiments.smaller_world_models.parts",
-    "experiments.environment_models.parts",
+    "experiments.planet.predictions",
+    "experiments.smaller_world_models.predictions",
+    "experiments.environment_models.predictions",
     "distrax",
     "wmjax.storage.checkpoint",
     "wmjax.report.metrics",
     "ml_collections.config_flags",
 ]
-CLOCKS = ("minutes", "row_minutes", "metrics_bytes")  # counters that differ from run to run
 HANGS = 900  # seconds; a table of several runs takes up to 300 on two busy cores
 FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
 
@@ -119,11 +116,21 @@ def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=()
     Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
+    argv = [experiment, *words_of(workdir, flags, experiment)]
+    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
+
+
+def refused(workdir, *flags, experiment="planet"):
+    """As `start`, in this process: for what ends before anything is trained."""
+    return call(f"{experiment}.__main__", *words_of(workdir, flags, experiment))
+
+
+def words_of(workdir, flags, experiment):
+    """The words of a tiny run's command line."""
     tiny = FLAGS[experiment]
     config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
-    argv = [experiment, *config, *tiny[1:], f"--workdir={workdir}", *others]
-    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
+    return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
 def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0):
@@ -155,23 +162,12 @@ def whole_run(folder, experiment="planet"):
 
 def call(module, *words):
     """Runs `main` of experiments.<module> in this process: for what ends before anything is trained."""
-    name, argv = f"experiments.{module}", [module, *words]
-    out, err = io.StringIO(), io.StringIO()
-    imported = sys.modules.pop(name, None)
+    argv, out, err = [module, *words], io.StringIO(), io.StringIO()
     try:
-        with (
-            mock.patch.dict(flags.FLAGS.__dict__, flags.FlagValues().__dict__),  # mains have flags of the same names
-            mock.patch.object(sys, "argv", argv),  # config files read their overrides here
-            contextlib.redirect_stdout(out),
-            contextlib.redirect_stderr(err),
-        ):
-            code = run(importlib.import_module(name).main, argv)
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            code = run(importlib.import_module(f"experiments.{module}").main, argv)
     except SystemExit as ended:
         code = ended.code
-    finally:
-        sys.modules.pop(name, None)
-        if imported is not None:
-            sys.modules[name] = imported
     return Ended(code, out.getvalue(), err.getvalue())
 
 
@@ -190,7 +186,7 @@ def metrics(folder):
 def state(folder):
     """The newest checkpoint without its clock, as a flat list of leaves; and the replay's files as arrays."""
     _, saved = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
-    saved["counters"] = {k: v for k, v in saved["counters"].items() if k not in CLOCKS}
+    saved["run"] = {}  # clocks
     rows = [{k: v.copy() for k, v in np.load(path).items()} for path in sorted((folder / "replay").glob("*.npz"))]
     return saved, rows
 
@@ -240,8 +236,8 @@ def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
 
     os.replace = counted
     for experiment in ("planet", "environment_models"):  # so that tiny phases have several dispatches
-        importlib.import_module(f"experiments.{experiment}.parts").DISPATCHED = 1
-    worlds = importlib.import_module("experiments.smaller_world_models.parts")
+        importlib.import_module(f"experiments.{experiment}.phases").DISPATCHED = 1
+    worlds = importlib.import_module("experiments.smaller_world_models.phases")
     worlds.DISPATCHED = dict.fromkeys(worlds.DISPATCHED, 1)
     if stop_at:
         _stop_at(*stop_at)
@@ -255,7 +251,6 @@ def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
     main = importlib.import_module(f"experiments.{module}").main
     from wmjax.run.cli import run
 
-    sys.argv = argv  # config files read their overrides here
     code = run(main, argv)
     print(f"moves: {len(moves)}", flush=True)
     os._exit(code)

@@ -1,5 +1,6 @@
-"""A small world that models learn by heart."""
+"""A small world that models overfit."""
 
+import jax
 import numpy as np
 
 from wmjax.types import ActionSpec, EnvSpec, Step
@@ -10,7 +11,7 @@ def walks(rows, time, side, reward):
 
     side: of the square; four places for it stand side by side on a field of 16 x (4 * side) pixels.
     """
-    spec = EnvSpec((16, 4 * side, 1), np.dtype(np.uint8), ActionSpec(2, True, 0, 1))
+    spec = EnvSpec(jax.ShapeDtypeStruct((16, 4 * side, 1), np.uint8), ActionSpec(2, True, 0, 1))
     rng = np.random.default_rng(0)
     action = rng.integers(0, 2, (rows, time)).astype(np.int32)
     place = (rng.integers(0, 4, (rows, 1)) + np.cumsum(2 * action - 1, axis=1)) % 4

@@ -1,6 +1,8 @@
 """The rollout engine: the only place where a model is scanned over time.
 
     filter      posterior states along real sequences           s1 - s2 - s3 - ...      (observe)
+    filter_steps the same of records
+    begin       the posterior state at a first image            s1
     open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
     closed_loop prior states under a policy                     s  - policy > s1 > ...
     rollout     the same, as records with rewards
@@ -14,6 +16,7 @@ import chex
 import jax
 import jax.numpy as jnp
 
+from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, shift, time_first, unfold_like
 from wmjax.types import Step
 
@@ -40,6 +43,29 @@ def filter(model, params, key, state, *, prev_action, embed, is_first):
     return state, jax.tree.map(time_first, states), jax.tree.map(time_first, aux)  # [T, B] -> [B, T]
 
 
+def filter_steps(model, params, key, steps, action_spec, start=None):
+    """Posterior states along records.
+
+    Args:
+      steps: Step [B, T, ...], actions as the environment takes them; action_spec: its ActionSpec.
+      start: model state of B rows before the first step; None: the initial one.
+    Returns:
+      As `filter`.
+    """
+    prev_action = model_action(steps.prev_action, action_spec)  # [B, T, A]
+    embed = unfold_like(model.encode(params, fold(steps.obs)), prev_action)
+    start = model.initial(params, prev_action.shape[0]) if start is None else start
+    return filter(model, params, key, start, prev_action=prev_action, embed=embed, is_first=steps.is_first)
+
+
+def begin(model, params, key, obs, action_spec):
+    """The posterior state at the first image of an episode, obs uint8 [B, X, Y, C]."""
+    rows = obs.shape[0]
+    none = jnp.zeros((rows, action_spec.size))
+    past, embed = model.initial(params, rows), model.encode(params, obs)
+    return model.observe(params, key, past, none, embed, jnp.ones(rows, bool))[0]
+
+
 def open_loop(model, params, key, state, actions):
     """Prior states under given actions.
 
@@ -61,7 +87,7 @@ def closed_loop(model, params, key, state, policy, horizon):
     """Prior states under a policy.
 
     Args:
-      state: model state of B rows; policy(key, features [B, F]) -> action float32 [B, A]; horizon: H >= 1.
+      state: model state of B rows; policy(key, features [B, ...]) -> action float32 [B, A]; horizon: H >= 1.
     Returns:
       (states, actions): states with leading axes [H + 1, B], the given one first; actions [H, B, A], time first;
       states[h + 1] is the arrival after actions[h].

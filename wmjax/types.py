@@ -1,7 +1,8 @@
 """The architecture on one page: the records and function bundles that every room passes around.
 
 Axis legend, used in every docstring:
-    B batch   T time   E environment rows   N candidates   H horizon   A action   F features   Z latent
+    S members (agents in one program)   B batch   T time   E environment rows   N candidates   H horizon
+    A action   M number of discrete actions   F features   Z latent
     images are [..., X, Y, C] (rows, columns, channels), uint8 until inside jit.
 
 Records are pytrees (`flax.struct.dataclass`). Bundles of pure functions are `NamedTuple`s; their functions
@@ -43,16 +44,32 @@ class ActionSpec(NamedTuple):
 
 
 class EnvSpec(NamedTuple):
-    """obs_shape: (X, Y, C) of one image; obs_dtype: its numpy dtype; action: an ActionSpec.
+    """What an environment shows and accepts.
 
-    action_repeat: environment steps for each decision; time_limit: decisions after which an episode is cut, if known.
+    obs: a jax.ShapeDtypeStruct of one observation: an image (X, Y, C), or a dict of them with the image as "image".
+    action: an ActionSpec. action_repeat: environment steps for each decision; time_limit: decisions after which an
+    episode is cut, if known.
     """
 
-    obs_shape: tuple[int, ...]
-    obs_dtype: Any
+    obs: Any
     action: ActionSpec
     action_repeat: int = 1
     time_limit: int | None = None
+
+    @property
+    def obs_shape(self) -> tuple[int, ...]:
+        """(X, Y, C) of the image."""
+        return image_of(self.obs).shape
+
+    @property
+    def obs_dtype(self) -> Any:
+        """The numpy dtype of the image."""
+        return image_of(self.obs).dtype
+
+
+def image_of(obs: Any) -> Any:
+    """The image of an observation: the observation itself, unless it is a dict."""
+    return obs["image"] if isinstance(obs, dict) else obs
 
 
 @struct.dataclass
@@ -63,7 +80,7 @@ class Step:
     """
 
     prev_action: Array  # float32 [E, A] or int32 [E]: the action that led here; zeros where is_first
-    obs: Array  # uint8 [E, X, Y, C]
+    obs: Any  # uint8 [E, X, Y, C]; or a dict of arrays [E, ...], where more than the image was asked for
     reward: Array  # float32 [E], summed over the action repeat that led here; 0 where is_first
     discount: Array  # float32 [E], 0 only where the episode truly terminated here (a time limit keeps 1)
     is_first: Array  # bool [E], first row of an episode
@@ -87,20 +104,24 @@ class LearnerState:
     params: Params
     opt_state: Any
     updates: Array  # int32 []
+    acting: Params = None  # the parameters that act, where those are not `params`: see `wmjax.train.with_average`
 
 
 class WorldModel(NamedTuple):
     """A world model as pure functions. B is any batch of rows; actions are float32 [B, A] (one-hot if discrete)."""
 
     initial: Callable[..., State]  # (params, B) -> state
-    encode: Callable[..., Array]  # (params, obs uint8 [B, X, Y, C]) -> embed [B, ...]; fold time into B before any scan
+    encode: Callable[
+        ..., Array
+    ]  # (params, obs [B, ...] as of Step) -> embed [B, ...]; fold time into B before any scan
     observe: Callable[..., tuple[State, Any]]
     # (params, key, state, prev_action, embed, is_first) -> (state, aux): filtering posterior, one step
     imagine: Callable[..., State]  # (params, key, state, action) -> state: prior, one step
-    features: Callable[..., Array]  # (params, state) -> float32 [B, F]
+    features: Callable[..., Array]  # (params, state) -> float32 [B, *feature_shape]
     reward: Callable[..., Array]  # (params, state) -> float32 [B], the mean
     discount: Callable[..., Array]  # (params, state) -> float32 [B], probability that the episode goes on
     decode: Callable[..., Array] | None  # (params, state) -> parameters of the image distribution; None: no pixels
+    feature_shape: tuple[int, ...]  # (F,), or (X, Y, C) of a grid: what a policy or value network is made for
 
 
 class Planner(NamedTuple):
@@ -115,4 +136,6 @@ class Actor(NamedTuple):
 
 class Learner(NamedTuple):
     init: Callable[..., LearnerState]  # (key) -> LearnerState
-    update: Callable[..., tuple[LearnerState, dict]]  # (state, key, batch Step [B, T]) -> (state, metrics)
+    update: Callable[..., tuple[LearnerState, dict]]
+    # (state, key, batch) -> (state, metrics); batch: a Step [B, T], or the learner's own record (a PPO learner's is a
+    # Rollout). metrics hold scalars, and grad_finite: {path of a parameter: bool [], whether its gradient is finite}

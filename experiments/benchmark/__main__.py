@@ -26,47 +26,52 @@ from wmjax.types import UsageError
 PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, dream=dream, phase=phase)
 PRESETS = ("quick", "paper")
 
-ONLY = flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}")
-PRESET = flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size")
-REPEATS = flags.DEFINE_integer("repeats", 5, "timed repetitions of each", lower_bound=1, upper_bound=10_000)
-JSON = cli.path_flag("json", "file for the numbers")
-CHART = cli.path_flag("chart", "picture, .png or .svg")
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}", flag_values=values)
+    flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size", flag_values=values)
+    flags.DEFINE_integer(
+        "repeats", 5, "timed repetitions of each", lower_bound=1, upper_bound=10_000, flag_values=values
+    )
+    cli.path_flag(values, "json", "file for the numbers")
+    cli.path_flag(values, "chart", "picture, .png or .svg")
 
 
 def main(argv):
     """Measures part after part and prints a table. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    check_flags()
+    options = cli.parse_flags(argv, define_flags, __name__)
+    check_flags(options)
     cli.use_jax()
     machine = versions()
     console.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
     rows = []
-    for part in ONLY.value:
-        for work in PARTS[part].works(PRESET.value):
-            row = dict(part=part, name=work.name) | work.tags | benchmark.measure(work, REPEATS.value)
+    for part in options.only:
+        for work in PARTS[part].works(options.preset):
+            row = dict(part=part, name=work.name) | work.tags | benchmark.measure(work, options.repeats)
             rows.append(row)
             console.say(line(row))
-            if JSON.value:  # after every row, so that stopping early loses none
-                settings = dict(preset=PRESET.value, repeats=REPEATS.value)
+            if options.json:  # after every row, so that stopping early loses none
+                settings = dict(preset=options.preset, repeats=options.repeats)
                 content = dict(machine=machine, settings=settings, rows=rows)
-                atomic_write(JSON.value, json.dumps(content, indent=1) + "\n")
-    if CHART.value:
+                atomic_write(options.json, json.dumps(content, indent=1) + "\n")
+    if options.chart:
         title = (
             f"wmjax on {machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date'][:10]}"
         )
-        atomic_write(CHART.value, chart.draw(rows, title, CHART.value.rsplit(".")[-1]))
+        atomic_write(options.chart, chart.draw(rows, title, options.chart.rsplit(".")[-1]))
 
 
-def check_flags():
+def check_flags(options):
     """Refuses what cannot be measured or written before anything runs."""
-    for name in ONLY.value:
+    for name in options.only:
         if name not in PARTS:
             raise UsageError(f"--only={name}: choose from {', '.join(PARTS)}")
-    if PRESET.value not in PRESETS:
-        raise UsageError(f"--preset={PRESET.value}: choose from {', '.join(PRESETS)}")
-    if CHART.value and not CHART.value.endswith((".png", ".svg")):
-        raise UsageError(f"--chart={CHART.value}: must end in .png or .svg")
-    for flag, path in (("json", JSON.value), ("chart", CHART.value)):
+    if options.preset not in PRESETS:
+        raise UsageError(f"--preset={options.preset}: choose from {', '.join(PRESETS)}")
+    if options.chart and not options.chart.endswith((".png", ".svg")):
+        raise UsageError(f"--chart={options.chart}: must end in .png or .svg")
+    for flag, path in (("json", options.json), ("chart", options.chart)):
         if path and not pathlib.Path(path).parent.is_dir():
             raise UsageError(f"--{flag}={path}: there is no folder {pathlib.Path(path).parent}")
 
@@ -78,7 +83,7 @@ def line(row):
     if "share" in row:
         figures.append(f"share {row['share']:.2f} of {row['product_gflops']:,.0f} GFLOP/s")
     figures += [f"{name[:-2]} {row[name]:.2f} s" for name in row if name.endswith("_s") and name != "compile_s"]
-    figures += [f"{row['times_ours']:.2f} times ours"] if "times_ours" in row else []
+    figures += [f"{row['relative_time']:.2f} times ours"] if "relative_time" in row else []
     figures += [f"idle {row['idle']:.2f}"] if "idle" in row else []
     figures += [f"peak {row[benchmark.PEAK]:,.0f} MB"] if benchmark.PEAK in row else []
     return "  ".join([*figures, f"compile {row['compile_s']:.1f} s"])

@@ -34,7 +34,7 @@ def cheetah(rows):
     pool, ids = raw_pool(rows), np.arange(rows, dtype=np.int32)
     pool.reset()
     render = functools.partial(pool.render, env_ids=ids)
-    yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags, beside=ours)
+    yield Work(f"rendering alone, {rows} envs", render, amounts, tags=tags, reference=ours)
     physics = functools.partial(decide, pool, actions.astype(np.float64), ids)
     yield Work(f"physics alone, {rows} envs", physics, amounts, tags=tags)
     yield rivals.dm_control_decision(ours, rows, REPEAT, SIZE)
@@ -53,7 +53,7 @@ def game(rows):
         f"{GAME}-v5", num_envs=rows, seed=0, img_height=GAME_SIZE, img_width=GAME_SIZE, stack_num=1, gray_scale=True
     )
     pool.reset()
-    yield Work(f"envpool alone, {rows} envs", functools.partial(pool.step, actions), amounts, tags=tags, beside=ours)
+    yield Work(f"envpool alone, {rows} envs", functools.partial(pool.step, actions), amounts, tags=tags, reference=ours)
     if rivals.installed("ale_py"):
         yield rivals.ale_py_decision(ours, rows, GAME, GAME_SIZE, actions)
         if rivals.installed("gymnasium"):

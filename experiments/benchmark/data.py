@@ -1,10 +1,11 @@
 """What every part of the benchmark works on: PlaNet's images and actions, and random steps of them."""
 
+import jax
 import numpy as np
 
 from wmjax.types import ActionSpec, EnvSpec, Step
 
-SPEC = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
+SPEC = EnvSpec(jax.ShapeDtypeStruct((64, 64, 3), np.uint8), ActionSpec(6, False, -1.0, 1.0))
 
 
 def random_steps(*lead):

@@ -9,7 +9,7 @@ from wmjax.nets.policy import GridPolicy
 from wmjax.report.benchmark import compiled
 from wmjax.types import ActionSpec, EnvSpec, Step
 
-SPEC = EnvSpec((96, 96, 1), np.dtype(np.uint8), ActionSpec(6, True, 0, 5))  # Pong
+SPEC = EnvSpec(jax.ShapeDtypeStruct((96, 96, 1), np.uint8), ActionSpec(6, True, 0, 5))  # Pong
 IMAGES, ROWS, TIME = 40, 4, 11  # batches of the autoencoder and of the dynamics
 EPISODES, HORIZON = 16, 50
 
@@ -36,8 +36,8 @@ def works(preset):
     yield compiled(f"dynamics, {ROWS} x {TIME}", updates.dynamics, args, {"frames": ROWS * TIME})
 
     start = model.initial(state.params, EPISODES)
-    network = GridPolicy(actions=SPEC.action.size, grid=start.latent.shape[1:])
-    agent = ppo.make(ppo.PPOConfig(), network, int(np.prod(network.grid)))
+    network = GridPolicy(actions=SPEC.action.size)
+    agent = ppo.make(ppo.PPOConfig(), network, model.feature_shape)
     policy = jax.jit(agent.init)(jax.random.key(2))
 
     def dream(params, policy_params, key, start):

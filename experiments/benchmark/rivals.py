@@ -1,7 +1,7 @@
 """The same work by other libraries, where they are installed (`pip install wmjax[bench]`), as they come.
 
 torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself; ale-py and
-gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work they stand beside.
+gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work they stand reference.
 """
 
 import contextlib
@@ -66,11 +66,11 @@ def torchrl_networks(action_size):
     )
 
 
-def torchrl_planner(beside, rows, config, action_size):
-    """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
+def torchrl_planner(reference, rows, config, action_size):
+    """PPOBatch by torchrl's CEMPlanner; config: CEMConfig."""
     call = apart(torchrl_decide, rows, config, action_size)
     name, tags = f"torchrl, {rows} env{'s' if rows > 1 else ''}", dict(kind="torchrl", envs=rows)
-    return Work(name, call, {"decisions": rows}, tags=tags, beside=beside)
+    return Work(name, call, {"decisions": rows}, tags=tags, reference=reference)
 
 
 def torchrl_decide(rows, config, action_size):
@@ -100,11 +100,11 @@ def torchrl_decide(rows, config, action_size):
     return decide
 
 
-def torchrl_update(beside, batch, time, action_size):
+def torchrl_update(reference, batch, time, action_size):
     """One update of torchrl's PlaNet network."""
     call = apart(torchrl_step, batch, time, action_size)
     amounts = {"frames": batch * time, "updates": 1}
-    return Work(f"torchrl, {batch} x {time}", call, amounts, beside=beside)
+    return Work(f"torchrl, {batch} x {time}", call, amounts, reference=reference)
 
 
 def torchrl_step(batch, time, action_size):
@@ -148,7 +148,7 @@ def torchrl_step(batch, time, action_size):
     return update
 
 
-def flashbax_sample(beside, rows, capacity, batch, time):
+def flashbax_sample(reference, rows, capacity, batch, time):
     """A sample of flashbax's trajectory buffer that holds `rows`, Step [T, E], as often as it has room for them."""
     import flashbax
     import jax
@@ -170,13 +170,13 @@ def flashbax_sample(beside, rows, capacity, batch, time):
         sample = sample.lower(state, jax.random.key(0)).compile()
     megabytes = float(batch * time * rows.obs[0, 0].size / 1e6)
     call = functools.partial(sample, state, jax.random.key(0))
-    return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, beside=beside)
+    return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, reference=reference)
 
 
-def dm_control_decision(beside, rows, repeat, size):
-    """Decisions of dm_control's own cheetah_run in `rows` environments, one after the other."""
+def dm_control_decision(reference, rows, repeat, size):
+    """PPOBatch of dm_control's own cheetah_run in `rows` environments, one after the other."""
     call = apart(dm_control_decide, rows, repeat, size)  # beside envpool's rendering it would draw into that's context
-    return Work(f"dm_control, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, beside=beside)
+    return Work(f"dm_control, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, reference=reference)
 
 
 def dm_control_decide(rows, repeat, size):
@@ -199,7 +199,7 @@ def dm_control_decide(rows, repeat, size):
     return decide
 
 
-def ale_py_decision(beside, rows, game, size, actions):
+def ale_py_decision(reference, rows, game, size, actions):
     """A decision of ale-py's own vector environment, single grey frames."""
     import ale_py
     from ale_py.vector_env import AtariVectorEnv
@@ -208,17 +208,17 @@ def ale_py_decision(beside, rows, game, size, actions):
     env = AtariVectorEnv(game.lower(), rows, img_height=size, img_width=size, stack_num=1, reward_clipping=False)
     env.reset(seed=0)
     call = functools.partial(env.step, actions.astype(np.int64))
-    return Work(f"ale-py's vector env, {rows} envs", call, beside.amounts, beside=beside)
+    return Work(f"ale-py's vector env, {rows} envs", call, reference.amounts, reference=reference)
 
 
-def gymnasium_decision(beside, rows, game, size, actions):
+def gymnasium_decision(reference, rows, game, size, actions):
     """A decision of gymnasium's asynchronous vector environment: every game in a process of its own."""
     from gymnasium.vector import AsyncVectorEnv
 
     env = AsyncVectorEnv([functools.partial(gymnasium_game, game, size)] * rows, context="spawn")
     env.reset(seed=0)
     call = functools.partial(env.step, actions.astype(np.int64))
-    return Work(f"gymnasium async, {rows} envs", call, beside.amounts, beside=beside)
+    return Work(f"gymnasium async, {rows} envs", call, reference.amounts, reference=reference)
 
 
 def gymnasium_game(game, size):

@@ -35,8 +35,7 @@ def rollouts(name, model_and_learner, sizes):
     """The Works of one model. sizes: as SIZES."""
     model, learner = model_and_learner
     params = learner.init(jax.random.key(0)).params
-    state = model.initial(params, 1)
-    features = model.features(params, state).shape[1]
+    (features,) = model.feature_shape
     weights = np.random.default_rng(0).normal(size=(features, SPEC.action.size)).astype(np.float32)
 
     def policy(key, features):

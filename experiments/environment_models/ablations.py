@@ -30,38 +30,43 @@ HELPERS = dict(
 )
 ALL = "all_helpers"
 
-DATA = flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting")
-FOLDER = cli.path_flag("folder", "where the runs are, or will be")
-MODEL = flags.DEFINE_string("model", "sssm", "kind of environment model")
-SEEDS = flags.DEFINE_integer("seeds", 3, "of every variant, from 0", lower_bound=1, upper_bound=100)
-UPDATES = flags.DEFINE_integer("updates", 1600, "of every run", lower_bound=1)
-CORES = flags.DEFINE_list("cores", [], "numbers of cores, a run on each; none: one run at a time on all cores")
-SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=3; once or more")
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting", flag_values=values)
+    cli.path_flag(values, "folder", "where the runs are, or will be")
+    flags.DEFINE_string("model", "sssm", "kind of environment model", flag_values=values)
+    flags.DEFINE_integer("seeds", 3, "of every variant, from 0", lower_bound=1, upper_bound=100, flag_values=values)
+    flags.DEFINE_integer("updates", 1600, "of every run", lower_bound=1, flag_values=values)
+    flags.DEFINE_list(
+        "cores", [], "numbers of cores, a run on each; none: one run at a time on all cores", flag_values=values
+    )
+    flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=3; once or more", flag_values=values)
 
 
 def main(argv):
     """Trains what is missing and prints the table once. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    folder = check()
+    options = cli.parse_flags(argv, define_flags, __name__)
+    folder = check(options)
     folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
-    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in variants}
-    train_all([(runs[name][seed], seed, variants[name]) for seed in range(SEEDS.value) for name in variants])
-    text = "\n".join(table(runs)) + "\n"
+    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in variants}
+    train_all(options, [(runs[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants])
+    text = "\n".join(table(options, runs)) + "\n"
     console.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
-def check():
+def check(options):
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    if DATA.value is None or FOLDER.value is None:
+    if options.data is None or options.folder is None:
         raise UsageError("give --data=DATA and --folder=DIR, where the runs are, or will be")
-    if MODEL.value not in KINDS:
-        raise UsageError(f"--model={MODEL.value}: choose one of {', '.join(KINDS)}")
-    for core in CORES.value:
+    if options.model not in KINDS:
+        raise UsageError(f"--model={options.model}: choose one of {', '.join(KINDS)}")
+    for core in options.cores:
         if not core.isdecimal():
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
-    return pathlib.Path(FOLDER.value)
+    return pathlib.Path(options.folder)
 
 
 def left_out(name):
@@ -69,20 +74,20 @@ def left_out(name):
     return [f"model.{name}={getattr(StateSpaceConfig(), name)}"]
 
 
-def train_all(jobs):
+def train_all(options, jobs):
     """One run on each of --cores at a time. jobs: (folder, seed, settings); raises the first UsageError at the end."""
     prefixes: queue.SimpleQueue = queue.SimpleQueue()  # of the cores that are free
-    pinned: list[tuple[str, ...]] = [("taskset", "-c", core) for core in CORES.value]
+    pinned: list[tuple[str, ...]] = [("taskset", "-c", core) for core in options.cores]
     for prefix in pinned or [()]:
         prefixes.put(prefix)
 
     def train_one(place, seed, settings):
         prefix = prefixes.get()
         console.say(" ".join([str(place), *prefix]))
-        common = [f"seed={seed}", f"train.updates={UPDATES.value}", *SET.value]
+        common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
         try:
             with open(f"{place}.log", "w") as log:
-                train(place, f"{DATA.value},{MODEL.value},cpu_games", [*common, *settings], prefix, log)
+                train(place, f"{options.data},{options.model},cpu_games", [*common, *settings], prefix, log)
         finally:
             prefixes.put(prefix)
 
@@ -91,7 +96,7 @@ def train_all(jobs):
             future.result()
 
 
-def table(runs):
+def table(options, runs):
     """The lines of the table. runs: folders of the seeds by variant."""
     last = {name: [read_metrics(place)[-1] for place in places] for name, places in runs.items()}
     losses = {name: np.array([row["eval/loss"] for row in rows]) for name, rows in last.items()}
@@ -103,9 +108,9 @@ def table(runs):
         weight = ", ".join(f"{row.get('train/kl_weight', 1):.2g}" for row in rows)
         cells.append([name, with_interval(losses[name]), each, gain, kl, weight])
     return [
-        f"{MODEL.value} on {DATA.value}, {UPDATES.value} updates. Held-out loss in nats a frame (minus the evidence "
-        f"lower bound), and what the helper gains: the loss without it above that with all, seed by seed. Means of "
-        f"{SEEDS.value} seeds with 95% intervals (Student's t). KL and its weight: of training's last row.",
+        f"{options.model} on {options.data}, {options.updates} updates. Held-out loss in nats a frame (minus the "
+        f"evidence lower bound), and the gain of a helper: the loss without it less that with all, seed by seed. Means "
+        f"of {options.seeds} seeds with 95% intervals (Student's t). KL and its weight: of training's last row.",
         "",
         *markdown(["variant", "held-out loss", "seeds", "gain of the helper", "KL", "its weight"], cells),
     ]

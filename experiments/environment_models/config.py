@@ -17,6 +17,11 @@ from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.types import UsageError
 
 
+def is_ball(task):
+    """Whether the data of this name are balls, and not a recorded folder."""
+    return task.partition(":")[0] == "ball"
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images.
@@ -69,6 +74,7 @@ class EvalConfig:
 
 
 BLOCKS = dict(data=DataConfig, model=StateSpaceConfig, train=TrainConfig, evaluation=EvalConfig)
+USAGE = "experiments/environment_models/config.py:DATA,MODEL,PRESET"
 EXAMPLE = "ball,sssm"  # the data and the model of which --help tells
 
 
@@ -86,7 +92,7 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, minutes. Not in the paper: found by measuring, see BUILD_NOTES.md."""
+    """Two CPU cores, minutes. Not in the paper: found by measuring, see docs/lab/2026-11-22-ball.md."""
     config = paper()
     config.model.update(channels=16, encoder_width=16, decoder_width=16, learning_rate=2e-3)
     config.train.update(updates=2000, batch=8, every=250)
@@ -96,7 +102,7 @@ def cpu():
 
 def cpu_games():
     """As `cpu`, for recorded games of reduced size: sprites are a few pixels, and latents that are dear at first stay
-    empty. Not in the paper: found by measuring, see BUILD_NOTES.md.
+    empty. Not in the paper: found by measuring, see docs/lab/2026-11-22-mspacman.md.
     """
     config = cpu()
     config.model.update(contrast=16.0, latent_std=0.1, last_layer_scale=0.0, kl_anneal_target=0.8)

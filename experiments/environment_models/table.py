@@ -16,8 +16,10 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
-from experiments.environment_models import parts
+from experiments.environment_models import data as sequences
+from experiments.environment_models import predictions
 from experiments.environment_models.order_k import without_kept_embeddings
 from experiments.environment_models.runs import train as train_run
 from wmjax import console, imagine
@@ -30,66 +32,73 @@ from wmjax.run import cli
 from wmjax.storage import checkpoint, workdir
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
-DATA = flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder")
-PRESET = flags.DEFINE_string("preset", "cpu", "of config.py")
-FOLDER = cli.path_flag("folder", "where the runs are, or will be")
-MODELS = flags.DEFINE_list("models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3")
-SEEDS = flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100)
-SET = flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more")
-HORIZONS = flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts")
-BATCHES = flags.DEFINE_list("batches", ["1", "16"], "rollouts at once")
-TIMED = flags.DEFINE_list("timed", list(state_space.KINDS[:5]) + ["sssm_jumpy"], "models whose rollouts are timed")
-REPEATS = flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1, upper_bound=10_000)
-
 JUMP, JUMPY = 3, "_jumpy"  # the paper's
 BASE = "vae"  # what likelihoods are compared with
 KEPT, ANEW = "ar", "ar, embedding anew"  # what speeds are compared with: auto-regressive models
-PAPER_SPEC = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17), 4)
+PAPER_SPEC = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(18, True, 0, 17), 4)
 SHOWN = 2  # futures of each model in the picture
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder", flag_values=values)
+    flags.DEFINE_string("preset", "cpu", "of config.py", flag_values=values)
+    cli.path_flag(values, "folder", "where the runs are, or will be")
+    flags.DEFINE_list(
+        "models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3", flag_values=values
+    )
+    flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100, flag_values=values)
+    flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more", flag_values=values)
+    flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts", flag_values=values)
+    flags.DEFINE_list("batches", ["1", "16"], "rollouts at once", flag_values=values)
+    flags.DEFINE_list(
+        "timed", list(state_space.KINDS[:5]) + ["sssm_jumpy"], "models whose rollouts are timed", flag_values=values
+    )
+    flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1, upper_bound=10_000, flag_values=values)
 
 
 def main(argv):
     """Prints the table once. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    folder = check()
-    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(SEEDS.value)] for name in MODELS.value}
-    for seed in range(SEEDS.value):  # all models of a seed first: an unfinished table can be compared
+    options = cli.parse_flags(argv, define_flags, __name__)
+    folder = check(options)
+    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.models}
+    for seed in range(options.seeds):  # all models of a seed first: an unfinished table can be compared
         for name, places in runs.items():
-            train(name, seed, places[seed])
+            train(options, name, seed, places[seed])
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
     if runs:
-        sections.append(likelihoods(runs, folder))
-        console.try_drawing(write_comparison, folder / "curves.png", runs, DATA.value, "eval/loss")
-    if TIMED.value:
-        sections.append(speeds())
+        sections.append(likelihoods(options, runs, folder))
+        console.try_drawing(write_comparison, folder / "curves.png", runs, options.data, "eval/loss")
+    if options.timed:
+        sections.append(speeds(options))
     text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
     console.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
 
-def check():
+def check(options):
     """The folder of the runs; raises UsageError for flags that name nothing."""
-    if FOLDER.value is None:
+    if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
-    if PRESET.value not in configs.PRESETS:
-        raise UsageError(f"--preset={PRESET.value}: choose one of {', '.join(configs.PRESETS)}")
-    for flag, names in (("models", MODELS.value), ("timed", TIMED.value)):
+    if options.preset not in configs.PRESETS:
+        raise UsageError(f"--preset={options.preset}: choose one of {', '.join(configs.PRESETS)}")
+    for flag, names in (("models", options.models), ("timed", options.timed)):
         for name in names:
             if kind_of(name) not in state_space.KINDS:
                 allowed = ", ".join(state_space.KINDS)
                 raise UsageError(f"--{flag}={name}: choose from {allowed}, or one of them with {JUMPY} at its end")
-    for flag, numbers in (("horizons", HORIZONS.value), ("batches", BATCHES.value)):
+    for flag, numbers in (("horizons", options.horizons), ("batches", options.batches)):
         for number in numbers:
             if not re.fullmatch("[1-9][0-9]{0,3}", number):
                 raise UsageError(f"--{flag}={number}: must be whole numbers from 1 to 9999")
-    for horizon in HORIZONS.value:
-        if any(name.endswith(JUMPY) for name in TIMED.value) and int(horizon) % JUMP:
+    for horizon in options.horizons:
+        if any(name.endswith(JUMPY) for name in options.timed) and int(horizon) % JUMP:
             raise UsageError(f"--horizons={horizon}: jumpy models need a multiple of {JUMP}")
-    for name in MODELS.value:
-        if base_of(name) not in MODELS.value:
+    for name in options.models:
+        if base_of(name) not in options.models:
             raise UsageError(f"--models: {name} is compared with {base_of(name)}, which is not among them")
-    return pathlib.Path(FOLDER.value)
+    return pathlib.Path(options.folder)
 
 
 def kind_of(name):
@@ -102,35 +111,35 @@ def base_of(name):
     return BASE + name[len(kind_of(name)) :]
 
 
-def train(name, seed, place):
+def train(options, name, seed, place):
     """Trains one run in a process of its own, or resumes it; at once where it is finished.
 
     Raises: Stopped when a signal asks for it, after the run has ended in order.
     """
-    settings = [f"seed={seed}", *SET.value]
+    settings = [f"seed={seed}", *options.set]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
     console.say(f"{name}, seed {seed}: {place}")
-    train_run(place, f"{DATA.value},{kind_of(name)},{PRESET.value}", settings)
+    train_run(place, f"{options.data},{kind_of(name)},{options.preset}", settings)
 
 
-def likelihoods(runs, folder):
+def likelihoods(options, runs, folder):
     """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
-    settings = {name: parts.settings(workdir.read_config(places[0])) for name, places in runs.items()}
-    data = parts.load(next(iter(settings.values())))
+    settings = {name: agents.settings(workdir.read_config(places[0])) for name, places in runs.items()}
+    data = sequences.load(next(iter(settings.values())))
     spec = data.spec
     found, rows = {}, {}
     for name, places in runs.items():
         chosen = settings[name]
-        chunks = parts.held_out(chosen, data.test)
-        evaluate = parts.make_evaluate(chosen, spec)
+        chunks = sequences.held_out(chosen, data.test)
+        evaluate = predictions.make_evaluate(chosen, spec)
         params = [restore(place, chosen, spec) for place in places]
-        keys = [parts.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
+        keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
         asked = zip(params, keys, strict=True)
         found[name] = np.stack([evaluate(each, key, chunks)["loss"] for each, key in asked])  # [seeds, N]
-        chunk, truth = parts.pictured(chosen, chunks)
+        chunk, truth = predictions.pictured(chosen, chunks)
         if chosen.model.jump == 1:
-            futures = parts.make_futures(state_space.make(chosen.model, spec)[0], chosen, spec)
+            futures = predictions.make_futures(state_space.make(chosen.model, spec)[0], chosen, spec)
             rows.setdefault("truth", truth)
             drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
@@ -148,7 +157,7 @@ def likelihoods(runs, folder):
         cells.append([name, f"{gain.mean():.2f}", spread, interval, each, f"{losses.mean():.1f}"])
     return [
         f"Gain of the evidence lower bound over {BASE} (of jumpy models over {BASE}{JUMPY}), in 1e-3 nats a pixel, on "
-        f"{losses.shape[1]} held-out sequences of {DATA.value}; mean over seeds, standard deviation and 95% interval "
+        f"{losses.shape[1]} held-out sequences of {options.data}; mean over seeds, standard deviation and 95% interval "
         "of the mean (Student's t).",
         "",
         *markdown(["model", "gain", "std", "95%", "seeds", "nats a frame"], cells),
@@ -165,7 +174,7 @@ def restore(place, chosen, spec):
     return restored[1]["learner"].params
 
 
-def speeds():
+def speeds(options):
     """The lines of the table of speeds, at the paper's sizes: every model in turn with the auto-regressive one."""
     device = jax.devices()[0].device_kind
     lines = [
@@ -173,18 +182,20 @@ def speeds():
         f"/ as {KEPT} that embeds its K = 3 images anew at every step (frames a second).",
         "",
     ]
-    names = list(dict.fromkeys([KEPT, ANEW, *TIMED.value]))
+    names = list(dict.fromkeys([KEPT, ANEW, *options.timed]))
     cells = {name: [name] for name in names}
     header = ["model"]
-    for horizon in map(int, HORIZONS.value):
-        for batch in map(int, BATCHES.value):
+    for horizon in map(int, options.horizons):
+        for batch in map(int, options.batches):
             header.append(f"{batch} x {horizon}")
             works, found = {name: rollout_work(name, batch, horizon) for name in names}, {}
             for name, work in works.items():
-                found[name] = benchmark.measure(dataclasses.replace(work, beside=works[KEPT]), REPEATS.value)
+                found[name] = benchmark.measure(dataclasses.replace(work, reference=works[KEPT]), options.repeats)
             for name, row in found.items():
-                speed = 1 / row["times_ours"]
-                cells[name].append(f"{speed:.1f} / {speed * found[ANEW]['times_ours']:.1f} ({row['frames/s']:,.0f}/s)")
+                speed = 1 / row["relative_time"]
+                cells[name].append(
+                    f"{speed:.1f} / {speed * found[ANEW]['relative_time']:.1f} ({row['frames/s']:,.0f}/s)"
+                )
     return [*lines, *markdown(header, list(cells.values()))]
 
 

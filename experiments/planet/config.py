@@ -85,6 +85,7 @@ class PlannerConfig:
 
 BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
 EXAMPLE = "cheetah_run"  # the task of which --help tells
+USAGE = "experiments/planet/config.py:TASK,PRESET"
 
 
 def paper():
@@ -109,7 +110,7 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, fifteen minutes of cheetah_run. Not in the paper: found by measuring, see BUILD_NOTES.md."""
+    """Two CPU cores, fifteen minutes of cheetah_run. Not in the paper: see docs/lab/2026-11-21-cheetah-run-cpu.md."""
     config = paper()
     config.env.size = 32
     config.model.update(

@@ -5,7 +5,7 @@
 
 No environment is played, so settings compare in minutes. All runs must have the images of the config. Prints one JSON
 line a measurement: R2 of the rewards of the states where the test episodes are (`posterior`), and of the sum of the
-planner's horizon of rewards, foretold from those states and the actions taken (`horizon`), for both sets.
+planner's horizon of rewards, predicted from those states and the actions taken (`horizon`), for both sets.
 """
 
 import functools
@@ -17,44 +17,56 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.planet import config as configs
-from experiments.planet import parts
+from experiments.planet import phases
+from experiments.planet.agent import check_chunk, make_agent, settings
+from experiments.presets import config_flag
 from wmjax import console, envs, imagine
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
 from wmjax.run import cli, devices, replays
 from wmjax.run.members import member
 from wmjax.storage import checkpoint
-from wmjax.train import check_finite
-from wmjax.types import UsageError
+from wmjax.train import acting_params, check_finite, make_phase
+from wmjax.types import UsageError, image_of
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-TRAIN = cli.paths_flag("train", "folders of runs whose episodes are learned")
-TEST = cli.paths_flag("test", "folders of runs whose rewards are asked for")
-UPDATES = flags.DEFINE_integer(
-    "updates", 2000, "updates in all, rounded up to a multiple of --every", lower_bound=1, upper_bound=10**9
-)
-EVERY = flags.DEFINE_integer("every", 500, "updates between measurements", lower_bound=1, upper_bound=10**6)
-ABOVE = flags.DEFINE_float("above", -np.inf, "count only states whose last four rewards average above this")
 PAST = 4  # rewards that --above looks at
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
+    cli.paths_flag(values, "train", "folders of runs whose episodes are learned")
+    cli.paths_flag(values, "test", "folders of runs whose rewards are asked for")
+    flags.DEFINE_integer(
+        "updates",
+        2000,
+        "updates in all, rounded up to a multiple of --every",
+        lower_bound=1,
+        upper_bound=10**9,
+        flag_values=values,
+    )
+    flags.DEFINE_integer(
+        "every", 500, "updates between measurements", lower_bound=1, upper_bound=10**6, flag_values=values
+    )
+    flags.DEFINE_float(
+        "above", -np.inf, "count only states whose last four rewards average above this", flag_values=values
+    )
 
 
 def main(argv):
     """Fits once. argv: the command line."""
-    cli.parse_flags(argv, __name__, configs)
-    if CONFIG.value is None or not TRAIN.value or not TEST.value:
-        raise UsageError(
-            "give --config=experiments/planet/config.py:<task>,<preset>, --train=DIR,... and --test=DIR,..."
-        )
+    options = cli.parse_flags(argv, define_flags, __name__, configs)
+    if options.config is None or not options.train or not options.test:
+        raise UsageError("give --config=experiments/planet/config.py:TASK,PRESET, --train=DIR,... and --test=DIR,...")
     cli.use_jax()
-    chosen = parts.settings(CONFIG.value)
+    chosen = settings(options.config)
     train = chosen.train
     task, seed = chosen.members[0]
     spec = envs.make(task, 1, seed, **chosen.env).spec
-    agent = parts.make_agent(chosen, spec)
-    sets = dict(train=read_episodes(TRAIN.value, spec), test=read_episodes(TEST.value, spec))
+    agent = make_agent(chosen, spec)
+    sets = dict(train=read_episodes(options.train, spec), test=read_episodes(options.test, spec))
 
     mesh = devices.make_mesh(chosen.devices)
     rows, example = sum(len(x.reward) for x in sets["train"]), member(sets["train"][0], 0)
@@ -62,24 +74,25 @@ def main(argv):
     extend = replays.make_extend(memory)
     for steps in sets["train"]:
         memory = extend(memory, steps)
-    parts.check_chunk(train, memory)
+    check_chunk(train, memory)
     sets = {name: longer(episodes, chosen.planner.horizon, name) for name, episodes in sets.items()}
-    train_phase = parts.make_train_phase(agent.learner, train, EVERY.value, mesh)
-    measure = jax.jit(functools.partial(foretold, agent.model, spec.action, horizon=chosen.planner.horizon))
+    phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=devices.replicated(mesh))
+    measure = jax.jit(functools.partial(predict_rewards, agent.model, spec.action, horizon=chosen.planner.horizon))
     init_key, train_key, measure_key = jax.random.split(jax.random.key(seed), 3)
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_key[None])
-    acting = jax.tree.map(jnp.copy, learner.params)
     done = 0
-    while done < UPDATES.value:
-        keys = jax.random.fold_in(train_key, done)[None]
-        (learner, acting), losses = train_phase(learner, acting, memory, keys)
-        check_finite(member(losses, (slice(None), 0)), member(learner.params, 0), done + 1)
-        done += EVERY.value
+    while done < options.updates:
+        keys = jax.random.split(jax.random.fold_in(train_key, done), options.every)[:, None]  # [C, 1]
+        learner, losses = phase(learner, memory, keys)
+        check_finite(member(losses, (slice(None), 0)), done + 1)
+        done += options.every
         row = dict(updates=done)
         for name, episodes in sets.items():
             row |= {
                 f"{name}/{key}": x
-                for key, x in explained(measure, member(acting, 0), measure_key, episodes, ABOVE.value).items()
+                for key, x in explained(
+                    measure, member(acting_params(learner), 0), measure_key, episodes, options.above
+                ).items()
             }
         console.say(json.dumps({name: round(x, 3) for name, x in row.items()}))
 
@@ -92,8 +105,9 @@ def read_episodes(folders, spec):
         if not count:
             raise UsageError(f"{folder} has no episodes")
         for steps in checkpoint.load_rows(folder, count):
-            if steps.obs.shape[2:] != spec.obs_shape:
-                raise UsageError(f"{folder} has images {steps.obs.shape[2:]}, the config {spec.obs_shape}")
+            images = image_of(steps.obs).shape[2:]
+            if images != spec.obs_shape:
+                raise UsageError(f"{folder} has images {images}, the config {spec.obs_shape}")
             episodes += [jax.tree.map(lambda x, e=e: x[:, e : e + 1], steps) for e in range(steps.reward.shape[1])]
     return episodes
 
@@ -106,25 +120,16 @@ def longer(episodes, horizon, name):
     return found
 
 
-def foretold(model, action_spec, params, key, steps, horizon):
-    """Rewards of one episode as the model sees them, and as it foretells them.
+def predict_rewards(model, action_spec, params, key, steps, horizon):
+    """Rewards of one episode as the model sees them, and as it predicts them.
 
     Args: steps: Step [T, 1].
     Returns: (posterior float32 [T], the rewards of the states; sums float32 [T - horizon], row t the sum of the rewards
-      of t + 1 ... t + horizon, foretold from the state at t and the actions taken).
+      of t + 1 ... t + horizon, predicted from the state at t and the actions taken).
     """
     filter_key, open_key = jax.random.split(key)
     actions = model_action(jnp.asarray(steps.prev_action), action_spec)  # [T, 1, A]
-    embed = model.encode(params, steps.obs[:, 0])
-    _, states, _ = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, 1),
-        prev_action=time_first(actions),
-        embed=embed[None],
-        is_first=time_first(steps.is_first),
-    )
+    _, states, _ = imagine.filter_steps(model, params, filter_key, jax.tree.map(time_first, steps), action_spec)
     posterior = imagine.rewards(model, params, states)[0]
     starts = len(actions) - horizon
     ahead = jnp.stack([actions[1 + h : 1 + h + starts, 0] for h in range(horizon)])  # [H, starts, A]
@@ -136,7 +141,7 @@ def foretold(model, action_spec, params, key, steps, horizon):
 def explained(measure, params, key, episodes, above=-np.inf):
     """R2 over all episodes, dict(posterior, horizon, states).
 
-    measure: `foretold` of (params, key, steps); above: bound on the mean of a counted state's last PAST rewards.
+    measure: `predict_rewards` of (params, key, steps); above: bound on the mean of a counted state's last PAST rewards.
     """
     pairs = []
     for steps in episodes:

@@ -17,38 +17,42 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from absl import flags
-from ml_collections import config_flags
 
 from experiments.planet import config as configs
-from experiments.planet import parts
+from experiments.planet.agent import make_agent, settings
+from experiments.presets import config_flag
 from wmjax import console, envs, replay
 from wmjax.agents.random import make_random_actor
 from wmjax.models.rssm.learner import make_optimizer, model_loss
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/planet/config.py:<task>,<preset>")
-EPISODES = flags.DEFINE_integer("episodes", 4, "episodes of random actions to train on", lower_bound=1)
-UPDATES = flags.DEFINE_integer("updates", 16, "updates at each scale", lower_bound=1)
 SCALES = (1.0, 10.0, 100.0)
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
+    flags.DEFINE_integer("episodes", 4, "episodes of random actions to train on", lower_bound=1, flag_values=values)
+    flags.DEFINE_integer("updates", 16, "updates at each scale", lower_bound=1, flag_values=values)
 
 
 def main(argv):
     """Prints the table. argv: the command line."""
-    cli.parse_flags(argv, __name__, configs)
-    if CONFIG.value is None:
-        raise UsageError("give --config=experiments/planet/config.py:<task>,<preset>")
+    options = cli.parse_flags(argv, define_flags, __name__, configs)
+    if options.config is None:
+        raise UsageError("give --config=experiments/planet/config.py:TASK,PRESET")
     cli.use_jax()
-    chosen = parts.settings(CONFIG.value)
+    chosen = settings(options.config)
     task, seed = chosen.members[0]
-    env = envs.make(task, EPISODES.value, seed, **chosen.env)
-    agent = parts.make_agent(chosen, env.spec)
+    env = envs.make(task, options.episodes, seed, **chosen.env)
+    agent = make_agent(chosen, env.spec)
     play_key, init_key, train_key = jax.random.split(jax.random.key(seed), 3)
-    player = make_player(make_random_actor(env.spec.action), EPISODES.value, explore=True)
-    steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Timers())
-    memory = replay.init(len(steps.reward), EPISODES.value, jax.tree.map(lambda x: x[0], steps))
+    player = make_player(make_random_actor(env.spec.action), options.episodes, explore=True)
+    steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Stopwatch())
+    memory = replay.init(len(steps.reward), options.episodes, jax.tree.map(lambda x: x[0], steps))
     memory = replay.extend(memory, steps)
     optimizer = make_optimizer(chosen.model)
 
@@ -67,16 +71,21 @@ def main(argv):
     for scale in SCALES:
         params = agent.learner.init(init_key).params
         opt_state, heads, shares = optimizer.init(params), [], []
-        for i in range(UPDATES.value):
+        for i in range(options.updates):
             batch = params, memory, jax.random.fold_in(train_key, i)
             changes, opt_state = update(gradient(*batch, image, scale, kl), opt_state, params)
-            heads.append(parts.mean_steps(changes["reward"], chosen.model.learning_rate))
+            heads.append(mean_steps(changes["reward"], chosen.model.learning_rate))
             if i % 4 == 0:
                 ours, others = gradient(*batch, 0.0, scale, 0.0)["gru"], gradient(*batch, image, 0.0, 0.0)["gru"]
                 shares.append(optax.global_norm(ours) / optax.global_norm(others))
             params = optax.apply_updates(params, changes)
         steps = ", ".join(f"{each:.2f}" for each in np.mean(heads, axis=0))
         console.say(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |")
+
+
+def mean_steps(changes, rate):
+    """The mean size of an optimiser's changes to each kernel of a pytree, in learning rates: [kernels]."""
+    return [float(jnp.abs(x).mean()) / rate for x in jax.tree.leaves(changes) if x.ndim > 1]
 
 
 if __name__ == "__main__":

@@ -80,6 +80,7 @@ class EvalConfig:
 
 
 BLOCKS = dict(model=VQConvLSTMConfig, policy=PolicyConfig, agent=PPOConfig, train=TrainConfig, evaluation=EvalConfig)
+USAGE = "experiments/smaller_world_models/config.py:GAME,PRESET"
 EXAMPLE = "Pong"  # the game of which --help tells
 
 
@@ -105,7 +106,9 @@ def paper():
 
 
 def cpu():
-    """Two CPU cores, under half an hour. Not in the paper: found by measuring on Freeway, see BUILD_NOTES.md."""
+    """Two CPU cores, a quarter of an hour for the first of three iterations. Not in the paper: found by measuring on
+    Freeway, see docs/lab/2026-11-22-freeway-cpu.md.
+    """
     config = paper()
     config.env.size = 48
     config.model.update(
@@ -115,7 +118,7 @@ def cpu():
         cells=(64,),  # learns in fewer updates than two
         kernel=3,
         dynamics_learning_rate=3e-3,
-        reward_learning_rate=2e-4,  # a hundred rewards are soon learnt by heart
+        reward_learning_rate=2e-4,  # a head that sees a hundred rewards overfits
     )
     config.policy.update(channels=32, kernel=3, hidden=128)
     config.train.update(

@@ -11,7 +11,7 @@ autoencoder and after every point:
     explained      share of what moves, the held-out images' variance about their mean, that the reconstructions'
                    deviations from theirs explain
     codes          how many are used; largest_logit: of a pixel; rewards: how many random play was given
-    latent_*, reward_*, ...    as of a run's held-out episodes, see `parts.make_foretell`
+    latent_*, reward_*, ...    as of a run's held-out episodes, see `predictions.make_prediction_metrics`
 """
 
 import json
@@ -21,48 +21,57 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import flags
-from ml_collections import config_flags
 
+from experiments.presets import config_flag
+from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import config as configs
-from experiments.smaller_world_models import parts
-from wmjax import console, replay
+from experiments.smaller_world_models import phases, predictions
+from wmjax import console, imagine, replay
 from wmjax.agents.random import make_random_actor
 from wmjax.run import cli, devices, pools
 from wmjax.run.collect import make_player, play_steps
 from wmjax.run.members import member, member_keys
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import UsageError
 
-CONFIG = config_flags.DEFINE_config_file("config", help_string="experiments/smaller_world_models/config.py:GAME,PRESET")
-UPDATES = flags.DEFINE_integer("updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", lower_bound=20)
-DECISIONS = flags.DEFINE_integer("decisions", 6000, "recorded", lower_bound=1000, upper_bound=10**6)
-POINTS = flags.DEFINE_integer("points", 0, "of the fit, after the autoencoder", lower_bound=0, upper_bound=parts.BINS)
 IMAGES = 1000  # held-out ones that are reconstructed, at most
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    config_flag(values, argv, "experiments/smaller_world_models/config.py:GAME,PRESET")
+    flags.DEFINE_integer(
+        "updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", lower_bound=20, flag_values=values
+    )
+    flags.DEFINE_integer("decisions", 6000, "recorded", lower_bound=1000, upper_bound=10**6, flag_values=values)
+    flags.DEFINE_integer(
+        "points", 0, "of the fit, after the autoencoder", lower_bound=0, upper_bound=phases.BINS, flag_values=values
+    )
 
 
 def main(argv):
     """Records, fits and measures once. argv: the command line."""
-    cli.parse_flags(argv, __name__, configs)
-    if CONFIG.value is None:
+    options = cli.parse_flags(argv, define_flags, __name__, configs)
+    if options.config is None:
         raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset>")
     cli.use_jax()
-    chosen = parts.settings(CONFIG.value)
+    chosen = agents.settings(options.config)
     if len(chosen.members) > 1:
         raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
     train, (task, seed) = chosen.train, chosen.members[0]
     spec, _ = pools.first_step(chosen.members, 1, chosen.env)
-    agent = parts.make_agent(chosen, spec)
+    agent = agents.make_agent(chosen, spec)
     world_keys, collect_keys, warm_keys, fit_keys, measure_keys = member_keys(chosen.members, 5)
 
-    steps = parts.newest(record(chosen, spec, collect_keys), train.frames)
+    steps = phases.newest(record(options, chosen, spec, collect_keys), train.frames)
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
     memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
     place = devices.replicated(devices.make_mesh("1"))
-    warm_up, fit = parts.make_warm_up(agent, train, place), parts.make_fit(agent, train, place)
-    foretell = parts.make_foretell(agent, spec, train.frames)
-    windows = parts.windows(held_out)
-    images = parts.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
+    warm_up, fit = phases.make_warm_up(agent, train, place), phases.make_fit(agent, train, place)
+    measured = predictions.make_prediction_metrics(agent, spec, train.frames)
+    windows = predictions.windows(held_out)
+    images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
     asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
     def show(updates, found):
@@ -70,26 +79,26 @@ def main(argv):
         console.say(json.dumps(row))
 
     world = jax.vmap(agent.learner.init)(world_keys)
-    count, rate = parts.per_point(UPDATES.value), np.float32(train.warmup_rate)
-    for point in range(parts.BINS):
+    count, rate = phases.per_point(options.updates), np.float32(train.warmup_rate)
+    for point in range(phases.BINS):
         world, sums = warm_up(world, memory, warm_keys, point, 0, count, rate)
     elbo = dict(train_elbo=sums["elbo"][0] / count)
-    show(dict(updates=parts.BINS * count), elbo | measure(agent, member(world.params, 0), measure_keys[0], images))
+    show(dict(updates=phases.BINS * count), elbo | measure(agent, member(world.params, 0), measure_keys[0], images))
 
-    curve = parts.curve("fit", train, 0, kept=len(learnt.reward))
-    for point in range(POINTS.value):
+    curve = phases.curve("fit", train, 0, kept=len(learnt.reward))
+    for point in range(options.points):
         world, sums = fit(world, memory, fit_keys, point, 0, curve.updates, *curve.numbers)
         losses = {name: sums[name][0] / curve.updates for name in ("latent_loss", "reward_loss")}
-        predicted = foretell(member(world.params, 0), measure_keys[0], member(memory, 0), windows)
+        predicted = measured(member(world.params, 0), measure_keys[0], member(memory, 0), windows)
         show(dict(dynamics_updates=(point + 1) * curve.updates * curve.each), losses | predicted)
 
 
-def record(chosen, spec, keys):
+def record(options, chosen, spec, keys):
     """Random play of one game: Step [--decisions, 1] of numpy arrays."""
     env = pools.join_envs(chosen.members, 1, chosen.env)
     player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
     params = np.zeros(len(chosen.members))  # chance has no parameters
-    return play_steps(env, player, params, keys, Timers(), step=env.reset(), count=DECISIONS.value)
+    return play_steps(env, player, params, keys, Stopwatch(), step=env.reset(), count=options.decisions)
 
 
 def split(rows):
@@ -101,7 +110,7 @@ def measure(agent, params, key, images):
     """What the autoencoder makes of images, uint8 [N, X, Y, C]: dict(explained, codes, largest_logit)."""
 
     def reconstruct(params, obs):
-        state = parts.begin(agent, params, key, obs)
+        state = imagine.begin(agent.model, params, key, obs, agent.action_spec)
         logits = agent.model.decode(params, state)
         return agent.codes(params, state), agent.image(logits), jnp.abs(logits).max()
 

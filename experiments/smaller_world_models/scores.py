@@ -11,7 +11,8 @@ import pathlib
 
 import numpy as np
 
-from wmjax.report.page import Table
+from wmjax.console import try_drawing
+from wmjax.report.page import Table, write_table
 
 FOLDER = pathlib.Path(__file__).parent / "published"
 PAPER = "robine_2023.csv"
@@ -113,3 +114,16 @@ def population_table(tasks, means):
         games.setdefault(game_of(task), []).append(mean)
     rows = [game_row(game, np.array(ours), str(len(ours))) for game, ours in games.items()]
     return Table("Scores", GAMES, rows, "±: standard deviation over seeds, ours and the published ones. " + HNS)
+
+
+def write_tables(folder, member_folders, members, rows):
+    """Leaves each member's newest evaluation beside published scores for its report, and for a population's.
+
+    rows: metrics of each member. A table that cannot be written is a warning.
+    """
+    for place, of, row in zip(member_folders, members, rows, strict=True):
+        table = report_table(of.task, row["eval/return_mean"], row["eval/return_std"])
+        try_drawing(write_table, place, table)
+    if len(members) > 1:
+        means = [row["eval/return_mean"] for row in rows]
+        try_drawing(write_table, folder, population_table([of.task for of in members], means))

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from experiments.smaller_world_models import parts, scores
+from experiments.smaller_world_models import agent as agents
+from experiments.smaller_world_models import phases, scores
 from wmjax import console
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_whole
@@ -22,8 +23,6 @@ from wmjax.run import cli
 from wmjax.storage import workdir
 from wmjax.types import UsageError
 
-RUNS = cli.paths_flag("runs", "DIR,DIR,...: runs, populations, or folders of them")
-OUT = cli.path_flag("out", "file to write, .md")
 OWN = ("seed", "population", "task")  # settings in which runs of one table may differ
 
 
@@ -38,15 +37,21 @@ class Run(NamedTuple):
     progress: str  # "" of a finished run, else how far the last evaluation was
 
 
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    cli.paths_flag(values, "runs", "DIR,DIR,...: runs, populations, or folders of them")
+    cli.path_flag(values, "out", "file to write, .md")
+
+
 def main(argv):
     """Prints the table once. argv: the command line."""
-    cli.parse_flags(argv, __name__)
-    if not RUNS.value:
+    options = cli.parse_flags(argv, define_flags, __name__)
+    if not options.runs:
         raise UsageError("give --runs=DIR,DIR,...: folders of runs")
-    if OUT.value is not None and not OUT.value.endswith(".md"):
-        raise UsageError(f"--out={OUT.value}: must end in .md")
+    if options.out is not None and not options.out.endswith(".md"):
+        raise UsageError(f"--out={options.out}: must end in .md")
     found = {}  # a run that is named twice counts once
-    for folder in map(pathlib.Path, RUNS.value):
+    for folder in map(pathlib.Path, options.runs):
         if not folder.is_dir():
             raise UsageError(f"--runs={folder}: there is no such folder")
         own = find_runs(folder)
@@ -55,8 +60,8 @@ def main(argv):
         found |= {run.folder.resolve(): run for run in own}
     text = page(sorted(found.values(), key=lambda run: (run.frames, run.game, run.config["seed"])))
     console.say(text.rstrip("\n"))
-    if OUT.value is not None:
-        write_whole(pathlib.Path(OUT.value), text)
+    if options.out is not None:
+        write_whole(pathlib.Path(options.out), text)
 
 
 def find_runs(folder):
@@ -67,7 +72,7 @@ def find_runs(folder):
     if not own or members:
         return [run for each in (members if own else inside) for run in find_runs(each)]
     config = workdir.read_config(folder)
-    if not parts.is_own(config):
+    if not agents.is_own(config):
         return []
     return [read_run(folder, config)]
 
@@ -79,7 +84,7 @@ def read_run(folder, config):
     score, progress = None, "not evaluated yet"
     if rows:
         done, score = rows[-1]["iterations"], rows[-1]["eval/return_mean"]
-        interactions = sum(parts.at(train["interactions"], i) for i in range(done))
+        interactions = sum(phases.at(train["interactions"], i) for i in range(done))
         unfinished = f"unfinished: {done} of {train['iterations']} iterations, {interactions:,} interactions"
         progress = unfinished if done < train["iterations"] else ""
     return Run(folder, config, scores.game_of(config["task"]), train["frames"], score, progress)

@@ -11,7 +11,7 @@ from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.agents.random import make_random_actor
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import ActionSpec, Actor, Plan, Planner, Step, UsageError
 
 KEY, OTHER_KEY = jax.random.key(0), jax.random.key(1)
@@ -121,9 +121,9 @@ def test_play_episodes_records_every_row_and_counts_the_first_episode():
         return carry, jnp.stack([jnp.full(4, 0.9), action[:, 1]], -1), None
 
     rightwards = Actor(actor.initial, act)
-    timers = Timers()
+    stopwatch = Stopwatch()
     player = make_player(rightwards, 4, explore=True)
-    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], timers)
+    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], stopwatch)
     ends = [int(np.argmax(steps.is_last[:, row])) for row in range(4)]
     assert len(set(ends)) > 1 and max(ends) == len(steps.reward) - 1 and steps.is_last.any(0).all()
     assert steps.is_first[0].all() and steps.obs.dtype == np.uint8 and steps.obs.shape[:2] == steps.reward.shape
@@ -132,7 +132,7 @@ def test_play_episodes_records_every_row_and_counts_the_first_episode():
         assert steps.is_first[end + 1 : end + 2, row].all()
     sideways = steps.prev_action[..., 1][~steps.is_first]
     assert len(np.unique(sideways)) == sideways.size  # every decision has a key of its own
-    assert timers.flush().keys() >= {"time/act", "time/env"}
+    assert stopwatch.flush().keys() >= {"time/act", "time/env"}
 
 
 def test_planning_by_the_true_model_solves_the_fake_environment():
@@ -153,9 +153,9 @@ def test_planning_by_the_true_model_solves_the_fake_environment():
     planner = make_cem(model, env.spec.action, CEMConfig(horizon=3, iterations=5, candidates=60, elites=6))
     actor = make_actor(model, planner, env.spec.action, MPCConfig())
     player = make_player(actor, 2, explore=False)
-    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], Timers())
+    steps, returns = play_episodes(env, player, PARAMS[None], KEY[None], Stopwatch())
     assert (steps.reward[4:] > 0.6).all() and player.act._cache_size() == 1
     env = envs.make("fake:counter", 2, 0, action_size=1, episode_steps=8)
-    again, same = play_episodes(env, player, PARAMS[None], KEY[None], Timers())
+    again, same = play_episodes(env, player, PARAMS[None], KEY[None], Stopwatch())
     np.testing.assert_array_equal(returns, same)
     jax.tree.map(np.testing.assert_array_equal, steps, again)

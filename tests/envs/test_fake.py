@@ -160,3 +160,22 @@ def test_joined_pools_are_each_what_they_are_alone():
 def assert_joined(step: Step, parts: list[Step]) -> None:
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(step, field), np.concatenate([getattr(part, field) for part in parts]))
+
+
+def test_an_observation_may_hold_more_than_the_image():
+    env, plain = (envs.make("fake:counter", 2, 5, **options) for options in (dict(observe="image+state"), {}))
+    step, other = env.reset(), plain.reset()
+    assert env.spec.obs["state"].shape == (2,) and env.spec.obs_shape == plain.spec.obs_shape
+    for _ in range(3):
+        np.testing.assert_array_equal(step.obs["image"], other.obs)
+        np.testing.assert_allclose(
+            1 - np.abs(step.obs["state"]).mean(-1)[~step.is_first], step.reward[~step.is_first], rtol=1e-5
+        )
+        step, other = (each.step(np.full((2, 2), 0.5, np.float32)) for each in (env, plain))
+    again = envs.make("fake:counter", 2, 5, observe="image+state")
+    again.reset()
+    again.restore(env.snapshot())
+    action = np.full((2, 2), -0.5, np.float32)
+    np.testing.assert_array_equal(again.step(action).obs["state"], env.step(action).obs["state"])
+    with pytest.raises(UsageError, match="image"):
+        envs.make("fake:counter", 1, 0, observe="sound")

@@ -44,7 +44,7 @@ def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     written = json.loads((tmp_path / "speed.json").read_text())
     assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
     names = [row["name"] for row in written["rows"]]
-    ours = [row["name"] for row in written["rows"] if "beside" not in row]
+    ours = [row["name"] for row in written["rows"] if "reference" not in row]
     assert len(ours) == 5 == len(set(ours)) and all(name in ended.stdout for name in names)
     assert (tmp_path / "speed.svg").stat().st_size > 0
 
@@ -61,7 +61,7 @@ def test_the_picture_shows_other_libraries_beside_us():
 def test_other_libraries_tags_are_those_of_the_picture():
     ours = benchmark.Work("rssm, 8 envs", lambda: None, {"decisions": 8})
     theirs = rivals.torchrl_planner(ours, 8, CEMConfig(), 6)
-    assert theirs.tags == dict(kind="torchrl", envs=8) and theirs.beside is ours
+    assert theirs.tags == dict(kind="torchrl", envs=8) and theirs.reference is ours
 
 
 @pytest.mark.parametrize(

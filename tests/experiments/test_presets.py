@@ -6,7 +6,7 @@ import optax
 import pytest
 
 from experiments.planet import config as planet
-from experiments.planet.parts import mean_steps
+from experiments.planet.gradients import mean_steps
 from experiments.smaller_world_models import config as smaller_world_models
 
 

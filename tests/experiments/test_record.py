@@ -9,12 +9,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.smaller_world_models import config, parts
+from experiments.smaller_world_models import agent as agents
+from experiments.smaller_world_models import config
 from tests import mains
 from wmjax import envs
 from wmjax.envs import atari_actions
 from wmjax.run.collect import make_player, play_returns
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Step, UsageError
 
@@ -246,8 +247,8 @@ def run(tmp_path_factory):
     for flag in mains.SMALLER_WORLD_MODELS[1:]:
         name, _, value = flag.removeprefix("--config.").partition("=")
         asked.update_from_flattened_dict({name: ast.literal_eval(value)})
-    chosen = parts.settings(asked)
-    agent = parts.make_agent(chosen, envs.make("atari:Pong", 1, 0, **chosen.env).spec)
+    chosen = agents.settings(asked)
+    agent = agents.make_agent(chosen, envs.make("atari:Pong", 1, 0, **chosen.env).spec)
     keys = jax.random.split(jax.random.key(0), 1)
     state = dict(world=jax.jit(jax.vmap(agent.learner.init))(keys), policy=jax.jit(jax.vmap(agent.policy.init))(keys))
     state |= dict(unfinished=np.zeros(1), counters={}, env={}, eval_env={})
@@ -265,12 +266,12 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     steps = steps[0]
     assert steps.obs.shape == (61, 2, 20, 16, 3) and steps.is_last.sum() == 4  # the run's episodes: 25 decisions
 
-    restored = parts.restore_player(run)
+    restored = agents.load(run)
     seed = int(np.random.SeedSequence([3, 0]).generate_state(1)[0]) % (2**31 - 2)
     own = envs.make("atari:Pong", 2, seed, **restored.env)
     keys = jax.random.fold_in(jax.random.key(3), 0)[None]
     player = make_player(restored.actor, 2, explore=False)
-    _, film = play_returns(own, player, restored.params, keys, Timers(), 26)  # its first episode
+    _, film = play_returns(own, player, restored.params, keys, Stopwatch(), 26)  # its first episode
     for field in ("reward", "discount", "is_first", "is_last"):
         np.testing.assert_array_equal(getattr(film, field), getattr(steps, field)[:26], err_msg=field)
     used = atari_actions.in_full_set("Pong")

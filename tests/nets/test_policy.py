@@ -10,9 +10,9 @@ KEY = jax.random.key(0)
 ROWS, ACTIONS = 3, 4
 
 
-def shapes(network, features):
+def shapes(network, *shape):
     """Parameter shapes by name, and their total."""
-    params = jax.eval_shape(network.init, KEY, np.zeros((1, features), np.float32))["params"]
+    params = jax.eval_shape(network.init, KEY, np.zeros((1, *shape), np.float32))["params"]
     by_name = {
         jax.tree_util.keystr(path, simple=True, separator="/"): leaf.shape
         for path, leaf in jax.tree.leaves_with_path(params)
@@ -20,8 +20,8 @@ def shapes(network, features):
     return by_name, sum(np.prod(shape, dtype=int) for shape in by_name.values())
 
 
-def inputs(features):
-    return np.random.default_rng(1).normal(size=(ROWS, features)).astype(np.float32)
+def inputs(*shape):
+    return np.random.default_rng(1).normal(size=(ROWS, *shape)).astype(np.float32)
 
 
 def leaky(x):
@@ -56,7 +56,7 @@ def norm(p, x):
 
 
 def test_grid_policy_has_the_papers_layers():
-    by_name, total = shapes(GridPolicy(6), 6 * 6 * 32)
+    by_name, total = shapes(GridPolicy(6), 6, 6, 32)
     assert by_name == {
         "Conv_0/kernel": (1, 1, 32, 64),
         "Conv_1/kernel": (5, 5, 64, 64),
@@ -80,14 +80,14 @@ def test_vector_policy_sizes():
 
 
 def test_grid_policy_equals_numpy():
-    network = GridPolicy(ACTIONS, grid=(3, 4, 2), channels=5, kernel=3, widths=(7,))
-    x = inputs(24)
+    network = GridPolicy(ACTIONS, channels=5, kernel=3, widths=(7,))
+    x = inputs(3, 4, 2)
     params = randomised(jax.eval_shape(network.init, KEY, x))
     p = params["params"]
     logits, value = network.apply(params, x)
     assert logits.shape == (ROWS, ACTIONS) and value.shape == (ROWS,)
     for row in range(ROWS):
-        image = leaky(norm(p["GridNorm_0"]["LayerNorm_0"], conv(p["Conv_0"]["kernel"], x[row].reshape(3, 4, 2))))
+        image = leaky(norm(p["GridNorm_0"]["LayerNorm_0"], conv(p["Conv_0"]["kernel"], x[row])))
         image = leaky(norm(p["GridNorm_1"]["LayerNorm_0"], conv(p["Conv_1"]["kernel"], image)))
         expected = heads(p["VectorPolicy_0"], image.reshape(1, -1), 1)
         np.testing.assert_allclose(logits[row], expected[0][0], rtol=1e-3, atol=1e-3)
@@ -107,7 +107,7 @@ def test_vector_policy_equals_numpy():
 
 def test_a_new_policy_takes_all_actions_about_equally():
     network = GridPolicy(18)
-    x = inputs(6 * 6 * 32)
+    x = inputs(6, 6, 32)
     logits, value = network.apply(jax.jit(network.init)(KEY, x), x)
     probability = np.asarray(jax.nn.softmax(logits))
     assert probability.min() > 0.5 / 18 and probability.max() < 2 / 18
@@ -115,12 +115,12 @@ def test_a_new_policy_takes_all_actions_about_equally():
 
 
 def test_image_policy_is_convolutions_before_a_grid_policy():
-    network = ImagePolicy(ACTIONS, (8, 8, 1), (3, 5))
-    params = randomised(jax.eval_shape(network.init, KEY, np.zeros((1, 64), np.float32)))
-    x = inputs(64)
+    network = ImagePolicy(ACTIONS, (3, 5))
+    params = randomised(jax.eval_shape(network.init, KEY, np.zeros((1, 8, 8, 1), np.float32)))
+    x = inputs(8, 8, 1)
     p = params["params"]
     grids = []
-    for image in x.reshape(ROWS, 8, 8, 1):
+    for image in x:
         for i in range(2):
             padded = np.pad(image, ((1, 1), (1, 1), (0, 0)))
             size, kernel = image.shape[0] // 2, p[f"Conv_{i}"]["kernel"]
@@ -129,8 +129,8 @@ def test_image_policy_is_convolutions_before_a_grid_policy():
                 patch = padded[2 * row : 2 * row + 4, 2 * col : 2 * col + 4]
                 out[row, col] = np.einsum("xyc,xycd->d", patch, kernel)
             image = leaky(norm(p[f"GridNorm_{i}"]["LayerNorm_0"], out))
-        grids.append(image.reshape(-1))
-    grid = GridPolicy(ACTIONS, (2, 2, 5))
+        grids.append(image)
+    grid = GridPolicy(ACTIONS)
     expected = grid.apply(dict(params=p["GridPolicy_0"]), np.float32(grids))
     for got, wanted in zip(jax.jit(network.apply)(params, x), expected, strict=True):
         np.testing.assert_allclose(got, wanted, rtol=1e-3, atol=1e-4)

@@ -110,7 +110,7 @@ def make_ball_model():
         p = jnp.clip(image, FLOOR, 1 - FLOOR)
         return jnp.log(p) - jnp.log1p(-p)
 
-    return WorldModel(None, None, observe, None, None, None, None, decode)
+    return WorldModel(None, None, observe, None, None, None, None, decode, ())
 
 
 def moved(place, speed, push):

@@ -318,7 +318,7 @@ def test_pages_and_summaries_that_cannot_be_written_end_nothing(tmp_path, monkey
     for place in (make_run(tmp_path / "a", rows=1), make_run(tmp_path / "b", rows=1)):
         for name in (report_page.REPORT, report_page.SUMMARY):
             (place / name / "held").mkdir(parents=True)
-    lifecycle.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, "episodes")
+    lifecycle.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, ("episodes",))
     assert lifecycle.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
     assert lifecycle.write_reports(tmp_path / "a", [tmp_path / "a", tmp_path / "b"]) is None
     said = capsys.readouterr().err.splitlines()

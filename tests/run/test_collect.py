@@ -8,7 +8,7 @@ from wmjax import envs
 from wmjax.agents.random import make_random_actor
 from wmjax.run import stop
 from wmjax.run.collect import make_player, play_episodes, play_returns, play_steps
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Step
 
 PARAMS = np.zeros(2)  # of nothing: the actor is random
@@ -27,8 +27,8 @@ def fresh(**options):
 
 
 def test_returns_are_those_of_whole_episodes(player):
-    steps, returns = play_episodes(fresh(), player, PARAMS, KEYS, Timers())
-    alone, film = play_returns(fresh(), player, PARAMS, KEYS, Timers(), film=5)
+    steps, returns = play_episodes(fresh(), player, PARAMS, KEYS, Stopwatch())
+    alone, film = play_returns(fresh(), player, PARAMS, KEYS, Stopwatch(), film=5)
     np.testing.assert_array_equal(alone, returns)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:5]), film, steps)
     for row in range(4):
@@ -42,7 +42,7 @@ def test_steps_go_on_over_calls_and_episodes(player):
     for call in range(3):
         step = env.reset() if step is None else jax.tree.map(lambda x: x[-1], seen[-1])
         keys = jax.vmap(jax.random.fold_in, (0, None))(KEYS, call)
-        seen.append(play_steps(env, player, PARAMS, keys, Timers(), step=step, count=8))
+        seen.append(play_steps(env, player, PARAMS, keys, Stopwatch(), step=step, count=8))
     whole = Step(*(np.concatenate([getattr(steps, name) for steps in seen]) for name in FIELDS))
     assert whole.reward.shape == (24, 4)
     np.testing.assert_array_equal(whole.is_first[1:], whole.is_last[:-1])
@@ -56,10 +56,10 @@ def test_steps_go_on_over_calls_and_episodes(player):
 
 
 def test_times_are_counted(player):
-    timers = Timers()
+    stopwatch = Stopwatch()
     env = fresh()
-    play_steps(env, player, PARAMS, KEYS, timers, step=env.reset(), count=3)
-    assert set(timers.flush()) == {"time/env", "time/act", "time/copy"}
+    play_steps(env, player, PARAMS, KEYS, stopwatch, step=env.reset(), count=3)
+    assert set(stopwatch.flush()) == {"time/env", "time/act", "time/copy"}
 
 
 @pytest.mark.parametrize("play", [play_episodes, play_returns, play_steps])
@@ -75,5 +75,5 @@ def test_a_signal_ends_playing_between_two_decisions(play, player, monkeypatch):
 
     monkeypatch.setattr(stop, "check", check)
     with pytest.raises(stop.Stopped, match="SIGTERM"):
-        play(env, player, PARAMS, KEYS, Timers(), **more)
+        play(env, player, PARAMS, KEYS, Stopwatch(), **more)
     assert len(taken) == 3

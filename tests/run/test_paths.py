@@ -85,17 +85,18 @@ def test_every_flag_that_is_a_path_reads_it_so(module, flag):
 
 
 def test_the_same_data_are_the_same_config(tmp_path, monkeypatch):
-    from experiments.environment_models import config, parts
+    from experiments.environment_models import agent as agents
+    from experiments.environment_models import config
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     tasks = {
-        parts.settings(config.get_config(f"{data},vae,cpu")).task for data in ("d", "./d/", "~/d", f"{tmp_path}/d")
+        agents.settings(config.get_config(f"{data},vae,cpu")).task for data in ("d", "./d/", "~/d", f"{tmp_path}/d")
     }
     assert tasks == {f"{tmp_path}/d"}
-    assert parts.settings(config.get_config("ball,vae,cpu")).task == "ball:diffusing"
+    assert agents.settings(config.get_config("ball,vae,cpu")).task == "ball:diffusing"
     with pytest.raises(UsageError, match="config.task=gs://d: gs://d is not a path"):
-        parts.settings(config.get_config("gs://d,vae,cpu"))
+        agents.settings(config.get_config("gs://d,vae,cpu"))
 
 
 @pytest.mark.parametrize("variable", [None, "", "relative"])

@@ -1,4 +1,4 @@
-"""Checkpoints and replay rows: what was saved comes back, halves are passed over aloud, a full disk loses nothing."""
+"""Checkpoints and replay rows: what was saved comes back, half-written ones are skipped, a full disk loses nothing."""
 
 import errno
 import os
@@ -128,7 +128,7 @@ def change_value(folder):
         (lambda folder: largest_file(folder).unlink(), "missing file state/"),
     ],
 )
-def test_a_bad_checkpoint_is_passed_over_aloud(tmp_path, capfd, harm, told):
+def test_a_bad_checkpoint_is_skipped_with_a_warning(tmp_path, capfd, harm, told):
     for n in (1, 2):
         checkpoint.save(tmp_path, n, {"n": n, "w": np.arange(500.0) * n})
     harm(tmp_path / "checkpoints" / "000000000002")

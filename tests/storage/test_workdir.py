@@ -1,4 +1,4 @@
-"""The working folder, metrics, timers and progress."""
+"""The working folder, metrics, stopwatch and progress."""
 
 import errno
 import fcntl
@@ -19,7 +19,7 @@ from tensorboardX.proto import event_pb2
 from wmjax import console
 from wmjax.report import metrics
 from wmjax.report.progress import Progress, duration
-from wmjax.run.stopwatch import Timers
+from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import files, workdir
 from wmjax.types import UsageError
 
@@ -282,15 +282,15 @@ def test_events_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys
 
 
 def test_timers_add_up_and_reset():
-    timers = Timers()
+    stopwatch = Stopwatch()
     for _ in range(2):
-        with timers("env"):
+        with stopwatch("env"):
             time.sleep(0.02)
-    with pytest.raises(KeyError), timers("act"):
+    with pytest.raises(KeyError), stopwatch("act"):
         raise KeyError
-    flushed = timers.flush()
+    flushed = stopwatch.flush()
     assert set(flushed) == {"time/env", "time/act"} and 0.04 <= flushed["time/env"] < 0.4
-    assert timers.flush() == {}
+    assert stopwatch.flush() == {}
 
 
 class Terminal(io.StringIO):

@@ -14,20 +14,10 @@ def open_loop_images(model, params, key, steps, *, action_spec, context):
     Args: steps: Step [T, E, ...] with T > context >= 1.
     Returns: model.decode of each time, float32 [T, E, X, Y, C].
     """
-    rows = steps.reward.shape[1]
     action = model_action(steps.prev_action, action_spec)  # [T, E, A]
     filter_key, imagine_key = jax.random.split(key)
     seen = jax.tree.map(lambda x: time_first(x[:context]), steps)  # [E, context, ...]
-    embed = unfold_like(model.encode(params, fold(seen.obs)), seen)
-    state, states, _ = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, rows),
-        prev_action=time_first(action[:context]),
-        embed=embed,
-        is_first=seen.is_first,
-    )
+    state, states, _ = imagine.filter_steps(model, params, filter_key, seen, action_spec)
     imagined = imagine.open_loop(model, params, imagine_key, state, action[context:])
     both = jax.tree.map(lambda a, b: jnp.concatenate([time_first(a), b]), states, imagined)
     return unfold_like(model.decode(params, fold(both)), both)

@@ -18,12 +18,12 @@ Life of one row, for an episode of n decisions (rows of an episode: n + 1):
     step(-) ->  is_first   the next episode's obs_0; the action given for this row is ignored
 """
 
-import difflib
 from typing import Any, Protocol
 
 import numpy as np
 
 from wmjax.envs.adapter import adapt
+from wmjax.envs.check import nearest
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import EnvSpec, Step, UsageError
 
@@ -83,7 +83,7 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
     families = {"dmc": _make_dmc, "atari": _make_atari, "ball": _make_ball, "fake": _make_fake}
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not colon or family not in families:
-        close = difflib.get_close_matches(family, families, n=1)
+        close = nearest(family, list(families))[:1]
         hint = f" Did you mean {close[0]}:{task}?" if close and colon else ""
         raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(families)}.")
     return families[family](task, row_seeds(seed, num_envs, purpose), options)

@@ -15,9 +15,10 @@ makes all environments, begins an episode in each, takes one decision in the fir
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from wmjax.envs.check import check_action
+from wmjax.envs.check import check_action, check_begun
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import ActionSpec, EnvSpec, NonFiniteError, Step, UsageError
 
@@ -91,8 +92,7 @@ class AdaptedVecEnv:
 
     def step(self, action) -> Step:
         """Takes one decision in every row that goes on; begins an episode in the others."""
-        if not self._history:
-            raise UsageError("step() was called before reset().")
+        check_begun(bool(self._history), "step")
         return self._advance(check_action(action, self._num_envs, self.spec.action), is_reset=False)
 
     def close(self) -> None:
@@ -103,8 +103,7 @@ class AdaptedVecEnv:
     def snapshot(self) -> dict[str, Any]:
         """Returns the rows' seeds [E] and everything done so far: actions [T, E, ...] and is_reset, bool [T]."""
         self._check_whole()
-        if not self._history:
-            raise UsageError("snapshot() was called before reset().")
+        check_begun(bool(self._history), "snapshot")
         actions, is_reset = zip(*self._history, strict=True)
         return {"seeds": np.array(self._seeds), "actions": np.array(actions), "is_reset": np.array(is_reset)}
 
@@ -139,7 +138,7 @@ class AdaptedVecEnv:
         shapes = [self._begin(row).obs.shape for row in range(self._num_envs)]
         for row, shape in enumerate(shapes):
             _check_shape(row, shape, shapes[0])
-        self.spec = EnvSpec(shapes[0], np.dtype(np.uint8), action)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shapes[0], np.uint8), action)
         _check_shape(0, self._decide(0, self._zeros()[0]).obs.shape, shapes[0])
 
     def _check_whole(self) -> None:

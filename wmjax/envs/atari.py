@@ -27,13 +27,21 @@ life_loss or sticky actions it is a function of everything that ever happened, a
 """
 
 import re
-import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs import gl
-from wmjax.envs.check import check_action, check_int, check_name, check_options
+from wmjax.envs.check import (
+    check_action,
+    check_begun,
+    check_identity,
+    check_int,
+    check_name,
+    check_options,
+    identity_of,
+)
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 FRAMES = 108_000  # the usual time limit: half an hour of play
@@ -110,7 +118,7 @@ class AtariVecEnv:
 
     def __init__(self, env_id: str, seeds: list[int], options: AtariOptions):
         self._env_id, self._num_envs, self._seeds, self.options = env_id, len(seeds), seeds, options
-        self._identity = zlib.crc32(repr((env_id, seeds, tuple(options))).encode())
+        self._identity = identity_of(env_id, seeds, tuple(options))
         self._whole_history = options.life_loss or options.sticky > 0
         self._rows = np.arange(len(seeds), dtype=np.int32)
         self._pool = self._make_pool()
@@ -118,7 +126,7 @@ class AtariVecEnv:
         height, width = options.size
         shape = (height - options.crop, width, (3 if options.colour else 1) * options.stack)
         action = ActionSpec(int(actions), True, 0, int(actions) - 1)
-        self.spec = EnvSpec(shape, np.dtype(np.uint8), action, options.action_repeat, options.episode_steps)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), action, options.action_repeat, options.episode_steps)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -128,8 +136,7 @@ class AtariVecEnv:
     def step(self, action) -> Step:
         """Takes one decision, int32 [E], in every row that goes on; begins an episode in the others."""
         action = check_action(action, self._num_envs, self.spec.action)
-        if not self._history:
-            raise UsageError("step() was called before reset().")
+        check_begun(bool(self._history), "step")
         begins = self._is_last & (not self._whole_history)  # replayed as a reset; lost lives go on by a step alone
         self._remember(np.where(begins, BEGIN, action).astype(np.int32))
         return self._arrive(action, self._pool.step(action, self._rows))  # a row that had ended begins by itself
@@ -144,16 +151,14 @@ class AtariVecEnv:
         identity: int, a checksum of everything `make` was given; skipped: int32 [E], games begun before `history`,
         int8 [longest, E]: actions and resets (-1), aligned at the end; length: int32 [E] of each row's.
         """
-        if not self._history:
-            raise UsageError("snapshot() was called before reset().")
+        check_begun(bool(self._history), "snapshot")
         history = np.array(self._history, np.int8)[len(self._history) - int(self._length.max()) :]
         skipped, length = self._skipped.copy(), self._length.copy()
         return {"identity": self._identity, "skipped": skipped, "length": length, "history": history}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Replays a snapshot in a new pool; returns the Step that was current when it was taken."""
-        if int(snapshot["identity"]) != self._identity:
-            raise UsageError("this snapshot is of another environment: game, num_envs, seed or an option differs.")
+        check_identity(snapshot, self._identity)
         self._pool = self._make_pool()
         history = np.asarray(snapshot["history"]).astype(np.int32)
         length = np.asarray(snapshot["length"])

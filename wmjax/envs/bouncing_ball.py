@@ -11,15 +11,22 @@ Options of `make("ball:diffusing", num_envs, seed, ...)`: size of the image (80)
 """
 
 import functools
-import zlib
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name, check_options
-from wmjax.types import ActionSpec, Array, EnvSpec, Step, UsageError
+from wmjax.envs.check import (
+    check_action,
+    check_begun,
+    check_identity,
+    check_int,
+    check_name,
+    check_options,
+    identity_of,
+)
+from wmjax.types import ActionSpec, Array, EnvSpec, Step
 
 RADIUS = 0.075
 SPEED = 0.04  # a step
@@ -111,13 +118,13 @@ class BallVecEnv:
 
     def __init__(self, task: str, seeds: list[int], options: BallOptions):
         self._task, self._num_envs, self.options = task, len(seeds), options
-        self._identity = zlib.crc32(repr((task, seeds, tuple(options))).encode())
+        self._identity = identity_of(task, seeds, tuple(options))
         self._seeds = np.array(seeds)
         self._counts = np.zeros((len(seeds), 2), np.int32)
         self._ball = Ball(*np.zeros((2, len(seeds), 2), np.float32))
         self._begun = False
         shape = (options.size, options.size, 1)
-        self.spec = EnvSpec(shape, np.dtype(np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -126,8 +133,7 @@ class BallVecEnv:
 
     def step(self, action) -> Step:
         """Takes one decision, int32 [E] of zeros, in every row that goes on; begins an episode in the others."""
-        if not self._begun:
-            raise UsageError("step() was called before reset().")
+        check_begun(self._begun, "step")
         check_action(action, self._num_envs, self.spec.action)
         return self._go(self._counts[:, 1] == self.options.episode_steps)
 
@@ -136,16 +142,14 @@ class BallVecEnv:
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the whole state: identity (int), counts [E, 2], position and velocity [E, 2] each."""
-        if not self._begun:
-            raise UsageError("snapshot() was called before reset().")
+        check_begun(self._begun, "snapshot")
         return {"identity": self._identity, "counts": self._counts.copy()} | {
             name: np.array(x) for name, x in self._ball._asdict().items()
         }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        if int(snapshot["identity"]) != self._identity:
-            raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+        check_identity(snapshot, self._identity)
         self._begun, self._counts = True, np.array(snapshot["counts"])
         self._ball = Ball(*(np.array(snapshot[name]) for name in Ball._fields))
         images = jax.vmap(lambda place: draw(place, self.options.size))(self._ball.position)

@@ -3,6 +3,7 @@
 import difflib
 import numbers
 import re
+import zlib
 from collections.abc import Iterable
 from typing import Any
 
@@ -83,3 +84,20 @@ def check_action(action: Any, num_envs: int, spec: ActionSpec) -> np.ndarray:
         rows = np.flatnonzero(~np.isfinite(action).all(axis=-1)).tolist()
         raise NonFiniteError(f"action is not finite in environment rows {rows}.")
     return np.clip(action.astype(np.float32), spec.low, spec.high)
+
+
+def identity_of(*parts: Any) -> int:
+    """A checksum of everything that environments were made of, to tell their snapshots from those of others."""
+    return zlib.crc32(repr(parts).encode())
+
+
+def check_identity(snapshot: dict[str, Any], identity: int) -> None:
+    """Raises unless a snapshot is of the environments with this `identity_of`."""
+    if int(snapshot["identity"]) != identity:
+        raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+
+
+def check_begun(begun: bool, call: str) -> None:
+    """Raises unless `reset` was called before `call`."""
+    if not begun:
+        raise UsageError(f"{call}() was called before reset().")

@@ -29,13 +29,21 @@ is drawn with the terrain of its first episode for ever, while the physics has a
 """
 
 import re
-import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from wmjax.envs import dmc_render_quality, gl
-from wmjax.envs.check import check_action, check_int, check_name, check_options
+from wmjax.envs.check import (
+    check_action,
+    check_begun,
+    check_identity,
+    check_int,
+    check_name,
+    check_options,
+    identity_of,
+)
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 ACTION_REPEAT = {  # PlaNet, appendix A; its cartpole task is swingup: balance as a task of the same domain
@@ -123,7 +131,7 @@ class DmcVecEnv:
         repeat, steps = options.action_repeat, options.episode_steps
         assert repeat and steps, "make fills in the defaults"
         self._repeat: int = repeat
-        self._identity = zlib.crc32(repr((env_id, seeds, tuple(options))).encode())
+        self._identity = identity_of(env_id, seeds, tuple(options))
         self._pool = self._make_pool()
         bounds = self._pool.action_spec()
         low = np.broadcast_to(bounds.minimum, bounds.shape).astype(np.float64)
@@ -134,7 +142,7 @@ class DmcVecEnv:
         size, actions = options.size, bounds.shape[0]
         action = ActionSpec(actions, False, -1.0, 1.0)
         limit = -(-steps // self._repeat)
-        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, self._repeat, limit)
+        self.spec = EnvSpec(jax.ShapeDtypeStruct((size, size, 3), np.uint8), action, self._repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -146,8 +154,7 @@ class DmcVecEnv:
     def step(self, action) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
         action = check_action(action, self._num_envs, self.spec.action)
-        if not self._episodes.any():
-            raise UsageError("step() was called before reset().")
+        check_begun(bool(self._episodes.any()), "step")
         first, going = np.flatnonzero(self._is_last), np.flatnonzero(~self._is_last)
         self._begin(first)
         outcome = self._decide(action, going)
@@ -163,8 +170,7 @@ class DmcVecEnv:
         identity: int, a checksum of everything `make` was given; episodes, decisions: int32 [E], episodes begun and
         decisions taken in the current one; actions: float32 [max(decisions), E, A], aligned at the end.
         """
-        if not self._episodes.any():
-            raise UsageError("snapshot() was called before reset().")
+        check_begun(bool(self._episodes.any()), "snapshot")
         shape = (-1, self._num_envs, self.spec.action.size)
         return {
             "identity": self._identity,
@@ -175,8 +181,7 @@ class DmcVecEnv:
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Replays a snapshot without drawing, then draws the Step that was current when it was taken."""
-        if int(snapshot["identity"]) != self._identity:
-            raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+        check_identity(snapshot, self._identity)
         episodes, decisions = np.asarray(snapshot["episodes"]), np.asarray(snapshot["decisions"])
         actions = np.asarray(snapshot["actions"], np.float32)
         if np.any(self._episodes >= episodes):

@@ -18,20 +18,30 @@ blue channel in this order; a coordinate without a partner has the centre as its
 Every episode starts anywhere in [-2, 2]^A, drawn from (the row's seed, number of the episode).
 
 Options of `make("fake:...", num_envs, seed, ...)`: action_repeat (1), size (16), episode_steps in control steps (12),
-action_size A, 1 to 6 (2).
+action_size A, 1 to 6 (2), observe (image): image+state shows {"image": ..., "state": float32 [E, A]}.
 """
 
-import zlib
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
-from wmjax.envs.check import check_action, check_int, check_name, check_options
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.envs.check import (
+    check_action,
+    check_begun,
+    check_identity,
+    check_int,
+    check_name,
+    check_options,
+    identity_of,
+)
+from wmjax.types import ActionSpec, EnvSpec, Step
 
 EDGE = 4.0
 START = 2.0
 TASKS = ("counter", "terminating")
+OBSERVED = ("image", "image+state")
+KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step in a snapshot; the rest is drawn anew
 
 
 class FakeOptions(NamedTuple):
@@ -41,6 +51,7 @@ class FakeOptions(NamedTuple):
     size: int = 16
     episode_steps: int = 12
     action_size: int = 2
+    observe: str = "image"
 
 
 def make(task: str, seeds: list[int], options: dict[str, Any]) -> "FakeVecEnv":
@@ -51,6 +62,7 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "FakeVecEnv":
     check_int("size", options.size, low=8, high=256)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
     check_int("action_size", options.action_size, low=1, high=6)
+    check_name("observe", options.observe, OBSERVED)
     return FakeVecEnv(task, seeds, options)
 
 
@@ -59,7 +71,7 @@ class FakeVecEnv:
 
     def __init__(self, task: str, seeds: list[int], options: FakeOptions):
         self._terminates, self._num_envs, self._seeds, self.options = task == "terminating", len(seeds), seeds, options
-        self._identity = zlib.crc32(repr((task, seeds, tuple(options))).encode())
+        self._identity = identity_of(task, seeds, tuple(options))
         self._position = np.zeros((len(seeds), options.action_size))
         self._elapsed = np.zeros(len(seeds), np.int32)  # control steps
         self._episodes = np.zeros(len(seeds), np.int32)
@@ -67,7 +79,10 @@ class FakeVecEnv:
         action = ActionSpec(options.action_size, False, -1.0, 1.0)
         limit = -(-options.episode_steps // options.action_repeat)
         size = options.size
-        self.spec = EnvSpec((size, size, 3), np.dtype(np.uint8), action, options.action_repeat, limit)
+        obs = jax.ShapeDtypeStruct((size, size, 3), np.uint8)
+        if options.observe == "image+state":
+            obs = dict(image=obs, state=jax.ShapeDtypeStruct((options.action_size,), np.float32))
+        self.spec = EnvSpec(obs, action, options.action_repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -77,8 +92,7 @@ class FakeVecEnv:
 
     def step(self, action) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
-        if self._step is None:
-            raise UsageError("step() was called before reset().")
+        check_begun(self._step is not None, "step")
         action = check_action(action, self._num_envs, self.spec.action)
         is_first = np.array(self._step.is_last)
         self._begin(is_first)
@@ -100,21 +114,19 @@ class FakeVecEnv:
         """Does nothing."""
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the whole state: identity (int), position [E, A], elapsed [E], episodes [E] and the last Step."""
-        if self._step is None:
-            raise UsageError("snapshot() was called before reset().")
+        """Returns the state: identity (int), position [E, A], elapsed [E], episodes [E], the last Step without obs."""
+        check_begun(self._step is not None, "snapshot")
         state = {"position": self._position, "elapsed": self._elapsed, "episodes": self._episodes}
-        arrays = state | {f"step_{name}": getattr(self._step, name) for name in Step.__dataclass_fields__}
+        arrays = state | {f"step_{name}": getattr(self._step, name) for name in KEPT}
         return {"identity": self._identity} | {name: np.array(array) for name, array in arrays.items()}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        if int(snapshot["identity"]) != self._identity:
-            raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
+        check_identity(snapshot, self._identity)
         self._position = np.array(snapshot["position"])
         self._elapsed = np.array(snapshot["elapsed"])
         self._episodes = np.array(snapshot["episodes"])
-        self._step = Step(**{name: np.array(snapshot[f"step_{name}"]) for name in Step.__dataclass_fields__})
+        self._step = Step(obs=self._see(), **{name: np.array(snapshot[f"step_{name}"]) for name in KEPT})
         return self._copy()
 
     def _begin(self, rows: np.ndarray) -> None:
@@ -132,11 +144,17 @@ class FakeVecEnv:
     def _arrive(self, prev_action, reward, discount, *, is_first, is_last) -> Step:
         """Keeps the Step, for a snapshot, and returns a copy that its user may write to."""
         rows = np.zeros(self._num_envs, bool)
-        self._step = Step(prev_action, self._draw(), reward, discount, rows | is_first, rows | is_last)
+        self._step = Step(prev_action, self._see(), reward, discount, rows | is_first, rows | is_last)
         return self._copy()
 
     def _copy(self) -> Step:
-        return Step(**{name: getattr(self._step, name).copy() for name in Step.__dataclass_fields__})
+        return jax.tree.map(np.copy, self._step)
+
+    def _see(self) -> Any:
+        """Returns the observation of the present state."""
+        if self.options.observe == "image":
+            return self._draw()
+        return dict(image=self._draw(), state=self._position.astype(np.float32))
 
     def _draw(self) -> np.ndarray:
         """Returns uint8 [E, size, size, 3]: one square for every two coordinates."""

@@ -41,23 +41,20 @@ class VectorPolicy(nn.Module):
 class GridPolicy(nn.Module):
     """Two convolutions for latents that are a grid of embedding vectors (Fig. 6), then linear layers.
 
-    actions: M. grid: (X, Y, C) of the latent, whose features are the flattened grid. channels: of both convolutions.
-    kernel: of the second. widths: units of each hidden linear layer.
+    actions: M. channels: of both convolutions. kernel: of the second. widths: units of each hidden linear layer.
     """
 
     actions: int
-    grid: tuple[int, int, int] = (6, 6, 32)
     channels: int = 64
     kernel: int = 5
     widths: tuple[int, ...] = (512,)
 
     @nn.compact
     def __call__(self, features):
-        """features [B, X * Y * C] -> (logits [B, M], value [B])."""
-        chex.assert_rank(features, 2)
+        """features [B, X, Y, C], the grid -> (logits [B, M], value [B])."""
+        chex.assert_rank(features, 4)
         conv = functools.partial(Conv, self.channels, use_bias=False, kernel_init=fan_in_uniform)
-        x = features.reshape(-1, *self.grid)  # [B, F] -> [B, X, Y, C]
-        x = GridNorm()(conv(kernel=1)(x))
+        x = GridNorm()(conv(kernel=1)(features))
         x = GridNorm()(conv(kernel=self.kernel, padding="SAME", activation=nn.leaky_relu)(x))
         x = nn.leaky_relu(x).reshape(features.shape[0], -1)  # [B, X * Y * channels]
         return VectorPolicy(self.actions, self.widths)(x)
@@ -66,12 +63,10 @@ class GridPolicy(nn.Module):
 class ImagePolicy(nn.Module):
     """Strided convolutions for images, each halving them, then as GridPolicy (section 4.3, Q3, names no sizes).
 
-    actions: M. image: (X, Y, C), whose features are its flattened pixels. strided: channels of those convolutions.
-    channels, kernel, widths: of GridPolicy.
+    actions: M. strided: channels of the convolutions that halve the image. channels, kernel, widths: of GridPolicy.
     """
 
     actions: int
-    image: tuple[int, int, int]
     strided: tuple[int, ...]
     channels: int = 64
     kernel: int = 5
@@ -79,12 +74,10 @@ class ImagePolicy(nn.Module):
 
     @nn.compact
     def __call__(self, features):
-        """features [B, X * Y * C] -> (logits [B, M], value [B])."""
-        chex.assert_rank(features, 2)
+        """features [B, X, Y, C], the image -> (logits [B, M], value [B])."""
+        chex.assert_rank(features, 4)
         conv = functools.partial(Conv, kernel=4, stride=2, padding="SAME", use_bias=False, kernel_init=fan_in_uniform)
-        x = features.reshape(-1, *self.image)
+        x = features
         for width in self.strided:
             x = nn.leaky_relu(GridNorm()(conv(width)(x)))
-        grid = (x.shape[1], x.shape[2], x.shape[3])
-        policy = GridPolicy(self.actions, grid, self.channels, self.kernel, self.widths)
-        return policy(x.reshape(features.shape[0], -1))
+        return GridPolicy(self.actions, self.channels, self.kernel, self.widths)(x)

@@ -3,7 +3,7 @@
 import jax
 
 
-def mapped(function):
+def vmap_or_map(function):
     """`function` of pytrees with one leading axis in common: by vmap, on a CPU one after the other.
 
     For work that fills a device by itself: a CPU gains nothing from doing several at once, and its caches lose.

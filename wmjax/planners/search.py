@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wmjax import imagine
-from wmjax.ops.batching import mapped
+from wmjax.ops.batching import vmap_or_map
 from wmjax.types import UsageError
 
 
@@ -29,7 +29,7 @@ def over_rows(plan):
 
     def plan_all(params, key, state):
         keys = jax.random.split(key, jax.tree.leaves(state)[0].shape[0])
-        return mapped(functools.partial(plan, params))(keys, state)
+        return vmap_or_map(functools.partial(plan, params))(keys, state)
 
     return plan_all
 

@@ -36,7 +36,7 @@ class Work:
     gflop: float | None = None
     extra: Callable[[], dict[str, float]] = dict
     tags: dict[str, Any] = field(default_factory=dict)  # settings, for the JSON file and the chart
-    beside: "Work | None" = None  # the same by us: timed in turn with it
+    reference: "Work | None" = None  # the same by us: timed in turn with it
     once: bool = False  # it takes long, compiles nothing here and repeats inside itself
 
 
@@ -61,7 +61,7 @@ def measure(work, repeats):
     """Does `work` repeatedly. Returns: a dict of numbers; milliseconds and rates are of one call.
 
     compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one;
-    times_ours, of another library's work, the median of the ratios of repetitions that followed each other.
+    relative_time, of another library's work, the median of the ratios of repetitions that followed each other.
     """
     square = jnp.ones((PRODUCT[jax.default_backend()],) * 2)
     product = jax.jit(lambda a: a @ a)
@@ -77,19 +77,19 @@ def measure(work, repeats):
     begun = time.perf_counter()
     while not times or (len(times) < repeats and not work.once and time.perf_counter() - begun < LONGEST):
         rates.append(2 * len(square) ** 3 / seconds(lambda: product(square)) / 1e9)
-        if work.beside is None:
+        if work.reference is None:
             times.append(seconds(work.call, calls))
             continue
         jax.block_until_ready(work.call())  # each had its memory cooled by the other
         times.append(seconds(work.call, calls))
-        jax.block_until_ready(work.beside.call())
-        ratios.append(times[-1] / seconds(work.beside.call, calls))
+        jax.block_until_ready(work.reference.call())
+        ratios.append(times[-1] / seconds(work.reference.call, calls))
     median = float(np.median(times))
     row = dict(ms=median * 1e3, ms_min=min(times) * 1e3, ms_max=max(times) * 1e3, compile_s=compile_s)
     row["repeats"] = len(times)
     row |= {f"{unit}/s": amount / median for unit, amount in work.amounts.items()}
-    if work.beside is not None:
-        row |= dict(beside=work.beside.name, times_ours=float(np.median(ratios)))
+    if work.reference is not None:
+        row |= dict(reference=work.reference.name, relative_time=float(np.median(ratios)))
     if work.gflop is not None:
         rate = float(np.median(rates))
         row |= dict(gflop=work.gflop, product_gflops=rate, share=work.gflop / median / rate)

@@ -5,7 +5,6 @@ exit 75  stopped by a signal, in order: the same command goes on
 """
 
 import dataclasses
-import difflib
 import errno
 import itertools
 import math
@@ -19,6 +18,7 @@ import typing
 from absl import flags
 
 from wmjax import console
+from wmjax.envs.check import nearest
 from wmjax.run import help_page, paths, stop
 from wmjax.types import NonFiniteError, UsageError
 
@@ -56,8 +56,6 @@ def fail(message, code):
 
 LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 
-flags.disclaim_key_flags()  # the flags below belong to the mains that define them
-
 
 class PathParser(flags.ArgumentParser):
     """A path, as `paths.absolute` makes it of what the user wrote."""
@@ -79,14 +77,14 @@ class PathsParser(flags.ListParser):
         return [paths.absolute(each) for each in super().parse(argument)]
 
 
-def path_flag(name, help_text):
-    """Defines --name=PATH, None unless given; returns absl's holder of it."""
-    return flags.DEFINE(PathParser(), name, None, help_text)
+def path_flag(values, name, help_text):
+    """Defines --name=PATH in absl's FlagValues `values`; None unless given."""
+    flags.DEFINE(PathParser(), name, None, help_text, flag_values=values)
 
 
-def paths_flag(name, help_text):
-    """Defines --name=PATH,PATH,..., an empty list unless given; returns absl's holder of it."""
-    return flags.DEFINE(PathsParser(), name, [], help_text)
+def paths_flag(values, name, help_text):
+    """Defines --name=PATH,PATH,... in absl's FlagValues `values`; an empty list unless given."""
+    flags.DEFINE(PathsParser(), name, [], help_text, flag_values=values)
 
 
 def read_path(name, text):
@@ -97,35 +95,41 @@ def read_path(name, text):
         raise UsageError(f"{name}={text}: {error}") from error
 
 
-def define_minutes(text):
-    """The flag --minutes of a main, None where it is not given. text: for its help."""
-    flag = flags.DEFINE_float("minutes", None, text)
+def minutes_flag(values, text):
+    """Defines --minutes in absl's FlagValues `values`; None unless given. text: for its help."""
+    flags.DEFINE_float("minutes", None, text, flag_values=values)
     allowed = lambda value: value is None or 0 < value < math.inf
-    flags.register_validator("minutes", allowed, "must be above 0, and finite")
-    return flag
+    flags.register_validator("minutes", allowed, "must be above 0, and finite", flag_values=values)
 
 
-def parse_flags(argv, module="__main__", configs=None):
+def parse_flags(argv, define, module, configs=None):
     """Reads absl flags, `--config=FILE:ARGUMENT` and its `--config.key=value` overrides among them.
 
-    --help, in any of its spellings, prints a page in place of everything else and ends the process with exit code 0.
+    Nothing outside this call is touched, so mains may be called one after the other in one process. --help, in any of
+    its spellings, prints a page in place of everything else and raises SystemExit(0).
 
-    Args: argv: the command line; module: the main's __name__ and configs: its module config.py, both for that page.
+    Args:
+      argv: the command line; define: (values, argv) -> None, which defines the main's flags in absl's FlagValues;
+      module: the main's __name__ and configs: its module config.py, both for the page of --help.
+    Returns: absl's FlagValues, whose attributes are the flags.
     Raises: UsageError for unknown flags, a config file that is not there, config keys that do not exist (with the
       nearest that do), values of a wrong type.
     """
+    values = flags.FlagValues()
+    define(values, argv)
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)(=.*)?", arg) for arg in argv[1:]):
-        show_help(module, configs)
+        show_help(values, module, configs)
         raise SystemExit(0)
     for place in config_places(argv[1:]):
         overrides = [each for each in argv[1:] if each.startswith("-") and each.lstrip("-").startswith("config.")]
         check_keys(overrides, load_config(place))
     try:
-        rest = flags.FLAGS(argv)
+        rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
         raise UsageError(str(error)) from error
     if len(rest) > 1:
         raise UsageError(f"unexpected argument {rest[1]!r}: settings are given as --config.key=value")
+    return values
 
 
 def config_places(args):
@@ -135,9 +139,9 @@ def config_places(args):
             yield arg.partition("=")[2] if "=" in arg else following
 
 
-def show_help(module, configs):
-    """Prints the page of --help; arguments as in `parse_flags`."""
-    defined = flags.FLAGS.flags_by_module_dict()[sys.argv[0] if module == "__main__" else module]
+def show_help(values, module, configs):
+    """Prints the page of --help. values: FlagValues; the rest as in `parse_flags`."""
+    defined = [values[name] for name in values]
     told = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
     console.say(help_page.page(sys.modules[module].__doc__, told, configs))
 
@@ -159,7 +163,7 @@ def check_keys(overrides, config):
             if not hasattr(block, "keys") or key not in block:
                 where = ".".join(["config", *path[:depth]])
                 allowed = ", ".join(sorted(block)) if hasattr(block, "keys") else "it is a single value"
-                near = difflib.get_close_matches(key, sorted(block), n=1) if hasattr(block, "keys") else []
+                near = nearest(key, sorted(block)) if hasattr(block, "keys") else []
                 hint = f"did you mean {near[0]}? " if near else ""
                 raise UsageError(f"config.{name} does not exist: {hint}{where} has {allowed}")
             block = block[key]

@@ -13,7 +13,6 @@ import numpy as np
 
 from wmjax.run import stop
 from wmjax.run.members import by_member
-from wmjax.types import Step
 
 
 class Player(NamedTuple):
@@ -22,10 +21,10 @@ class Player(NamedTuple):
     begin: Callable[..., Any]  # (params [S, ...]) -> carry [S, E, ...]
     act: Callable[..., tuple[Any, Any]]
     # (params [S, ...], keys [S], t, carry, step [S, E, ...]) -> (carry, action [S, E, A]); the carry is donated
-    place: Any  # sharding of everything with leading axes [S, E]; None: the default device
+    sharding: Any  # of everything with leading axes [S, E]; None: the default device
 
 
-def make_player(actor, rows, *, explore, place=None):
+def make_player(actor, rows, *, explore, sharding=None):
     """A Player; rows: E. t counts the decisions of an episode and makes its keys."""
 
     def begin(params):
@@ -35,12 +34,12 @@ def make_player(actor, rows, *, explore, place=None):
         carry, action, _ = actor.act(params, jax.random.fold_in(key, t), carry, step, explore)
         return carry, action
 
-    begin = jax.jit(jax.vmap(begin), out_shardings=place)
-    act = jax.jit(jax.vmap(act, (0, 0, None, 0, 0)), donate_argnums=3, out_shardings=place)
-    return Player(begin, act, place)
+    begin = jax.jit(jax.vmap(begin), out_shardings=sharding)
+    act = jax.jit(jax.vmap(act, (0, 0, None, 0, 0)), donate_argnums=3, out_shardings=sharding)
+    return Player(begin, act, sharding)
 
 
-def arrivals(env, player, params, keys, timers, step):
+def arrivals(env, player, params, keys, stopwatch, step):
     """Plays on for ever from `step`, the env's current Step [S * E]; yields every Step that follows.
 
     Args: as in `play_episodes`. Counts "env", "copy" and "act".
@@ -49,29 +48,29 @@ def arrivals(env, player, params, keys, timers, step):
     carry = player.begin(params)
     for t in itertools.count():
         stop.check()
-        with timers("copy"):
-            on_device = jax.device_put(by_member(step, len(keys)), player.place)
-        with timers("act"):
+        with stopwatch("copy"):
+            on_device = jax.device_put(by_member(step, len(keys)), player.sharding)
+        with stopwatch("act"):
             carry, action = player.act(params, keys, np.int32(t), carry, on_device)
             action = np.asarray(action)
-        with timers("env"):
+        with stopwatch("env"):
             step = env.step(action.reshape(-1, *action.shape[2:]))
         yield step
 
 
-def play_episodes(env, player, params, keys, timers):
+def play_episodes(env, player, params, keys, stopwatch):
     """One new episode in every environment row.
 
     Args:
-      env: VecEnv of S * E rows; player: Player; params: with a leading axis [S]; keys: [S]; timers: run.timers.Timers.
+      env: VecEnv of S * E rows; player: Player; params: with a leading axis [S]; keys: [S]; stopwatch: a Stopwatch.
     Returns:
       (steps, returns): Step [T, S * E, ...] of numpy arrays, from the first row to the last; returns float64 [S * E],
       the sum of each row's rewards. A row that ends before the others begins another episode, which does not count.
     """
-    with timers("env"):
+    with stopwatch("env"):
         first = env.reset()
     steps, tally = [first], Tally.of(first)
-    for step in arrivals(env, player, params, keys, timers, first):
+    for step in arrivals(env, player, params, keys, stopwatch, first):
         steps.append(step)
         tally = tally.after(step)
         if tally.over.all():
@@ -94,27 +93,27 @@ class Tally(NamedTuple):
         return Tally(self.returns + np.where(self.over, 0.0, step.reward), self.over | step.is_last)
 
 
-def play_returns(env, player, params, keys, timers, film):
+def play_returns(env, player, params, keys, stopwatch, film):
     """As `play_episodes`, for long episodes: keeps the first `film` steps alone.
 
     Returns: (returns float64 [S * E], Step [up to film, S * E, ...]).
     """
-    with timers("env"):
+    with stopwatch("env"):
         first = env.reset()
     kept, tally = [first], Tally.of(first)
-    for step in arrivals(env, player, params, keys, timers, first):
+    for step in arrivals(env, player, params, keys, stopwatch, first):
         kept += [step] if len(kept) < film else []
         tally = tally.after(step)
         if tally.over.all():
             return tally.returns, stack(kept)
 
 
-def play_steps(env, player, params, keys, timers, *, step, count):
+def play_steps(env, player, params, keys, stopwatch, *, step, count):
     """`count` more Steps from the env's current one: episodes go on where they are and follow each other.
 
     Returns: Step [count, S * E, ...] of numpy arrays.
     """
-    return stack(list(itertools.islice(arrivals(env, player, params, keys, timers, step), count)))
+    return stack(list(itertools.islice(arrivals(env, player, params, keys, stopwatch, step), count)))
 
 
 def padded(steps, length):
@@ -125,4 +124,4 @@ def padded(steps, length):
 
 def stack(steps):
     """A list of T steps [E] -> Step [T, E, ...]."""
-    return Step(*(np.stack(column) for column in zip(*(vars(step).values() for step in steps), strict=True)))
+    return jax.tree.map(lambda *rows: np.stack(rows), *steps)

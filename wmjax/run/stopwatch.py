@@ -5,8 +5,8 @@ import time
 from collections.abc import Iterator
 
 
-class Timers:
-    """`with timers("env"): ...` adds the seconds spent inside to "env". Blocks may nest; each counts its whole time."""
+class Stopwatch:
+    """`with stopwatch("env"): ...` adds the seconds inside to "env". Blocks may nest; each counts its whole time."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, float] = {}

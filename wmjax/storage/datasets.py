@@ -17,6 +17,7 @@ import hashlib
 import io
 from pathlib import Path
 
+import jax
 import numpy as np
 
 from wmjax.storage import files, step_files, workdir
@@ -119,7 +120,9 @@ def read_spec(folder: str | Path) -> EnvSpec:
     """What the recorded environments are like. Raises UsageError if there is no shards.json or it is damaged."""
     spec = _read_index(Path(folder))["spec"]
     shape, dtype = tuple(spec["obs_shape"]), np.dtype(spec["obs_dtype"])
-    return EnvSpec(shape, dtype, ActionSpec(**spec["action"]), spec["action_repeat"], spec["time_limit"])
+    return EnvSpec(
+        jax.ShapeDtypeStruct(shape, dtype), ActionSpec(**spec["action"]), spec["action_repeat"], spec["time_limit"]
+    )
 
 
 def fingerprint(folder: str | Path) -> str:

@@ -15,6 +15,7 @@ from wmjax.types import Step, UsageError
 
 # What `read` raises for a damaged file. NotImplementedError is zipfile's word for a damaged byte that names no
 # compression it knows.
+OBS = "obs."  # before the names of the arrays of an observation that is a dict
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 
@@ -32,6 +33,8 @@ def write(path: Path, step: Step) -> str:
         UsageError: the disk is full.
     """
     fields = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    if isinstance(step.obs, dict):
+        fields |= {f"{OBS}{name}": value for name, value in step.obs.items()} | dict(obs=None)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in fields.items() if value is not None}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -57,4 +60,6 @@ def read(file: Path | BinaryIO) -> Step:
     """
     names = [field.name for field in dataclasses.fields(Step)]
     with np.load(file) as arrays:
-        return Step(**{name: arrays[name] if name in arrays else None for name in names})
+        fields: dict[str, Any] = {name: arrays[name] if name in arrays else None for name in names}
+        obs = {name.removeprefix(OBS): arrays[name] for name in arrays if name.startswith(OBS)}
+        return Step(**fields | (dict(obs=obs) if obs else {}))

@@ -3,21 +3,22 @@
 import json
 import shutil
 import signal
-import subprocess
-import sys
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.environment_models import ablations, phases, predictions
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
-from experiments.environment_models import parts
+from experiments.environment_models import data as sequences
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_same, metrics, state
 from wmjax import replay
 from wmjax.models import state_space
 from wmjax.storage import datasets, workdir
+from wmjax.train import make_phase
 from wmjax.types import UsageError
 
 MAIN = "environment_models"
@@ -51,8 +52,8 @@ def assert_as_whole(folder, whole):
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):
-    for kill_at in (2, whole[1] // 2, 3):  # at the very start, half-way, and soon after it was resumed
-        assert mains.start(tmp_path / "run", kill_at=kill_at, experiment=MAIN).code == -signal.SIGKILL
+    """Once in the middle; before every move: tests/run/test_lifecycle.py."""
+    assert mains.start(tmp_path / "run", kill_at=whole[1] // 2, experiment=MAIN).code == -signal.SIGKILL
     resumed = mains.start(tmp_path / "run", experiment=MAIN)
     assert resumed.code == 0, resumed.stderr
     assert_as_whole(tmp_path / "run", whole)
@@ -80,6 +81,7 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
     assert_as_whole(folder, whole)
 
 
+@pytest.mark.slow
 def test_jumpy_and_pixel_models_run(tmp_path):
     for name, flags in (
         ("jumpy", ("--config.model.jump=2",)),
@@ -117,10 +119,10 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
     config = configs.get_config(f"{folder},sssm,cpu_games")
-    assert parts.load(parts.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
+    assert sequences.load(agents.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
     config.train.predicted = 40
     with pytest.raises(UsageError, match="no train episode has 43 rows"):
-        parts.load(parts.settings(config))
+        sequences.load(agents.settings(config))
 
 
 @pytest.mark.parametrize(
@@ -145,14 +147,14 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     ],
 )
 def test_bad_input_ends_in_one_line(flag, message, tmp_path):
-    ended = mains.start(tmp_path / "run", flag, experiment=MAIN)
+    ended = mains.refused(tmp_path / "run", flag, experiment=MAIN)
     assert ended.code == 2 and message in ended.stderr
     assert ended.stderr.startswith("error: ") and ended.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
 
 
 def test_another_model_is_refused_in_the_same_folder(whole):
-    ended = mains.start(whole[0], "--config.model.learning_rate=0.1", experiment=MAIN)
+    ended = mains.refused(whole[0], "--config.model.learning_rate=0.1", experiment=MAIN)
     assert ended.code == 2 and "learning_rate" in ended.stderr and "Traceback" not in ended.stderr
 
 
@@ -162,11 +164,11 @@ def chosen(**model):
     config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2, **model)
     config.train.update(batch=4)
     config.evaluation.update(chunks=8, draws=3)
-    return parts.settings(config)
+    return agents.settings(config)
 
 
 def test_data_are_the_same_for_every_seed_and_test_data_are_others():
-    one, two = (parts.load(chosen()) for _ in range(2))
+    one, two = (sequences.load(chosen()) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     firsts = {image.tobytes() for image in np.array(one.train.rows.obs[:, 0])}
     assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
@@ -175,12 +177,12 @@ def test_data_are_the_same_for_every_seed_and_test_data_are_others():
 def test_evaluation_is_the_mean_bound_of_every_chunk():
     """Against the model's own score, chunk by chunk, with as many draws that the noise is small."""
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     _, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
-    chunks = parts.held_out(settings, data.test)
+    chunks = sequences.held_out(settings, data.test)
     assert chunks.reward.shape == (8, 13)
-    found = parts.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
+    found = predictions.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
     score = jax.jit(state_space.make_score(settings.model, data.spec), static_argnums=3)
     expected = score(params, jax.random.key(5), chunks, 10)
     np.testing.assert_allclose(found["loss"], -expected["bound"] / 10, rtol=0.01)
@@ -188,13 +190,13 @@ def test_evaluation_is_the_mean_bound_of_every_chunk():
 
 def test_futures_begin_alike_and_part():
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     model, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
-    chunk, truth = parts.pictured(settings, parts.held_out(settings, data.test))
-    futures = parts.make_futures(model, settings, data.spec)
+    chunk, truth = predictions.pictured(settings, sequences.held_out(settings, data.test))
+    futures = predictions.make_futures(model, settings, data.spec)
     one, again, other = (np.asarray(futures(params, jax.random.key(i), chunk)) for i in (0, 0, 1))
-    assert one.shape == (parts.SAMPLES, *truth.shape) and one.dtype == np.uint8
+    assert one.shape == (predictions.SAMPLES, *truth.shape) and one.dtype == np.uint8
     np.testing.assert_array_equal(one, again)
     np.testing.assert_array_equal(one[:, :3], other[:, :3])
     assert (one[0, 3:] != one[1, 3:]).any() and (one != other).any()
@@ -202,9 +204,9 @@ def test_futures_begin_alike_and_part():
 
 def test_models_of_games_begin_at_the_mean_of_their_data():
     settings = chosen(contrast=16.0, last_layer_scale=0.0)
-    data = parts.load(settings)
+    data = sequences.load(settings)
     model, learner = state_space.make(settings.model, data.spec)
-    state = parts.make_init(learner, settings)(jax.random.key(0), data.train)
+    state = agents.make_init(learner, settings)(jax.random.key(0), data.train)
     first = jax.nn.sigmoid(jax.jit(model.decode)(state.params, model.initial(state.params, 1)))
     mean = np.asarray(data.train.rows.obs).mean(axis=(0, 1)) / 255
     np.testing.assert_allclose(first[0], mean.clip(0.5 / 255, 1 - 0.5 / 255), atol=1e-5)
@@ -213,7 +215,7 @@ def test_models_of_games_begin_at_the_mean_of_their_data():
 
 def test_phase_is_a_loop_of_updates():
     settings = chosen()
-    data = parts.load(settings)
+    data = sequences.load(settings)
     _, learner = state_space.make(settings.model, data.spec)
     settings = settings._replace(train=configs.TrainConfig(updates=2, batch=4, every=2))
     state, key = learner.init(jax.random.key(0)), jax.random.key(1)
@@ -222,7 +224,9 @@ def test_phase_is_a_loop_of_updates():
         sample_key, update_key = jax.random.split(each)
         batch = replay.sample_within_episodes(data.train, sample_key, 4, 13)
         expected, metrics = jax.jit(learner.update)(expected, update_key, batch)
-    state, losses = parts.make_phase(learner, settings)(state, data.train, jax.random.split(key, 2))
+    state, losses = make_phase(phases.make_update(learner, settings), donate=True)(
+        state, data.train, jax.random.split(key, 2)
+    )
     np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-4)
     for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(expected.params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
@@ -232,23 +236,20 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
     shutil.copytree(whole[0], tmp_path / "sssm_seed_0")
     before = (tmp_path / "sssm_seed_0" / "metrics.jsonl").read_text()
     flags = [f"--set={flag.removeprefix('--config.')}" for flag in mains.ENVIRONMENT_MODELS[1:]]
-    flags += ["--data=ball", "--preset=cpu", f"--folder={tmp_path}", "--models=vae,sssm", "--seeds=2", "--timed="]
-    ended = mains.command("environment_models.table", *flags)
-    assert ended.returncode == 0, ended.stderr
+    flags += ["--data=ball", "--preset=cpu", f"--folder={tmp_path}", "--models=vae,sssm", "--seeds=1", "--timed="]
+    ended = mains.call("environment_models.table", *flags)
+    assert ended.code == 0, ended.stderr
     text = (tmp_path / "table.md").read_text()
     assert ended.stdout.endswith(text) and "| vae " in text and "| sssm " in text
-    losses = {
-        name: [metrics(tmp_path / f"{name}_seed_{seed}")[-1]["eval/loss"] for seed in (0, 1)]
-        for name in ("vae", "sssm")
-    }
+    losses = {name: metrics(tmp_path / f"{name}_seed_0")[-1]["eval/loss"] for name in ("vae", "sssm")}
     cells = [cell.strip() for cell in next(x for x in text.splitlines() if x.startswith("| sssm")).split("|")]
     gain = 1e3 * (np.mean(losses["vae"]) - np.mean(losses["sssm"])) / 16**2
     assert float(cells[2]) == pytest.approx(gain, abs=0.006)  # two decimals are printed
     assert all((tmp_path / name).stat().st_size > 0 for name in ("futures.png", "curves.png"))
     assert (tmp_path / "sssm_seed_0" / "metrics.jsonl").read_text() == before
-    assert metrics(tmp_path / "sssm_seed_1")[-1]["updates"] == 6
-    again = mains.command("environment_models.table", *flags)
-    assert again.returncode == 0, again.stderr
+    assert metrics(tmp_path / "vae_seed_0")[-1]["updates"] == 6
+    again = mains.call("environment_models.table", *flags)
+    assert again.code == 0, again.stderr
     assert (tmp_path / "table.md").read_text() == text
 
 
@@ -265,33 +266,22 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
     ],
 )
 def test_table_refuses_in_one_line(flag, message, tmp_path):
-    ended = mains.command("environment_models.table", f"--folder={tmp_path}", flag)
-    assert ended.returncode == 2 and message in ended.stderr and "Traceback" not in ended.stderr
+    ended = mains.call("environment_models.table", f"--folder={tmp_path}", flag)
+    assert ended.code == 2 and message in ended.stderr and "Traceback" not in ended.stderr
 
 
-ABLATIONS_WITHOUT_TRAINING = """
-import json, pathlib, sys
-from experiments.environment_models import ablations
-from wmjax.run import cli
+def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):
+    def train(folder, argument, settings, prefix, log):
+        with open(tmp_path / "asked.jsonl", "a") as file:
+            print(json.dumps([argument, *settings, *prefix]), file=file)
+        loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
+        folder.mkdir()
+        (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + "\n")
 
-def train(folder, argument, settings, prefix, log):
-    with open(ablations.FOLDER.value + "/asked.jsonl", "a") as file:
-        print(json.dumps([argument, *settings, *prefix]), file=file)
-    folder = pathlib.Path(folder)
-    loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
-    folder.mkdir()
-    (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + chr(10))
-
-ablations.train = train
-sys.exit(cli.run(ablations.main, sys.argv))
-"""
-
-
-def test_ablations_leave_out_one_helper_each(tmp_path):
+    monkeypatch.setattr(ablations, "train", train)
     flags = ("--data=d", f"--folder={tmp_path}", "--seeds=2", "--updates=7", "--cores=0,1", "--set=train.every=7")
-    words = [sys.executable, "-c", ABLATIONS_WITHOUT_TRAINING, *flags]
-    ended = subprocess.run(words, cwd=mains.ROOT, capture_output=True, text=True, timeout=mains.HANGS)
-    assert ended.returncode == 0, ended.stderr
+    ended = mains.call("environment_models.ablations", *flags)
+    assert ended.code == 0, ended.stderr
     asked = [json.loads(line) for line in (tmp_path / "asked.jsonl").read_text().splitlines()]
     assert all(line[0] == "d,sssm,cpu_games" and line[2:4] == ["train.updates=7", "train.every=7"] for line in asked)
     assert {line[-1] for line in asked} == {"0", "1"} and all(line[-3:-1] == ["taskset", "-c"] for line in asked)

@@ -19,7 +19,7 @@ B, H, KEY = 2, 3, jax.random.key(0)
 
 def step_gflop(kind, wrap=lambda model, order, spec: model):
     """Of one imagined step and its reward at the paper's size."""
-    spec = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17))
+    spec = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(18, True, 0, 17))
     config = state_space.StateSpaceConfig(kind=kind)
     model, learner = state_space.make(config, spec)
     model = wrap(model, config.order, spec)

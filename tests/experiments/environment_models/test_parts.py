@@ -1,14 +1,16 @@
 """Recorded rewards that the model's binary digits cannot hold are refused, with what would hold them."""
 
+import jax
 import numpy as np
 import pytest
 
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
-from experiments.environment_models import parts
+from experiments.environment_models import data as sequences
 from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
-SPEC = EnvSpec((16, 16, 3), np.dtype(np.uint8), ActionSpec(3, True, 0, 2))
+SPEC = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(3, True, 0, 2))
 LENGTH = 20
 
 
@@ -40,7 +42,7 @@ def load(tmp_path):
         config.data.reward_scale = scale
         config.model.update(jump=jump, **model)
         config.train.predicted = 2 * jump
-        return parts.load(parts.settings(config))
+        return sequences.load(agents.settings(config))
 
     return record_and_load
 

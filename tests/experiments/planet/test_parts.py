@@ -1,20 +1,30 @@
 """Episodes of every length: how they get into the replay, when they are too short, and what is predicted of them."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from experiments.planet import parts
-from experiments.planet.config import TrainConfig
+from experiments.planet import agent as agents
+from experiments.planet import phases, predictions
+from experiments.planet.config import TrainConfig, get_config
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from wmjax import replay
 from wmjax.agents.open_loop import open_loop_images
+from wmjax.agents.random import make_random_actor
 from wmjax.models import rssm
-from wmjax.run import devices, replays
+from wmjax.run import devices, pools, replays
+from wmjax.run.collect import make_player, play_episodes
+from wmjax.run.members import member
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.storage import checkpoint
+from wmjax.train import acting_params, make_phase
 from wmjax.types import UsageError
 
 CAPACITY = 40
+TINY = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=8, stochastic=4, deterministic=6, hidden=5)
 
 
 def episode(time, rows=2, seed=0):
@@ -60,11 +70,11 @@ def test_short_episodes_are_refused_only_where_no_chunk_fits():
         memory = extend(memory, episode(time))
     train = TrainConfig(chunk=6)
     with pytest.raises(UsageError, match="config.train.chunk=6: the longest episode in the replay has 4 rows"):
-        parts.check_chunk(train, memory)
-    parts.check_chunk(TrainConfig(chunk=6, within_episodes=False), memory)
+        agents.check_chunk(train, memory)
+    agents.check_chunk(TrainConfig(chunk=6, within_episodes=False), memory)
     with pytest.raises(UsageError, match="chunk=8: the replay has 7 rows"):
-        parts.check_chunk(TrainConfig(chunk=8, within_episodes=False), memory)
-    parts.check_chunk(train, extend(memory, episode(6)))
+        agents.check_chunk(TrainConfig(chunk=8, within_episodes=False), memory)
+    agents.check_chunk(train, extend(memory, episode(6)))
 
 
 def test_predictions_of_every_length_have_one_program(monkeypatch):
@@ -75,15 +85,15 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
         traced.append(arguments)
         return open_loop_images(*arguments, **settings)
 
-    monkeypatch.setattr(parts, "open_loop_images", counted)
+    monkeypatch.setattr(predictions, "open_loop_images", counted)
     tiny = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=8, stochastic=4, deterministic=6, hidden=5)
     model, learner = rssm.make(rssm.RSSMConfig(reward_units=5, **tiny), SPEC)
     params = jax.jit(learner.init)(jax.random.key(0)).params
-    predict = parts.make_predict(parts.Agent(model, learner, None), SPEC)
-    steps = episode(parts.PREDICTED, 1)
+    predict = predictions.make_predict(agents.Agent(model, learner, None), SPEC)
+    steps = episode(predictions.PREDICTED, 1)
     whole = predict(params, jax.random.key(1), steps)
-    assert whole.shape == (parts.PREDICTED, *SPEC.obs_shape)
-    for time in (1, parts.CONTEXT, 13):
+    assert whole.shape == (predictions.PREDICTED, *SPEC.obs_shape)
+    for time in (1, predictions.CONTEXT, 13):
         short = predict(params, jax.random.key(1), jax.tree.map(lambda x, time=time: x[:time], steps))
         np.testing.assert_array_equal(short, whole[:time])
     assert len(traced) == 1
@@ -91,11 +101,11 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
 
 def test_first_episode_ends_where_it_ends():
     two = jax.tree.map(lambda a, b: np.concatenate([a, b]), episode(4), episode(9, seed=1))
-    found = parts.first_episode(two, 50)
+    found = predictions.first_episode(two, 50)
     jax.tree.map(np.testing.assert_array_equal, found, jax.tree.map(lambda x: x[:4, :1], two))
-    assert parts.first_episode(two, 3).reward.shape == (3, 1)
+    assert predictions.first_episode(two, 3).reward.shape == (3, 1)
     two.is_last[:] = False
-    assert parts.first_episode(two, 50).reward.shape == (13, 1)
+    assert predictions.first_episode(two, 50).reward.shape == (13, 1)
 
 
 def test_a_run_keeps_its_short_episodes(tmp_path):
@@ -107,3 +117,32 @@ def test_a_run_keeps_its_short_episodes(tmp_path):
     assert ended.code == 0, ended.stderr
     lengths = [len(rows["reward"]) for rows in mains.state(tmp_path / "run")[1]]
     assert len(lengths) == 12 and min(lengths) < 25 <= max(lengths)
+
+
+def test_observations_that_are_dicts_go_all_the_way(tmp_path):
+    """Played, kept on disk and in the replay, learnt from and evaluated: as with the image alone, bit for bit."""
+    chosen = agents.settings(get_config("fake:counter,cpu"))
+    train = dataclasses.replace(chosen.train, batch=2, chunk=5)
+    chosen = chosen._replace(model=rssm.RSSMConfig(reward_units=5, **TINY), train=train)
+    results = []
+    for options in ({}, dict(observe="image+state")):
+        chosen = chosen._replace(env=dict(size=16) | options)
+        env = pools.join_envs(chosen.members, 2, chosen.env)
+        agent = agents.make_agent(chosen, env.spec)
+        player = make_player(make_random_actor(env.spec.action), 2, explore=True)
+        steps, _ = play_episodes(env, player, np.zeros(1), jax.random.key(0)[None], Stopwatch())
+        checkpoint.append_rows(tmp_path / str(len(results)), 0, steps)
+        (kept,) = checkpoint.load_rows(tmp_path / str(len(results)), 1)
+        jax.tree.map(np.testing.assert_array_equal, steps, kept)
+        mesh = devices.make_mesh("1")
+        memory = replays.make_memory(20, 2, jax.tree.map(lambda x: x[0], kept), 1, mesh)
+        memory = replays.make_extend(memory)(memory, kept)
+        state = jax.vmap(agent.learner.init)(jax.random.key(1)[None])
+        phase = make_phase(phases.make_update(agent.learner, train, mesh))
+        state, metrics = phase(state, memory, jax.random.split(jax.random.key(2), (2, 1)))
+        predict = predictions.make_predict(agent, env.spec)
+        images = predict(
+            jax.tree.map(lambda x: x[0], acting_params(state)), jax.random.key(3), member(kept, (slice(None), slice(1)))
+        )
+        results.append((metrics, images))
+    jax.tree.map(np.testing.assert_array_equal, *results)

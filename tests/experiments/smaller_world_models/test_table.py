@@ -21,7 +21,7 @@ def make_run(folder, game, evaluations, frames=1, **changes):
     config.train.frames = frames
     config.update(changes, population=len(evaluations))
     chosen = make_members(config.task, config.seed, config.population)
-    members = lifecycle.open_folders(folder, config, chosen)
+    members = lifecycle.open_folders(folder, config.to_dict(), chosen)
     workdir.close_workdir(folder)
     for member, returns in zip(members, evaluations, strict=True):
         writer = MetricsWriter(member)

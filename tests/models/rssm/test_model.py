@@ -59,7 +59,7 @@ def test_features_are_the_sample_and_the_belief(kind, width):
 
 def test_parameter_count_of_the_paper():
     """Appendix A with 64x64 images and 6 actions: kernels and biases of every layer, one layer a line."""
-    spec = EnvSpec((64, 64, 3), np.dtype(np.uint8), ActionSpec(6, False, -1.0, 1.0))
+    spec = EnvSpec(jax.ShapeDtypeStruct((64, 64, 3), np.uint8), ActionSpec(6, False, -1.0, 1.0))
     _, learner = rssm.make(rssm.RSSMConfig(), spec)
     params = jax.eval_shape(learner.init, KEY).params
     count = {name: sum(math.prod(x.shape) for x in jax.tree.leaves(tree)) for name, tree in params.items()}

@@ -24,7 +24,7 @@ CASES = {  # name -> settings
     "sssm_with_contrast": dict(kind="sssm", contrast=3.0),
     "rar_with_contrast": dict(kind="rar", contrast=3.0),
 }
-DRAWN = ("sssm", "dssm_vae", "vae")
+STOCHASTIC = ("sssm", "dssm_vae", "vae")
 
 
 @functools.cache
@@ -81,13 +81,13 @@ class Episode:
         """z' and s' from the posterior where there is an image, else from the prior."""
         before = self.from_images() if self.kind == "ar" else self.state
         self.prior = self.posterior = mean, std = self.call["prior"]([before], self.seen(action))
-        if embed is not None and self.kind in DRAWN:
+        if embed is not None and self.kind in STOCHASTIC:
             self.posterior = self.call["posterior"]([before, mean, std, embed], self.seen(action))
         drawn = self.posterior[0] + self.posterior[1] * noise[None]
         fed = drawn if self.kind == "sssm" else mean
         maps = [before, fed] + [self.embeds[-1]] * (self.kind == "rar")
         self.state = before if self.kind == "vae" else self.call["transition"](maps, self.seen(action))
-        self.latent = drawn if self.kind in DRAWN else mean
+        self.latent = drawn if self.kind in STOCHASTIC else mean
 
     def observe(self, obs, action, noise):
         embed = self.embed(unit(obs)[None])
@@ -146,12 +146,12 @@ def test_steps_equal_the_papers_equations(name):
             embed=embed,
             is_first=batch.is_first,
         )
-        dreamt = imagine.open_loop(model, params, KEY, last, time_first(batch.prev_action[:, 1:3]))
-        flat = fold(dreamt)
-        heads = [unfold_like(head(params, flat), dreamt) for head in (model.decode, model.features, model.reward)]
-        return states, beliefs, dreamt, heads
+        imagined = imagine.open_loop(model, params, KEY, last, time_first(batch.prev_action[:, 1:3]))
+        flat = fold(imagined)
+        heads = [unfold_like(head(params, flat), imagined) for head in (model.decode, model.features, model.reward)]
+        return states, beliefs, imagined, heads
 
-    states, beliefs, dreamt, (images, features, rewards) = run(params, batch)
+    states, beliefs, imagined, (images, features, rewards) = run(params, batch)
     seen, ahead = noises(KEY, T), noises(KEY, 2)
     close = functools.partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-4)
     for b in range(B):
@@ -166,8 +166,8 @@ def test_steps_equal_the_papers_equations(name):
                 close(one[b, t], other[0])
         for h in range(2):
             episode.imagine(batch.prev_action[b, 1 + h], ahead[h, b])
-            close(dreamt.state[h, b], episode.state[0])
-            close(dreamt.latent[h, b], episode.latent[0])
+            close(imagined.state[h, b], episode.state[0])
+            close(imagined.latent[h, b], episode.latent[0])
             close(images[h, b], episode.image()[0])
             close(features[h, b], episode.maps().ravel())
             bits = sigmoid(call["reward"](episode.maps())[0])
@@ -215,7 +215,7 @@ def scored(name):
 def test_terms_of_the_bound_equal_float64(name):
     """The first three images of a chunk are context: what led to the first of them is not looked at."""
     call, batch, ((terms, _, _), _) = made(name)[-1], batch_of(), scored(name)[1]
-    assert set(terms) == {"image", "reward"} | ({"kl"} if CASES[name]["kind"] in DRAWN else set())
+    assert set(terms) == {"image", "reward"} | ({"kl"} if CASES[name]["kind"] in STOCHASTIC else set())
     assert {x.shape for x in terms.values()} == {(B, T - 3)}
     noise = noises(KEY, T - 3)
     for b in range(B):
@@ -260,7 +260,7 @@ def test_what_a_key_changes(name):
     for term, x in terms.items():
         np.testing.assert_array_equal(x, again[term])
         first_kl = slice(0, 1) if term == "kl" else slice(0, 0)  # is known before anything is drawn
-        if CASES[name]["kind"] in DRAWN:
+        if CASES[name]["kind"] in STOCHASTIC:
             assert (x != other[term])[:, first_kl.stop :].all() or CASES[name]["kind"] != "sssm"
             assert (x != other[term]).any() or term == "kl"
         else:

@@ -20,7 +20,7 @@ def counts(config, spec):
 
 def test_numbers_of_parameters_at_the_papers_size():
     """Figs. 9 to 14: 18 actions, images of 200 x 160 x 3, states of 25 x 20 x 64; 8 digits, a sign and a zero."""
-    spec = EnvSpec((200, 160, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17))
+    spec = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(18, True, 0, 17))
     head = conv(3, 32, 32) + conv(3, 32, 64)
     res = conv(5, 32, 32) + conv(3, 32, 64)
     by_hand = dict(
@@ -45,7 +45,7 @@ def test_numbers_of_parameters_at_the_papers_size():
 
 def test_widths_of_encoder_and_decoder_are_their_own():
     """Fig. 11 and Fig. 10 with a quarter of the channels: the layers on images are as wide as they were."""
-    spec = EnvSpec((80, 64, 3), np.dtype(np.uint8), ActionSpec(18, True, 0, 17))
+    spec = EnvSpec(jax.ShapeDtypeStruct((80, 64, 3), np.uint8), ActionSpec(18, True, 0, 17))
     config = state_space.StateSpaceConfig(channels=16, encoder_width=64, decoder_width=32)
     found = counts(config, spec)
     res = conv(5, 32, 32) + conv(3, 32, 16)

@@ -1,5 +1,6 @@
 """Settings of Smaller World Models that are refused by name."""
 
+import jax
 import numpy as np
 import pytest
 
@@ -34,4 +35,4 @@ def test_refuses_settings(settings, message):
 
 def test_refuses_images_that_do_not_halve():
     with pytest.raises(UsageError, match="multiples of 16"):
-        make(VQConvLSTMConfig(), EnvSpec((100, 96, 1), np.dtype(np.uint8), ActionSpec(3, True, 0, 2)))
+        make(VQConvLSTMConfig(), EnvSpec(jax.ShapeDtypeStruct((100, 96, 1), np.uint8), ActionSpec(3, True, 0, 2)))

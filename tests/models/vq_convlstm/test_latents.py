@@ -33,7 +33,7 @@ def test_grids_come_back_as_they_were(dimensions):
         moments = x if latent == "discrete" else np.concatenate([x, np.full_like(x, -100)], axis=-1)
         params = dict(codebook=None)
         embedding = latents.embed(moments)
-        sample = embedding if latent == "discrete" else latents.given(params, KEY, embedding)
+        sample = embedding if latent == "discrete" else latents.posterior_sample(params, KEY, embedding)
         assert sample.shape[1:] == latents.shape
         np.testing.assert_allclose(latents.grid(sample), x, atol=1e-6)
     assert make_latents(configured(dimensions=1), (4, 5)).shape == (20, 1, 3)  # rows below each other
@@ -43,14 +43,14 @@ def test_grids_come_back_as_they_were(dimensions):
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_continuous_latents_equal_numpy(dimensions):
     latents = make_latents(configured(latent="continuous", dimensions=dimensions), (2, 3))
-    seen, foretold = latents.embed(normal(4, 2, 3, 2)), latents.embed(normal(4, 2, 3, 2, seed=1))
-    (m, v), (n, w) = (np.split(np.float64(x), 2, axis=-1) for x in (seen, foretold))
+    seen, predicted = latents.embed(normal(4, 2, 3, 2)), latents.embed(normal(4, 2, 3, 2, seed=1))
+    (m, v), (n, w) = (np.split(np.float64(x), 2, axis=-1) for x in (seen, predicted))
     kl = 0.5 * (np.exp(v - w) + (m - n) ** 2 / np.exp(w) - 1 + w - v).sum((1, 2, 3))
-    np.testing.assert_allclose(latents.nats({}, foretold, seen), kl, rtol=1e-4)
-    latent, nats, extra, _ = latents.encoded({}, KEY, seen)
+    np.testing.assert_allclose(latents.divergence({}, predicted, seen), kl, rtol=1e-4)
+    latent, nats, extra, _ = latents.autoencode({}, KEY, seen)
     np.testing.assert_allclose(nats, 0.5 * (np.exp(v) + m**2 - 1 - v).sum((1, 2, 3)), rtol=1e-4)
     assert extra == 0 and latent.shape == m.shape
-    many = jax.vmap(lambda key: latents.draw({}, key, seen))(jax.random.split(KEY, 20_000))
+    many = jax.vmap(lambda key: latents.prior_sample({}, key, seen))(jax.random.split(KEY, 20_000))
     np.testing.assert_allclose(many.mean(0), m, atol=0.06)
     np.testing.assert_allclose(many.std(0), np.exp(v / 2), rtol=0.05)
 
@@ -120,9 +120,9 @@ def test_every_kind_learns_a_small_world(settings):
         return step(state, jax.random.split(KEY, count))
 
     state, seen = train(updates.autoencoder, fold(batch.obs), state, 120)
-    state, foretold = train(updates.dynamics, batch, state, 100)
+    state, predicted = train(updates.dynamics, batch, state, 100)
     error = -seen["elbo"]
     assert error[-10:].mean() - error.min() < 0.3 * (error[:3].mean() - error.min())
-    loss = foretold["latent_loss"]
+    loss = predicted["latent_loss"]
     assert loss[-10:].mean() < 0.5 * loss[:3].mean()
-    assert foretold["grad_finite"].all() and seen["grad_finite"].all()
+    assert all(x.all() for found in (predicted, seen) for x in found["grad_finite"].values())

@@ -7,7 +7,7 @@ from wmjax.types import Actor
 
 
 def make_policy(network, params, temperature=1.0):
-    """policy(key, features [B, F]) -> one-hot actions, float32 [B, M], sampled: what `imagine.closed_loop` asks for.
+    """policy(key, features [B, ...]) -> one-hot actions, float32 [B, M], sampled: what `imagine.closed_loop` asks for.
 
     Args: network: a flax module, features -> (logits [B, M], value), with M as its `actions`; params: its parameters;
       temperature: of the samples; 1 in the paper's simulations.

@@ -12,6 +12,7 @@ from wmjax import imagine
 from wmjax.agents.ppo.actor import make_policy
 from wmjax.ops import distributions
 from wmjax.ops.axes import fold, time_first, unfold_like
+from wmjax.ops.gradients import gradient_step
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -23,7 +24,7 @@ class Rollout:
     Every decision is learnt from, those after an imagined end of the episode too, as decisions of another episode.
     """
 
-    features: Array  # float32 [B, H + 1, F], before each decision and at the end
+    features: Array  # float32 [B, H + 1, ...], before each decision and at the end
     action: Array  # float32 [B, H, M], one-hot
     reward: Array  # float32 [B, H], on arriving after the decision
     discount: Array  # float32 [B, H], predicted probability that the episode goes on there, without gamma
@@ -42,20 +43,20 @@ def dream(model, network, params, policy_params, key, start, horizon):
 
 
 @struct.dataclass
-class Decisions:
+class PPOBatch:
     """A rollout as a set of decisions with what was known when they were taken; N is B * H or a minibatch."""
 
-    features: Array  # float32 [N, F]
+    features: Array  # float32 [N, ...]
     action: Array  # float32 [N, M]
     log_prob: Array  # float32 [N], under the policy that acted
     value: Array  # float32 [N]
     advantage: Array  # float32 [N]
 
 
-def make(config, network, features):
+def make(config, network, feature_shape):
     """A Learner of a PPOConfig whose batch is a Rollout of the policy with the very parameters of its state.
 
-    Args: network: a flax module, features [B, F] -> (logits [B, M], value [B]); features: F.
+    Args: network: a flax module, features [B, *feature_shape] -> (logits [B, M], value [B]).
     """
     optimizer = optax.chain(
         optax.clip_by_global_norm(config.clip_norm),
@@ -63,21 +64,19 @@ def make(config, network, features):
     )
 
     def init(key):
-        params = network.init(key, jnp.zeros((1, features)))
+        params = network.init(key, jnp.zeros((1, *feature_shape)))
         return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(state, key, rollout):
-        """One round: all epochs on one Rollout; metrics hold scalars and `grad_finite`, bool [leaves]."""
-        decisions = judge(network, config, state.params, rollout)
+        """One round: all epochs on one Rollout; metrics as of `Learner`."""
+        decisions = compute_advantages(network, config, state.params, rollout)
 
         def step(carry, index):
             params, opt_state = carry
             batch = jax.tree.map(lambda x: jnp.asarray(x)[index], decisions)
             grads, metrics = jax.grad(ppo_loss, argnums=2, has_aux=True)(network, config, params, batch)
-            updates, opt_state = optimizer.update(grads, opt_state, params)
-            metrics["grad_norm"] = optax.global_norm(grads)
-            finite = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-            return (optax.apply_updates(params, updates), opt_state), (metrics, finite)
+            params, opt_state, more = gradient_step(optimizer, grads, params, opt_state)
+            return (params, opt_state), metrics | more
 
         def epoch(carry, indices):
             whole, rest = indices
@@ -88,24 +87,25 @@ def make(config, network, features):
             return carry, seen
 
         indices = minibatches(key, decisions.value.size, config.epochs, config.minibatch)
-        (params, opt_state), (metrics, finite) = jax.lax.scan(epoch, (state.params, state.opt_state), indices)
+        (params, opt_state), metrics = jax.lax.scan(epoch, (state.params, state.opt_state), indices)
+        finite = jax.tree.map(jnp.all, metrics.pop("grad_finite"))
         metrics = jax.tree.map(jnp.mean, metrics)  # [epochs, minibatches] -> []
         metrics["return_mean"] = rollout.reward.sum(axis=1).mean()
         metrics["value_mean"] = decisions.value.mean()
-        metrics["grad_finite"] = finite.all(axis=(0, 1))
+        metrics["grad_finite"] = finite
         return LearnerState(params, opt_state, state.updates + 1), metrics
 
     return Learner(init, update)
 
 
-def judge(network, config, params, rollout):
-    """The Decisions of a Rollout, N = B * H, with values and advantages by these parameters.
+def compute_advantages(network, config, params, rollout):
+    """The PPOBatch of a Rollout, N = B * H, with values and advantages by these parameters.
 
     The episode ends with the rollout (Equation 17), unless config.bootstrap makes its end a cut, after which the value
     of the last features stands for what would follow.
     """
     rows, horizon = rollout.reward.shape
-    chex.assert_shape(rollout.features, (rows, horizon + 1, None))
+    chex.assert_shape(rollout.features, (rows, horizon + 1, ...))
     chex.assert_shape(rollout.action, (rows, horizon, None))
     chex.assert_shape(rollout.discount, (rows, horizon))
     logits, value = network.apply(params, fold(rollout.features))
@@ -115,7 +115,7 @@ def judge(network, config, params, rollout):
     estimate = functools.partial(generalized_advantage, decay=config.gae_lambda)
     advantage = jax.vmap(estimate)(rollout.reward, value, discount)  # over B
     log_prob = distributions.one_hot(logits).log_prob(rollout.action)
-    return fold(Decisions(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
+    return fold(PPOBatch(rollout.features[:, :-1], rollout.action, log_prob, value[:, :-1], advantage))
 
 
 def minibatches(key, size, epochs, minibatch):
@@ -131,7 +131,7 @@ def minibatches(key, size, epochs, minibatch):
 def ppo_loss(network, config, params, batch):
     """The clipped objective, the value's error and the entropy bonus of a minibatch, as one loss.
 
-    Args: batch: Decisions [N].
+    Args: batch: PPOBatch [N].
     Returns: (loss, metrics): metrics hold the unscaled parts.
     """
     logits, value = network.apply(params, batch.features)

@@ -9,7 +9,8 @@ from wmjax.models.rssm.model import init_params, make_model
 from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold
-from wmjax.types import Learner, LearnerState
+from wmjax.ops.gradients import gradient_step
+from wmjax.types import Learner, LearnerState, image_of
 
 
 def make(config, env_spec):
@@ -24,14 +25,11 @@ def make(config, env_spec):
     jax.eval_shape(init, jax.random.key(0))  # a network that cannot take the images is refused here
 
     def update(state, key, batch):
-        """One gradient step on chunks, Step [B, T]; metrics hold scalars and `grad_finite`, bool [leaves]."""
+        """One gradient step on chunks, Step [B, T]; metrics as of `Learner`."""
         gradient = jax.grad(model_loss, argnums=3, has_aux=True)
         grads, metrics = gradient(model, config, env_spec.action, state.params, key, batch)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        metrics["grad_norm"] = optax.global_norm(grads)
-        metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-        return LearnerState(params, opt_state, state.updates + 1), metrics
+        params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
+        return LearnerState(params, opt_state, state.updates + 1), metrics | more
 
     return model, Learner(init, update)
 
@@ -52,20 +50,8 @@ def model_loss(model, config, action_spec, params, key, batch):
       not of the rnn), overshooting_kl (where it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
-    rows, time = batch.reward.shape
-    prev_action = model_action(batch.prev_action, action_spec)
-    obs = fold(batch.obs)
-    target = image_bits.dequantise(noise_key, obs, config.image_bits)
-    embed = model.encode(params, obs).reshape(rows, time, -1)
-    states, prior = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, rows),
-        prev_action=prev_action,
-        embed=embed,
-        is_first=batch.is_first,
-    )[1:]
+    target = image_bits.dequantise(noise_key, fold(image_of(batch.obs)), config.image_bits)
+    _, states, prior = imagine.filter_steps(model, params, filter_key, batch, action_spec)
     flat = fold(states)
     image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
     reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
@@ -77,7 +63,7 @@ def model_loss(model, config, action_spec, params, key, batch):
         loss += config.kl_scale * gaussian.free_nats(kl, config.free_nats).mean()
     if config.overshooting_distance > 1:
         metrics["overshooting_kl"] = overshooting = overshooting_loss(
-            model, config, params, overshoot_key, states, prev_action, batch.is_first
+            model, config, params, overshoot_key, states, model_action(batch.prev_action, action_spec), batch.is_first
         )
         loss += config.overshooting_scale * overshooting
     return loss, dict(loss=loss, **metrics)

@@ -19,7 +19,7 @@ from wmjax.nets.gru import GRU
 from wmjax.nets.images import ImageDecoder, ImageEncoder
 from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead, glorot
 from wmjax.ops import image_bits
-from wmjax.types import Array, WorldModel
+from wmjax.types import Array, WorldModel, image_of
 
 
 @struct.dataclass
@@ -108,7 +108,7 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, X, Y, C] -> [B, hidden]: the image's share of the posterior's first layer."""
-        image = image_bits.bin_centre(obs, config.image_bits)
+        image = image_bits.bin_centre(image_of(obs), config.image_bits)
         return apply(params, "posterior", apply(params, "encoder", image), method="project")
 
     def observe(params, key, state, prev_action, embed, is_first):
@@ -136,4 +136,6 @@ def make_model(config, env_spec):
         """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
         return apply(params, "decoder", features(params, state))
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    return WorldModel(
+        initial, encode, observe, imagine, features, reward, discount, decode, (config.stochastic + units,)
+    )

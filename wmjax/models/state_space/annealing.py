@@ -13,7 +13,7 @@ from flax import struct
 from wmjax.ops import bernoulli
 from wmjax.types import Array
 
-FIRST_WEIGHT = 1e-8  # see BUILD_NOTES.md
+FIRST_WEIGHT = 1e-8  # see docs/lab/2026-11-22-mspacman.md
 RISE = 1.05  # 378 updates from the first weight to 1
 DECAY = 0.98  # of the moving average over updates
 

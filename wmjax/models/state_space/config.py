@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
-DRAWN = ("sssm", "dssm_vae", "vae")  # kinds whose latents are drawn, and have a posterior
+STOCHASTIC = ("sssm", "dssm_vae", "vae")  # kinds whose latents are sampled, and have a posterior
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
 SHRINK = 8  # times that a state is smaller than an image, a side
 

@@ -7,32 +7,34 @@ from flax import struct
 
 from wmjax import imagine
 from wmjax.models.state_space import annealing
-from wmjax.models.state_space.config import CONTEXT, DRAWN
+from wmjax.models.state_space.annealing import Annealing
+from wmjax.models.state_space.config import CONTEXT, STOCHASTIC
 from wmjax.models.state_space.model import init_params, make_model
 from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Learner, LearnerState
+from wmjax.ops.gradients import gradient_step
+from wmjax.types import Learner, LearnerState, image_of
 
 
 @struct.dataclass
 class AnnealedState(LearnerState):
     """LearnerState of an environment model."""
 
-    annealing: annealing.Annealing | None  # None: the KL weighs 1 from the start
+    annealing: Annealing | None = None  # None: the KL weighs 1 from the start
 
 
 def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
     model, parts = make_model(config, env_spec)
     optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
-    annealed = config.kind in DRAWN and config.kl_anneal_target > 0
+    annealed = config.kind in STOCHASTIC and config.kl_anneal_target > 0
 
     def init(key):
         params = init_params(key, config, env_spec)
         progress = annealing.initial(env_spec.obs_shape) if annealed else None
-        return AnnealedState(params, optimizer.init(params), jnp.zeros((), jnp.int32), progress)
+        return AnnealedState(params, optimizer.init(params), jnp.zeros((), jnp.int32), annealing=progress)
 
     jax.eval_shape(init, jax.random.key(0))  # images that do not fit are refused here
 
@@ -48,15 +50,12 @@ def make(config, env_spec):
         progress = state.annealing
         weight = progress.kl_weight if annealed else 1.0
         grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, weight)
-        updates, opt_state = optimizer.update(grads, state.opt_state)
-        params = optax.apply_updates(state.params, updates)
+        params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         if annealed:
-            images = unit_pixels(fold(batch.obs))
+            images = unit_pixels(fold(image_of(batch.obs)))
             progress = annealing.follow(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
             metrics |= dict(kl_weight=weight, relative_image=progress.relative)
-        metrics["grad_norm"] = optax.global_norm(grads)
-        metrics["grad_finite"] = jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-        return AnnealedState(params, opt_state, state.updates + 1, progress), metrics
+        return AnnealedState(params, opt_state, state.updates + 1, annealing=progress), metrics | more
 
     return model, Learner(init, update)
 
@@ -75,7 +74,7 @@ def score(model, parts, config, action_spec, params, key, batch):
     """
     batch_size = batch.reward.shape[0]
     action = model_action(batch.prev_action, action_spec)
-    obs, action, reward = jumps.subsample(batch.obs, action, batch.reward, config.jump)
+    obs, action, reward = jumps.subsample(image_of(batch.obs), action, batch.reward, config.jump)
     embed = model.encode(params, fold(obs))
     embed = embed.reshape(batch_size, -1, *embed.shape[1:])
     known, ahead = slice(CONTEXT), slice(CONTEXT, None)

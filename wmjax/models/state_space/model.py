@@ -14,13 +14,14 @@ latent of zeros. Where there is a z each image after them brings its posterior, 
 
 With a `contrast` (not in the paper) there is a background, the logits of one image, grey until `with_background`: the
 encoder is given `contrast` times the difference between an image and the background's, and the decoder's logits are
-added to the background's, which learns from what is drawn alone. Games need it (BUILD_NOTES.md): sprites are a few
-pixels, too little to be found among those of a maze and under the noise of random first logits.
+added to the background's, which learns from what is drawn alone. Games need it (docs/lab/2026-11-22-mspacman.md):
+sprites are a few pixels, too little to be found among those of a maze and under the noise of random first logits.
 
 Models in pixels (rar, ar) render and embed an image for every imagined step. No image is embedded twice: a state has
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
 """
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -28,11 +29,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wmjax.models.state_space.config import CONTEXT, DRAWN, map_of, model_action_size
+from wmjax.models.state_space.config import CONTEXT, STOCHASTIC, map_of, model_action_size
 from wmjax.nets import state_space as nets
 from wmjax.ops import bernoulli, reward_bits
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Array, WorldModel
+from wmjax.types import Array, WorldModel, image_of
 
 IN_PIXELS = ("rar", "ar")
 
@@ -77,7 +78,7 @@ def make_modules(config, env_spec):
         decoder=nets.FrameDecoder(config.decoder_width, env_spec.obs_shape[-1]),
         reward=nets.RewardBits(size, config.reward_digits + 2),
     )
-    if config.kind in DRAWN:
+    if config.kind in STOCHASTIC:
         modules["posterior"] = nets.LatentHead(size, config.latent_std)
     if config.kind == "vae":
         del modules["transition"]
@@ -90,7 +91,7 @@ def init_params(key, config, env_spec):
     keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
     zero = empty_state(config, env_spec, 1)
     state, latent = zero.state, zero.latent
-    action = jnp.zeros((1, model_action_size(config, env_spec.action) if acts(config) else 0))
+    action = jnp.zeros((1, model_action_size(config, env_spec.action) if uses_actions(config) else 0))
     inputs = dict(
         encoder=[jnp.zeros((1, *env_spec.obs_shape))],
         start=[zero.embeddings, zero.actions],
@@ -116,12 +117,12 @@ def with_background(params, image):
     return params | dict(background=bernoulli.logits(image))
 
 
-def acts(config):
+def uses_actions(config):
     """Whether the model is given actions."""
     return config.sees_actions and config.kind != "vae"
 
 
-def remembered(config):
+def context_length(config):
     """N, the images whose embeddings a state has."""
     return config.order if config.kind == "ar" else CONTEXT
 
@@ -129,8 +130,12 @@ def remembered(config):
 def empty_state(config, env_spec, batch):
     """Zeros, each array with memory of its own: one may not be donated twice."""
     grid, size = map_of(env_spec.obs_shape), config.channels
-    old = (config.order - 1) * model_action_size(config, env_spec.action) if config.kind == "ar" and acts(config) else 0
-    shapes = ((*grid, size), (*grid, size // 2), (*grid, remembered(config) * size), (old,), ())
+    old = (
+        (config.order - 1) * model_action_size(config, env_spec.action)
+        if config.kind == "ar" and uses_actions(config)
+        else 0
+    )
+    shapes = ((*grid, size), (*grid, size // 2), (*grid, context_length(config) * size), (old,), ())
     return MapState(*(jnp.zeros((batch, *shape), jnp.float32) for shape in shapes))
 
 
@@ -146,26 +151,26 @@ def make_model(config, env_spec):
         return modules[name].apply(params[name], *args)
 
     def given(action):
-        return action if acts(config) else action[:, :0]
+        return action if uses_actions(config) else action[:, :0]
 
-    def what_is_left(params, state):
+    def previous_state(params, state):
         """The map that a step starts from."""
         return apply(params, "start", state.embeddings, state.actions) if kind == "ar" else state.state
 
-    def proceed(params, before, state, latent, action):
+    def transition(params, before, state, latent, action):
         """The state after `before`; latent: of the step."""
         if kind == "vae":
             return before
         newest = [state.embeddings[..., -size:]] if kind == "rar" else []
         return apply(params, "transition", [before, latent, *newest], given(action))
 
-    def remember(state, embed, action):
+    def push_context(state, embed, action):
         """What a state has of images and actions, one step later."""
         embeddings = jnp.concatenate([state.embeddings, embed], axis=-1)[..., size:]
         actions = jnp.concatenate([state.actions, given(action)], axis=-1)
         return dict(embeddings=embeddings, actions=actions[:, actions.shape[1] - state.actions.shape[1] :])
 
-    def read(params, image):
+    def embed_image(params, image):
         """Embedding of an image in [0, 1]."""
         if config.contrast:
             background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
@@ -177,27 +182,27 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
-        return read(params, unit_pixels(obs))
+        return embed_image(params, unit_pixels(image_of(obs)))
 
     def follow(params, key, state, prev_action, embed, is_first):
-        before = what_is_left(params, state)
+        before = previous_state(params, state)
         prior_mean, prior_std = apply(params, "prior", [before], given(prev_action))
         mean, std = prior_mean, prior_std
-        if kind in DRAWN:
+        if kind in STOCHASTIC:
             mean, std = apply(params, "posterior", [before, prior_mean, prior_std, embed], given(prev_action))
-        latent = drawn(key, mean, std)
-        after = proceed(params, before, state, latent if kind == "sssm" else prior_mean, prev_action)
-        kept = remember(state, embed, prev_action)
+        latent = sample(key, mean, std)
+        after = transition(params, before, state, latent if kind == "sssm" else prior_mean, prev_action)
+        kept = push_context(state, embed, prev_action)
         return state.replace(state=after, latent=latent, **kept), Beliefs(prior_mean, prior_std, mean, std)
 
-    def drawn(key, mean, std):
-        return mean + std * jax.random.normal(key, mean.shape) if kind in DRAWN else mean
+    def sample(key, mean, std):
+        return mean + std * jax.random.normal(key, mean.shape) if kind in STOCHASTIC else mean
 
     def start(params, embeddings, actions):
         state = empty_state(config, env_spec, embeddings.shape[0])
-        state = state.replace(embeddings=jnp.concatenate([embeddings[:, 0]] * remembered(config), axis=-1))
+        state = state.replace(embeddings=jnp.concatenate([embeddings[:, 0]] * context_length(config), axis=-1))
         for i in range(embeddings.shape[1]):
-            state = state.replace(**remember(state, embeddings[:, i], actions[:, i]))
+            state = state.replace(**push_context(state, embeddings[:, i], actions[:, i]))
         first = apply(params, "start", state.embeddings, state.actions)
         return state.replace(state=first, seen=state.seen + embeddings.shape[1])
 
@@ -206,7 +211,7 @@ def make_model(config, env_spec):
             return jax.tree.map(lambda x, y: jnp.where(chosen.reshape(-1, *(1,) * (x.ndim - 1)), x, y), one, other)
 
         blank = state.replace(
-            embeddings=jnp.concatenate([embed] * remembered(config), axis=-1), actions=jnp.zeros_like(state.actions)
+            embeddings=jnp.concatenate([embed] * context_length(config), axis=-1), actions=jnp.zeros_like(state.actions)
         )
         state = where(is_first, blank, state)
         prev_action = jnp.where(is_first[:, None], 0.0, prev_action)
@@ -220,15 +225,15 @@ def make_model(config, env_spec):
         return after.replace(seen=seen), beliefs
 
     def imagine(params, key, state, action):
-        before = what_is_left(params, state)
+        before = previous_state(params, state)
         mean, std = apply(params, "prior", [before], given(action))
-        latent = drawn(key, mean, std)
-        after = proceed(params, before, state, latent if kind == "sssm" else mean, action)
+        latent = sample(key, mean, std)
+        after = transition(params, before, state, latent if kind == "sssm" else mean, action)
         after = state.replace(state=after, latent=latent)
         if kind not in IN_PIXELS:
             return after
         image = bernoulli.mean(decode(params, after))
-        return after.replace(**remember(state, read(params, image), action))
+        return after.replace(**push_context(state, embed_image(params, image), action))
 
     def maps(state):
         return jnp.concatenate([state.state, state.latent], axis=-1)
@@ -249,5 +254,6 @@ def make_model(config, env_spec):
         logits = apply(params, "decoder", maps(state))
         return logits + params["background"][None] if config.contrast else logits
 
-    model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    shape = (math.prod(map_of(env_spec.obs_shape)) * (size + size // 2),)
+    model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
     return model, Parts(start, follow, reward_logits)

@@ -1,6 +1,6 @@
 """What stands on the grid: codes of a codebook (the paper's own), or normally distributed numbers (section 4.3, Q2).
 
-An embedding is what the encoder says of an image, a prior what the dynamics foretell of the next latent:
+An embedding is what the encoder says of an image, a prior what the dynamics predict of the next latent:
 
                  embedding                          prior                    latent
     discrete     a vector, code the nearest one     logits of the codes      the code's vector
@@ -26,13 +26,15 @@ class Latents(NamedTuple):
     prior_size: int  # numbers of a prior at each position
     embed: Callable  # encoder's grid [B, X0, Y0, E0] -> embedding [B, X, Y, E]
     grid: Callable  # latent [B, X, Y, D] -> [B, X0, Y0, D0], for the decoder
-    given: Callable  # (params, key, embedding) -> latent
-    draw: Callable  # (params, key, prior) -> latent
-    nats: Callable  # (params, prior, embedding) -> [...]: divergence of the prior from what was seen
-    judged: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was foretold
-    encoded: Callable  # (params, key, embedding) -> (latent, nats [B] from the prior of the autoencoder, loss, metrics)
+    posterior_sample: Callable  # (params, key, embedding) -> latent
+    prior_sample: Callable  # (params, key, prior) -> latent
+    divergence: Callable  # (params, prior, embedding) -> [...]: divergence of the prior from what was seen
+    prediction_metrics: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was predicted
+    autoencode: (
+        Callable  # (params, key, embedding) -> (latent, nats [B] from the prior of the autoencoder, loss, metrics)
+    )
     codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes, or in which of 16 steps from -2 to 2
-    settled: Callable  # (params, embedding) -> (changes of params that no gradient makes, metrics)
+    ema_update: Callable  # (params, embedding) -> (changes of params that no gradient makes, metrics)
 
 
 def make_latents(config, grid):
@@ -41,7 +43,7 @@ def make_latents(config, grid):
 
 
 def discrete(config, grid):
-    """Codes, certain once an image is seen, and as likely as each other before."""
+    """Discrete codes: deterministic posterior, uniform prior."""
     positions = grid if config.dimensions == 2 else (grid[0] * grid[1], 1)
 
     def embed(x):
@@ -50,22 +52,22 @@ def discrete(config, grid):
     def to_grid(latent):
         return latent.reshape(latent.shape[0], *grid, config.code_size)
 
-    def given(params, key, embedding):
+    def posterior_sample(params, key, embedding):
         vectors = params["codebook"].vectors
         return vq.straight_through(embedding, vectors[vq.nearest(vectors, embedding)])
 
-    def draw(params, key, prior):
+    def prior_sample(params, key, prior):
         return params["codebook"].vectors[jax.random.categorical(key, prior)]
 
-    def nats(params, prior, embedding):
+    def divergence(params, prior, embedding):
         codes = vq.nearest(params["codebook"].vectors, embedding)
         return -jnp.take_along_axis(jax.nn.log_softmax(prior), codes[..., None], axis=-1)[..., 0].sum((-2, -1))
 
-    def judged(params, key, prior, embedding):
+    def prediction_metrics(params, key, prior, embedding):
         codes = vq.nearest(params["codebook"].vectors, embedding)
         return dict(latent_accuracy=(jax.random.categorical(key, prior) == codes).mean((-2, -1)))
 
-    def encoded(params, key, embedding):
+    def autoencode(params, key, embedding):
         vectors = params["codebook"].vectors
         quantised = vectors[vq.nearest(vectors, embedding)]
         commitment = jnp.square(embedding - quantised).mean()
@@ -73,7 +75,7 @@ def discrete(config, grid):
         latent = vq.straight_through(embedding, quantised)
         return latent, constant, config.commitment * commitment, dict(commitment=commitment)
 
-    def settled(params, embedding):
+    def ema_update(params, embedding):
         codes = vq.nearest(params["codebook"].vectors, embedding)
         outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
         moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
@@ -84,11 +86,23 @@ def discrete(config, grid):
         return vq.nearest(params["codebook"].vectors, latent).reshape(-1, *grid)
 
     shape = (*positions, config.code_size)
-    return Latents(shape, config.codes, embed, to_grid, given, draw, nats, judged, encoded, codes_of, settled)
+    return Latents(
+        shape,
+        config.codes,
+        embed,
+        to_grid,
+        posterior_sample,
+        prior_sample,
+        divergence,
+        prediction_metrics,
+        autoencode,
+        codes_of,
+        ema_update,
+    )
 
 
 def continuous(config, grid):
-    """One number at each position, normal; standard normal before an image is seen."""
+    """One normally distributed number at each position; the autoencoder's prior is standard normal."""
     shape = (*grid, 1) if config.dimensions == 2 else (1, 1, grid[0] * grid[1])
 
     def embed(x):
@@ -98,29 +112,41 @@ def continuous(config, grid):
     def to_grid(latent):
         return latent.reshape(latent.shape[0], *grid, 1)
 
-    def draw(params, key, moments):
+    def sample(params, key, moments):
         mean, std = mean_std(moments)
         return mean + std * jax.random.normal(key, mean.shape)
 
-    def nats(params, prior, embedding):
+    def divergence(params, prior, embedding):
         return gaussian.kl_diagonal(*mean_std(embedding), *mean_std(prior)).sum((-2, -1))
 
-    def judged(params, key, prior, embedding):
-        (foretold, _), (seen, _) = mean_std(prior), mean_std(embedding)
-        return dict(latent_error=jnp.square(foretold - seen).mean((-3, -2, -1)))
+    def prediction_metrics(params, key, prior, embedding):
+        (predicted, _), (seen, _) = mean_std(prior), mean_std(embedding)
+        return dict(latent_error=jnp.square(predicted - seen).mean((-3, -2, -1)))
 
-    def encoded(params, key, embedding):
+    def autoencode(params, key, embedding):
         mean, std = mean_std(embedding)
         kl = gaussian.kl_diagonal(mean, std, jnp.zeros_like(mean), jnp.ones_like(std)).sum((-2, -1))
-        return draw(params, key, embedding), kl, jnp.zeros(()), {}
+        return sample(params, key, embedding), kl, jnp.zeros(()), {}
 
-    def settled(params, embedding):
+    def ema_update(params, embedding):
         return {}, {}
 
     def codes_of(params, latent):
         return jnp.floor(jnp.clip(4 * latent + 8, 0, 15)).astype(jnp.int32).reshape(-1, *grid)
 
-    return Latents(shape, 2 * shape[-1], embed, to_grid, draw, draw, nats, judged, encoded, codes_of, settled)
+    return Latents(
+        shape,
+        2 * shape[-1],
+        embed,
+        to_grid,
+        sample,
+        sample,
+        divergence,
+        prediction_metrics,
+        autoencode,
+        codes_of,
+        ema_update,
+    )
 
 
 def mean_std(moments):

@@ -18,8 +18,8 @@ from wmjax.models.vq_convlstm.model import init_params, make_model, make_modules
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.frames import unit_pixels
-from wmjax.ops.gradients import scale_gradient
-from wmjax.types import Learner, LearnerState
+from wmjax.ops.gradients import finite, scale_gradient
+from wmjax.types import Learner, LearnerState, image_of
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
 
@@ -37,10 +37,9 @@ def make(config, env_spec):
 
     def update(state, key, batch):
         autoencoder_key, dynamics_key = jax.random.split(key)
-        state, metrics = updates.autoencoder(state, autoencoder_key, fold(batch.obs))
+        state, metrics = updates.autoencoder(state, autoencoder_key, fold(image_of(batch.obs)))
         state, more = updates.dynamics(state, dynamics_key, batch)
-        finite = jnp.concatenate([metrics.pop("grad_finite"), more.pop("grad_finite")])
-        return state, metrics | more | dict(grad_finite=finite)
+        return state, metrics | more | dict(grad_finite=metrics["grad_finite"] | more["grad_finite"])
 
     return make_model(config, env_spec), Learner(make_init(config, env_spec), update)
 
@@ -87,7 +86,7 @@ def make_updates(config, env_spec):
 
         trained = pick(state.params, PARTS["autoencoder"])
         grads, (metrics, embedding, statistics) = jax.grad(loss, has_aux=True)(trained)
-        changed, more = latents.settled(state.params, embedding)
+        changed, more = latents.ema_update(state.params, embedding)
         trained, opt_state = step("autoencoder", state, grads, rate)
         keep = config.norm_decay
         running = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.params["running"], statistics)
@@ -116,11 +115,6 @@ def pick(tree, names):
     return {name: tree[name] for name in names}
 
 
-def finite(grads):
-    """bool [leaves]."""
-    return jnp.stack([jnp.isfinite(g).all() for g in jax.tree.leaves(grads)])
-
-
 def autoencoder_loss(nets, params, key, images):
     """Negative ELBO in nats an image, plus commitment.
 
@@ -133,7 +127,7 @@ def autoencoder_loss(nets, params, key, images):
     target = unit_pixels(images)
     outputs, statistics = modules["encoder"].apply(params["encoder"], target)
     embedding = latents.embed(outputs)
-    latent, kl, extra, metrics = latents.encoded(params, key, embedding)
+    latent, kl, extra, metrics = latents.autoencode(params, key, embedding)
     logits = modules["decoder"].apply(params["decoder"], latents.grid(latent))
     elbo = (log_prob(target, logits, 3) - kl).mean()
     return extra - elbo, (metrics | dict(elbo=elbo), embedding, statistics)
@@ -145,23 +139,24 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
     The first `context` inputs are real latents, the others are drawn from the model's own predictions. Steps into
     another episode, and those imagined after one, count for nothing.
     Args: nets: (modules, latents) of `make_modules`.
-    Returns: (loss, metrics): latent_loss, reward_loss; latent_accuracy, the share of drawn codes that are right; and
-      of each class of reward how many steps there were (there_<class>) and were foretold (right_<class>).
+    Returns: (loss, metrics): latent_loss, reward_loss; latent_accuracy, the share of sampled codes that are right;
+      of each class of reward how many steps have it (reward_count_<class>) and how many of those are predicted
+      (reward_correct_<class>).
     """
     modules, latents = nets
     start_key, filter_key, imagine_key, draw_key = jax.random.split(key, 4)
     context = min(config.context, batch.reward.shape[1] - 1)
     embed = jax.lax.stop_gradient(model.encode(params, fold(batch.obs)))
     truth = unfold_like(embed, batch)  # [B, T, X, Y, E]
-    given = latents.given(params, start_key, embed)
-    given = unfold_like(given, batch)  # [B, T, X, Y, D]
+    latent = latents.posterior_sample(params, start_key, embed)
+    latent = unfold_like(latent, batch)  # [B, T, X, Y, D]
     action = model_action(batch.prev_action, action_spec)
     known = slice(1, context)
     last, seen, _ = imagine.filter(
         model,
         params,
         filter_key,
-        model.initial(params, batch.reward.shape[0]).replace(latent=given[:, 0]),
+        model.initial(params, batch.reward.shape[0]).replace(latent=latent[:, 0]),
         prev_action=action[:, known],
         embed=truth[:, known],
         is_first=batch.is_first[:, known],
@@ -174,19 +169,19 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
     counts = 1.0 - jnp.concatenate([batch.is_first[:, known], elsewhere], axis=1)
     total = jnp.maximum(counts.sum(), 1.0)
     hidden, action = states.cells[-1][0], states.action
-    inputs = jax.tree.map(fold, (hidden, action, jax.lax.stop_gradient(given[:, 1:])))
+    inputs = jax.tree.map(fold, (hidden, action, jax.lax.stop_gradient(latent[:, 1:])))
     prior = unfold_like(modules["latent_head"].apply(params["latent_head"], *inputs), counts)
     truth = truth[:, 1:]
-    latent_loss = (counts * latents.nats(params, prior, truth)).sum() / total
-    judged = latents.judged(params, draw_key, prior, truth)
-    judged = {name: (counts * x).sum() / total for name, x in judged.items()}
+    latent_loss = (counts * latents.divergence(params, prior, truth)).sum() / total
+    found = latents.prediction_metrics(params, draw_key, prior, truth)
+    found = {name: (counts * x).sum() / total for name, x in found.items()}
 
     hidden = fold(scale_gradient(hidden, config.reward_scale))
     logits = modules["reward"].apply(params["reward"], hidden, fold(action))
     logits, reward = unfold_like(logits, counts), reward_class(batch.reward[:, 1:])
     likely = jnp.take_along_axis(jax.nn.log_softmax(logits), reward[..., None], axis=-1)[..., 0]
     reward_loss = -(counts * likely).sum() / total
-    metrics = dict(latent_loss=latent_loss, reward_loss=reward_loss) | judged
+    metrics = dict(latent_loss=latent_loss, reward_loss=reward_loss) | found
     return latent_loss + reward_loss, metrics | class_counts(logits.argmax(-1), reward, counts)
 
 
@@ -196,9 +191,9 @@ def reward_class(reward):
 
 
 def class_counts(guess, truth, counts):
-    """How many of each class of reward were foretold rightly, and how many there were."""
+    """How many steps have each class of reward, and how many of those are predicted."""
     metrics: dict[str, Any] = {}
     for index, name in enumerate(("minus", "zero", "plus")):
-        there = counts * (truth == index)
-        metrics |= {f"right_{name}": (there * (guess == index)).sum(), f"there_{name}": there.sum()}
+        count = counts * (truth == index)
+        metrics |= {f"reward_correct_{name}": (count * (guess == index)).sum(), f"reward_count_{name}": count.sum()}
     return metrics

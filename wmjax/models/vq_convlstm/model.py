@@ -22,7 +22,7 @@ from wmjax.nets.vqvae import GridDecoder, GridEncoder, GridMoments
 from wmjax.ops import bernoulli, continuous_bernoulli
 from wmjax.ops import vector_quantisation as vq
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Array, WorldModel
+from wmjax.types import Array, WorldModel, image_of
 
 REWARDS = (-1.0, 0.0, 1.0)  # what the reward head chooses from
 
@@ -101,7 +101,9 @@ def make_draw(config, modules, latents):
     """(params, key, hidden, action) -> the next latent, drawn from the dynamics' prediction."""
 
     def at_once(params, key, hidden, action):
-        return latents.draw(params, key, modules["latent_head"].apply(params["latent_head"], hidden, action, None))
+        return latents.prior_sample(
+            params, key, modules["latent_head"].apply(params["latent_head"], hidden, action, None)
+        )
 
     def one_by_one(params, key, hidden, action):
         columns = latents.shape[1]
@@ -109,7 +111,7 @@ def make_draw(config, modules, latents):
         def fill(i, latent):
             prior = modules["latent_head"].apply(params["latent_head"], hidden, action, latent)
             at = (i // columns, i % columns)
-            drawn = latents.draw(params, jax.random.fold_in(key, i), prior[:, at[0], at[1]])
+            drawn = latents.prior_sample(params, jax.random.fold_in(key, i), prior[:, at[0], at[1]])
             return latent.at[:, at[0], at[1]].set(drawn)
 
         empty = jnp.zeros((hidden.shape[0], *latents.shape))
@@ -122,6 +124,7 @@ def make_model(config, env_spec):
     """The WorldModel of `config`. Its aux is empty: the loss asks for priors by itself; decode gives the logits of
     `pixel_likelihood`."""
     modules, latents = make_modules(config, env_spec.obs_shape)
+    shape = latents.shape[2:] if latents.shape[:2] == (1, 1) else latents.shape  # of the features: a vector or a grid
     draw = make_draw(config, modules, latents)
 
     def transition(params, state, action):
@@ -132,7 +135,9 @@ def make_model(config, env_spec):
 
     def encode(params, obs):
         """obs uint8 [B, H, W, C] -> the encoder's embedding [B, X, Y, E], not yet quantised."""
-        return latents.embed(modules["encoder"].apply(params["encoder"], unit_pixels(obs), params["running"])[0])
+        return latents.embed(
+            modules["encoder"].apply(params["encoder"], unit_pixels(image_of(obs)), params["running"])[0]
+        )
 
     def observe(params, key, state, prev_action, embed, is_first):
         def unless_first(x):
@@ -140,14 +145,14 @@ def make_model(config, env_spec):
 
         cells = transition(params, state, prev_action)
         cells, action = jax.tree.map(unless_first, (cells, prev_action))
-        return GridState(latents.given(params, key, embed), cells, action), ()
+        return GridState(latents.posterior_sample(params, key, embed), cells, action), ()
 
     def imagine(params, key, state, action):
         cells = transition(params, state, action)
         return GridState(draw(params, key, cells[-1][0], action), cells, action)
 
     def features(params, state):
-        return state.latent.reshape(state.latent.shape[0], -1)
+        return state.latent.reshape(-1, *shape)
 
     def reward(params, state):
         """The mean of the categorical over -1, 0 and 1; the paper draws one of them."""
@@ -160,14 +165,13 @@ def make_model(config, env_spec):
     def decode(params, state):
         return modules["decoder"].apply(params["decoder"], latents.grid(state.latent))
 
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode)
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
 
 
-def through_reconstructions(config, model):
+def through_reconstructions(config, env_spec, model):
     """The same model with the pixels of its reconstructed images, in [0, 1], as features (section 4.3, Q3)."""
 
     def features(params, state):
-        images = pixel_likelihood(config).mean(model.decode(params, state))
-        return images.reshape(images.shape[0], -1)
+        return pixel_likelihood(config).mean(model.decode(params, state))
 
-    return model._replace(features=features)
+    return model._replace(features=features, feature_shape=env_spec.obs_shape)

@@ -1,0 +1,98 @@
+"""The environment model of a run, made from its config or loaded from its folder."""
+
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig, TrainConfig, is_ball
+from wmjax.envs import bouncing_ball
+from wmjax.models import state_space
+from wmjax.models.state_space import StateSpaceConfig
+from wmjax.run.cli import build, read_path
+from wmjax.storage import checkpoint, datasets, workdir
+from wmjax.types import EnvSpec, UsageError, WorldModel
+
+
+class Settings(NamedTuple):
+    """Every block of the config as its dataclass."""
+
+    task: str  # "ball:diffusing", "ball:drifting" or the absolute path of a recorded folder
+    seed: int
+    data: DataConfig
+    model: StateSpaceConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+def settings(config):
+    """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
+    seed = config["seed"]
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
+    task = config["task"] if is_ball(config["task"]) else read_path("config.task", config["task"])
+    return Settings(task, seed, **{name: build(cls, config[name], name) for name, cls in BLOCKS.items()})
+
+
+def keys_of(seed):
+    """(key of the parameters, of training, of evaluation) of a run."""
+    return jax.random.split(jax.random.key(seed), 3)
+
+
+def predicted_steps(chosen):
+    """Steps of the model in config.train.predicted ones of the environment; raises UsageError if it jumps past them."""
+    steps, rest = divmod(chosen.train.predicted, chosen.model.jump)
+    if rest:
+        raise UsageError(
+            f"config.model.jump={chosen.model.jump}: does not divide config.train.predicted={chosen.train.predicted}"
+        )
+    return steps
+
+
+def make_init(learner, chosen):
+    """The jitted beginning of a run: (key, memory) -> LearnerState."""
+
+    def init(key, memory):
+        state = learner.init(key)
+        if not chosen.model.contrast:
+            return state
+        mean = memory.rows.obs.mean(axis=(0, 1), dtype=jnp.float32) / 255  # every slot of these memories is filled
+        return state.replace(params=state_space.with_background(state.params, mean))
+
+    return jax.jit(init)
+
+
+class Loaded(NamedTuple):
+    """The model of a run's newest checkpoint."""
+
+    model: WorldModel
+    params: Any
+    chosen: Settings
+    spec: EnvSpec
+    updates: int
+
+
+def load(folder):
+    """The Loaded model of a run. Raises: UsageError if the folder holds no run of this experiment or no checkpoint."""
+    folder = pathlib.Path(folder)
+    config = workdir.read_config(folder)
+    if "data" not in config:
+        raise UsageError(f"{folder} holds a run of another experiment")
+    chosen = settings(config)
+    spec = spec_of(chosen)
+    model, learner = state_space.make(chosen.model, spec)
+    template = dict(learner=jax.eval_shape(learner.init, jax.random.key(0)))
+    template |= dict.fromkeys(("counters", "losses", "run"), checkpoint.AS_SAVED)
+    restored = checkpoint.restore_latest(folder, template)
+    if restored is None:
+        raise UsageError(f"{folder} has no checkpoint yet")
+    updates, state = restored
+    return Loaded(model, state["learner"].params, chosen, spec, updates)
+
+
+def spec_of(chosen):
+    """The EnvSpec of a run's data, which need not be there for balls."""
+    if is_ball(chosen.task):
+        return bouncing_ball.make(chosen.task.partition(":")[2], [0], dict(size=chosen.data.size)).spec
+    return datasets.read_spec(chosen.task)

@@ -1,0 +1,114 @@
+"""The data of a run: balls, or sequences of a recorded folder."""
+
+import pathlib
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.environment_models.agent import predicted_steps
+from experiments.environment_models.config import is_ball
+from wmjax import console, memory, replay
+from wmjax.envs import bouncing_ball
+from wmjax.models import state_space
+from wmjax.storage import datasets
+from wmjax.types import EnvSpec, UsageError
+
+TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every model and seed
+
+
+class Data(NamedTuple):
+    spec: EnvSpec
+    train: replay.Replay
+    test: replay.Replay
+
+
+def load(chosen):
+    """The Data of a run on the device; raises UsageError for what is not there or does not fit.
+
+    A recorded folder's missing and damaged shards are named on standard error, the rest is used.
+    """
+    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    if not is_ball(chosen.task):
+        return recorded(pathlib.Path(chosen.task), rows, chosen)
+    if rows > chosen.data.length:
+        raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
+    return balls(chosen.task.partition(":")[2], chosen.data)
+
+
+def identity(chosen):
+    """What is kept of a run's data, a dict to compare: of a recorded folder its full name and what its shards hold."""
+    return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
+
+
+def recorded(folder, rows, chosen):
+    """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
+    spec = datasets.read_spec(folder)
+
+    def made(split):
+        memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}")
+        steps, faults = datasets.read(folder, split)
+        for fault in faults:
+            console.warn(f"warning: {fault}")
+        if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
+            raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
+        whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
+        whole = whole.replace(reward=whole_rewards(whole, chosen, f"the {split} data of {folder}"))
+        length = whole.reward.shape[1]
+        return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length))
+
+    return Data(spec, made("train"), made("test"))
+
+
+def whole_rewards(steps, chosen, name):
+    """The rewards of numpy Step [E, T] times config.data.reward_scale: whole numbers, as float32 [E, T].
+
+    Raises: UsageError, in which the data are called `name`, unless they are whole and the model's binary digits hold
+      them, and where it jumps their sums over the steps of a jump.
+    """
+    scale, jump = chosen.data.reward_scale, chosen.model.jump
+    exact = steps.reward.astype(np.float64) * scale
+    reward = np.rint(exact)
+    whole = np.abs(exact - reward) < 1e-3  # rewards of 0.1 are not quite that in float32
+    if not whole.all():
+        raise UsageError(
+            f"a reward of {steps.reward[~whole][0]:g} in {name}: times config.data.reward_scale={scale} rewards must "
+            "be whole numbers"
+        )
+    windows, begins = (np.lib.stride_tricks.sliding_window_view(x, jump, axis=1) for x in (reward, steps.is_first))
+    sums = np.where(begins[..., 1:].any(axis=-1), 0, windows.sum(axis=-1))  # inside one episode
+    largest = int(np.abs(sums).max())
+    if largest.bit_length() > chosen.model.reward_digits:
+        raise UsageError(
+            f"config.model.reward_digits={chosen.model.reward_digits}: {largest.bit_length()} are needed for rewards "
+            f"up to {largest} in {name}; at most 16 are allowed, a smaller config.data.reward_scale needs fewer"
+        )
+    return reward.astype(np.float32)
+
+
+def fits(is_first, rows):
+    """Whether an episode of bool [T] has so many rows."""
+    return np.diff(np.append(np.flatnonzero(is_first), len(is_first))).max() >= rows
+
+
+def balls(task, data):
+    """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
+    env = bouncing_ball.make(task, [0], dict(size=data.size, episode_steps=data.length))
+    count = data.train_sequences + data.test_sequences
+    memory.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
+
+    def made(key, count):
+        steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
+        return replay.Replay(steps, jnp.zeros((), jnp.int32), jnp.int32(data.length))
+
+    return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
+
+
+def held_out(chosen, memory):
+    """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them."""
+    count = chosen.evaluation.chunks // chosen.train.batch * chosen.train.batch or chosen.train.batch
+    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    return jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
+        memory, jax.random.key(CHUNKS_KEY), count, rows
+    )

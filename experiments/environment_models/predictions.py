@@ -1,0 +1,63 @@
+"""What a trained model is asked: held-out losses, and futures to look at."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.environment_models.agent import predicted_steps
+from wmjax.agents.open_loop import open_loop_images
+from wmjax.models import state_space
+from wmjax.models.state_space import CONTEXT, model_action_size
+from wmjax.ops import bernoulli, jumps
+from wmjax.ops.actions import model_action
+from wmjax.ops.axes import time_first
+from wmjax.types import ActionSpec, Step
+
+SAMPLES = 3  # futures drawn for a picture
+
+
+def make_evaluate(chosen, env_spec):
+    """A jitted function (params, key, chunks [N]) -> dict of losses [N], minus the bounds in nats a predicted step.
+
+    loss: of the evidence lower bound; loss_tighter: of the importance-weighted one.
+    """
+    score = state_space.make_score(chosen.model, env_spec)
+    batch, steps = chosen.train.batch, predicted_steps(chosen)
+
+    def evaluate(params, key, chunks):
+        chunks = jax.tree.map(lambda x: x.reshape(-1, batch, *x.shape[1:]), chunks)
+        keys = jax.random.split(key, chunks.reward.shape[0])
+        found = jax.lax.map(lambda each: score(params, *each, chosen.evaluation.draws), (keys, chunks))
+        losses = jax.tree.map(lambda x: -x.reshape(-1) / steps, found)
+        return dict(loss=losses["bound"], loss_tighter=losses["tighter"])
+
+    return jax.jit(evaluate)
+
+
+def make_futures(model, chosen, env_spec):
+    """A jitted function (params, key, chunk Step [rows]) -> uint8 [SAMPLES, T, X, Y, C]: futures of one beginning.
+
+    Its first CONTEXT images are those it was shown, the rest it imagined from the actions.
+    """
+    spec = ActionSpec(model_action_size(chosen.model, env_spec.action), False, 0.0, 1.0)
+
+    def futures(params, key, chunk):
+        steps = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (SAMPLES, *x.shape)), chunk)
+        action = model_action(steps.prev_action, env_spec.action)
+        obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, chosen.model.jump)
+        first = jnp.broadcast_to(jnp.arange(reward.shape[1])[None] == 0, reward.shape)
+        steps = Step(action, obs, reward, jnp.ones(reward.shape), first, jnp.zeros(reward.shape, bool))
+        steps = jax.tree.map(time_first, steps)
+        logits = open_loop_images(model, params, key, steps, action_spec=spec, context=CONTEXT)
+        drawn = jnp.rint(255 * bernoulli.mean(logits[CONTEXT:])).astype(jnp.uint8)
+        return jnp.concatenate([obs[:, :CONTEXT], time_first(drawn)], axis=1)
+
+    return jax.jit(futures)
+
+
+def pictured(chosen, chunks):
+    """The held-out chunk of the pictures, and its images as the model counts time, uint8 [T, X, Y, C]."""
+    chunk: Any = jax.tree.map(lambda x: x[0], chunks)
+    return chunk, np.asarray(chunk.obs)[:: chosen.model.jump]

@@ -1,0 +1,58 @@
+"""The training phase of PlaNet: after every collected episode so many updates on chunks of the replay."""
+
+import jax
+import numpy as np
+
+from wmjax import replay
+from wmjax.ops.batching import vmap_or_map
+from wmjax.run import devices, stop
+from wmjax.train import check_finite, make_phase
+
+DISPATCHED = 10  # updates of one dispatch at most: seconds on two cores, a minute at the paper's sizes
+
+
+def make_update(learner, train, mesh):
+    """(state [S], memory [S], keys [S]) -> (state, metrics [S]): one update of all members, batches over the mesh."""
+    draw = replay.sample_within_episodes if train.within_episodes else replay.sample
+    over_devices = devices.split(mesh, 1)
+
+    def update(state, memory, keys):
+        sample_keys, update_keys = jax.vmap(jax.random.split)(keys).T
+        batch = jax.vmap(lambda memory, key: draw(memory, key, train.batch, train.chunk))(memory, sample_keys)
+        batch = jax.lax.with_sharding_constraint(batch, over_devices)  # [S, B, T, ...]
+        return vmap_or_map(learner.update)(state, update_keys, batch)
+
+    return update
+
+
+def make_fit(learner, train, mesh, updates, owners):
+    """A function (state [S], memory [S], keys [S] of the phase) -> (state, metrics of each member, means): a phase.
+
+    It waits for the device. Nothing is donated: the parameters that act may be in use meanwhile, and a run that is
+    stopped goes back to the state before. Args: updates: of the phase; owners: names of the members, for messages.
+    Raises: NonFiniteError; stop.Stopped between two dispatches.
+    """
+    size = stop.dispatch_size(updates, DISPATCHED)
+    phase = make_phase(make_update(learner, train, mesh), sharding=devices.replicated(mesh))
+
+    def keys_of(keys):
+        """Keys of the phase [S] -> of each dispatch and each of its updates [D, C, S]."""
+        by_dispatch = jax.vmap(lambda key: jax.random.split(key, updates // size))(keys)  # [S, D]
+        return jax.vmap(lambda keys: jax.vmap(lambda key: jax.random.split(key, size))(keys).T)(by_dispatch.T)
+
+    keys_of = jax.jit(lambda keys, keys_of=keys_of: tuple(keys_of(keys)), out_shardings=devices.replicated(mesh))
+
+    def fit(state, memory, keys):
+        first, found = int(state.updates[0]) + 1, []
+        for each in keys_of(keys):
+            stop.check()
+            with devices.no_transfers():
+                state, metrics = jax.block_until_ready(phase(state, memory, each))
+            found.append(jax.device_get(metrics))
+        rows = jax.tree.map(lambda *parts: np.concatenate(parts), *found)  # [updates, S]
+        rows = [jax.tree.map(lambda x, i=i: x[:, i], rows) for i in range(len(owners))]
+        for owner, row in zip(owners, rows, strict=True):
+            check_finite(row, first, owner)
+        return state, [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]
+
+    return fit

@@ -1,0 +1,64 @@
+"""Evaluation of PlaNet: episodes without exploration noise, their videos, and what the model imagines beside them."""
+
+import jax
+import numpy as np
+
+from wmjax.agents.open_loop import open_loop_images
+from wmjax.console import try_drawing
+from wmjax.ops import image_bits
+from wmjax.report.metrics import evaluated
+from wmjax.report.video import tile, write_strip, write_video
+from wmjax.run.collect import padded, play_episodes
+from wmjax.run.members import by_member, member
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import image_of
+
+CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
+FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
+
+
+def make_predict(agent, env_spec):
+    """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
+
+    T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut.
+    """
+
+    @jax.jit
+    def images_of(params, key, steps):
+        images = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
+        return image_bits.to_uint8(images[:, 0])
+
+    def predict(params, key, steps):
+        return np.asarray(images_of(params, key, padded(steps, PREDICTED)))[: len(steps.reward)]
+
+    return predict
+
+
+def first_episode(steps, most):
+    """The first episode of row 0 of Step [T, E], up to `most` rows of it: Step [t, 1]."""
+    ends = np.flatnonzero(steps.is_last[:most, 0])
+    return member(steps, (slice(ends[0] + 1 if len(ends) else most), slice(1)))
+
+
+def evaluate(member_folders, name, env, player, predict, params, keys):
+    """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted.
+
+    Args:
+      member_folders: of every member [S]; env: VecEnv of S * M rows; player: greedy Player; predict: from
+      `make_predict`; params: [S, ...]; keys: [S].
+    Writes videos/<name>.mp4, a member's M rows side by side, and videos/open_loop_<name>.png of its first row.
+    Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
+    """
+    play_keys, predict_keys = jax.vmap(jax.random.split)(keys).T
+    steps, returns = play_episodes(env, player, params, play_keys, Stopwatch())
+    steps = by_member(steps, len(member_folders), axis=1)
+    rows = []
+    for i, own in enumerate(np.split(returns, len(member_folders))):
+        seen = member(steps, (slice(None), i))
+        first = first_episode(seen, PREDICTED)
+        imagined = predict(member(params, i), predict_keys[i], first)
+        videos = member_folders[i] / "videos"
+        try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
+        try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
+        rows.append(evaluated(own))
+    return rows

@@ -1,0 +1,132 @@
+"""The agent of a run of Smaller World Models, made from its config or loaded from its folder."""
+
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.smaller_world_models.config import BLOCKS, EvalConfig, PolicyConfig, TrainConfig
+from wmjax import envs
+from wmjax.agents import ppo
+from wmjax.models import vq_convlstm
+from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
+from wmjax.run import lifecycle
+from wmjax.run.cli import build
+from wmjax.run.members import Member, make_members, member_keys, pick
+from wmjax.storage import checkpoint, workdir
+from wmjax.types import ActionSpec, Actor, Learner, UsageError, WorldModel
+
+
+class Settings(NamedTuple):
+    """Every block of the config as its dataclass."""
+
+    members: tuple[Member, ...]  # tasks and seeds of the agents in this program
+    env: dict
+    model: vq_convlstm.VQConvLSTMConfig
+    policy: PolicyConfig
+    agent: ppo.PPOConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class Agent(NamedTuple):
+    model: WorldModel
+    learner: Learner
+    updates: Any  # vq_convlstm.Updates
+    codes: Any  # of vq_convlstm.make_codes
+    image: Any  # logits of WorldModel.decode -> pixels in [0, 1]
+    network: Any  # a flax module of wmjax.nets.policy
+    action_spec: ActionSpec
+    policy: Learner
+    actor: Actor
+
+
+class Loaded(NamedTuple):
+    """What plays in a finished or unfinished run."""
+
+    actor: Actor
+    params: Any  # of one member, [1, ...]
+    task: str  # full name of its environment
+    env: dict  # options of wmjax.envs.make for the images that it sees; "stack" is absent if it sees one frame
+    iterations: int  # whole ones before the checkpoint was written
+    updates: int  # of the dynamics until then
+
+
+def settings(config):
+    """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
+    blocks = dict(config)
+    members = make_members(blocks["task"], blocks["seed"], blocks["population"])
+    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
+    env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
+    if built["train"].frames > 1:
+        env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest
+    return Settings(members, env=env, **built)
+
+
+def is_own(config):
+    """Whether the config.json of a run, a dict, is one of this experiment."""
+    return "codes" in config.get("model", ()) and "frames" in config.get("train", ())
+
+
+def check_chunk(train, rows):
+    """Raises UsageError unless a sequence for the dynamics fits into an episode of `rows` rows."""
+    if train.dynamics_chunk + train.frames - 1 > rows:
+        raise UsageError(
+            f"config.train.dynamics_chunk={train.dynamics_chunk}: with {train.frames} frames an episode needs "
+            f"{train.dynamics_chunk + train.frames - 1} rows, the longest has {rows}"
+        )
+
+
+def longest(is_first):
+    """Rows of the longest piece of one episode in every column of is_first [T, S]: the least over columns."""
+    cuts = [np.diff([0, *np.flatnonzero(column), len(column)]) for column in np.asarray(is_first).T]
+    return int(min(each.max() for each in cuts))
+
+
+def load(folder, member=0):
+    """The acting part of a run from its newest checkpoint: Loaded.
+
+    Args: folder: of the run; member: which agent of a population, counted from 0.
+    Raises: UsageError if the folder holds no run of this experiment, no good checkpoint or fewer members.
+    """
+    config = workdir.read_config(folder)
+    if not is_own(config):
+        raise UsageError(f"{folder} holds a run of another experiment")
+    chosen = settings(config)
+    task = pick(chosen.members, member).task
+    env = envs.make(task, 1, 0, **chosen.env)  # for its spec alone
+    env.close()
+    agent = make_agent(chosen, env.spec)
+    world_keys, policy_keys, *_ = member_keys(chosen.members, 7)
+    world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
+    policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
+    rest = dict.fromkeys(("unfinished", "counters", "partial", "env", "eval_env"), checkpoint.AS_SAVED)
+    iterations, state = lifecycle.restore_member(folder, dict(world=world, policy=policy, **rest), member)
+    params = dict(model=state["world"].params, policy=state["policy"].params)
+    return Loaded(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates[0]))
+
+
+def make_agent(chosen, env_spec):
+    """World model, policy and actor. chosen: Settings; raises UsageError for images that the encoder cannot take."""
+    if not env_spec.action.discrete:
+        raise UsageError(f"config.task={chosen.members[0].task!r}: this agent needs discrete actions")
+    model, learner = vq_convlstm.make(chosen.model, env_spec)
+    if chosen.train.policy_sees == "reconstructions":
+        model = vq_convlstm.through_reconstructions(chosen.model, env_spec, model)
+    network = make_network(chosen, model.feature_shape, env_spec.action.size)
+    policy = ppo.make(chosen.agent, network, model.feature_shape)
+    actor = ppo.make_actor(model, network, chosen.agent)
+    updates, codes = vq_convlstm.make_updates(chosen.model, env_spec), vq_convlstm.make_codes(chosen.model, env_spec)
+    image = vq_convlstm.pixel_likelihood(chosen.model).mean
+    return Agent(model, learner, updates, codes, image, network, env_spec.action, policy, actor)
+
+
+def make_network(chosen, feature_shape, actions):
+    """A policy network for a model's features. actions: their number."""
+    policy = chosen.policy
+    sizes = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
+    if chosen.train.policy_sees == "reconstructions":
+        return ImagePolicy(actions, chosen.model.encoder_widths, **sizes)
+    if len(feature_shape) == 1:
+        return VectorPolicy(actions, (policy.hidden, policy.hidden))
+    return GridPolicy(actions, **sizes)

@@ -1,0 +1,146 @@
+"""The phases of an iteration: collect, warm up the autoencoder, fit the model, train the policy in imagination.
+
+Everything here has a leading axis of members [S] where it says so.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from wmjax import imagine, replay
+from wmjax.agents import ppo
+from wmjax.ops import frames
+from wmjax.run.members import member
+from wmjax.train import check_finite, make_counted_phase, repeated
+
+PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
+
+
+DOING = dict(warm_up="warming up the autoencoder", fit="fitting the model", dream="training the policy in dreams")
+
+
+BINS = 20  # points on the curves of one training phase
+
+
+DISPATCHED = dict(warm_up=100, fit=10, dream=10)  # updates of one dispatch, of all members: seconds on two cores
+
+
+def at(values, iteration):
+    """What a tuple says of an iteration: its own value, or the last one."""
+    return values[min(iteration, len(values) - 1)]
+
+
+def newest(steps, count):
+    """The newest `count` frames' own channels of stacked images: what a replay of single frames holds."""
+    return steps.replace(obs=steps.obs[..., -(steps.obs.shape[-1] // count) :])
+
+
+def stacked(steps, count):
+    """Step [B, T, ...] of single frames -> Step [B, T - count + 1, ...] whose images are stacks of `count`."""
+    stacks = frames.stack(steps.obs, steps.is_first, count)
+    return jax.tree.map(lambda x: x[:, count - 1 :], steps.replace(obs=stacks))
+
+
+class Curve(NamedTuple):
+    """A phase of training: BINS points of so many updates."""
+
+    updates: int
+    each: int  # what one of them counts for in the metrics: those of the dynamics
+    numbers: tuple  # for all of them
+
+    def part(self, name, done, members):
+        """(point, first, stop) of the dispatch of all members that comes after `done` updates of the phase `name`."""
+        point, first = divmod(done, self.updates)
+        return point, first, min(first + max(1, DISPATCHED[name] // members), self.updates)
+
+
+def curve(name, train, iteration, kept):
+    """The Curve of a phase in an iteration. kept: rows of the replay."""
+    if name == "warm_up":
+        updates = train.warmup_epochs * kept / train.autoencoder_batch
+        return Curve(per_point(updates), 1, (np.float32(train.warmup_rate),))
+    if name == "fit":
+        interval = at(train.intervals, iteration)
+        updates = at(train.epochs, iteration) * kept / (train.dynamics_batch * train.dynamics_chunk)
+        return Curve(per_point(updates / interval), interval, (np.int32(interval),))
+    return Curve(per_point(at(train.rounds, iteration)), 1, ())
+
+
+def make_warm_up(agent, train, sharding):
+    """A phase of updates of the autoencoder alone; its number is the rate."""
+
+    def update(state, memory, key, rate):
+        sample_key, key = jax.random.split(key)
+        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
+        return agent.updates.autoencoder(state, key, batch.obs[:, 0], rate)
+
+    return make_counted_phase(update, BINS, sharding)
+
+
+def make_fit(agent, train, sharding):
+    """A phase of cycles: one update of the autoencoder, then as many of the dynamics as its number says."""
+    length = train.dynamics_chunk + train.frames - 1
+
+    def dynamics(memory, state, key):
+        sample_key, key = jax.random.split(key)
+        batch = replay.sample_within_episodes(memory, sample_key, train.dynamics_batch, length)
+        return agent.updates.dynamics(state, key, stacked(batch, train.frames))
+
+    def update(state, memory, key, interval):
+        sample_key, autoencoder_key, dynamics_key = jax.random.split(key, 3)
+        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
+        state, metrics = agent.updates.autoencoder(state, autoencoder_key, batch.obs[:, 0])
+        state, more = repeated(functools.partial(dynamics, memory), interval, state, dynamics_key)
+        return state, metrics | more | dict(grad_finite=metrics["grad_finite"] | more["grad_finite"])
+
+    return make_counted_phase(update, BINS, sharding)
+
+
+def make_dream(agent, train, sharding):
+    """A phase of PPO rounds on imagined episodes from random frames of the replay; its state: (model's, policy's)."""
+
+    def update(state, memory, key):
+        world, policy = state
+        sample_key, start_key, imagine_key, update_key = jax.random.split(key, 4)
+        batch = stacked(replay.sample(memory, sample_key, train.imagined_batch, train.frames), train.frames)
+        start = imagine.begin(agent.model, world.params, start_key, batch.obs[:, 0], agent.action_spec)
+        params = (world.params, policy.params)
+        rollout = ppo.dream(agent.model, agent.network, *params, imagine_key, start, train.imagined_steps)
+        policy, metrics = agent.policy.update(policy, update_key, rollout)
+        return (world, policy), metrics
+
+    return make_counted_phase(update, BINS, sharding)
+
+
+def per_point(updates):
+    """The number of updates for each point of a phase's curve, so that about `updates` are made in all."""
+    return max(1, round(updates / BINS))
+
+
+def finished_returns(steps, unfinished):
+    """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
+    ended, left = [], []
+    for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
+        cuts = np.flatnonzero(is_last) + 1
+        sums = [float(part.sum()) for part in np.split(reward.astype(np.float64), cuts)]
+        sums[0] += total
+        ended.append(sums[:-1])
+        left.append(sums[-1])
+    return ended, np.array(left)
+
+
+def check_and_means(sums, curve, first_update, member_folders):
+    """Means of a point of a curve, one dict for each member.
+
+    Args: sums: of metrics over the point, [S]; curve: its Curve; first_update: of the point, for messages;
+      member_folders: of every member, which name it.
+    Raises: NonFiniteError where a mean is not finite.
+    """
+    sums = jax.tree.map(lambda x: x[:, None] / np.float32(curve.updates), sums)  # [S, 1]
+    rows = [member(sums, i) for i in range(len(member_folders))]
+    for folder, row in zip(member_folders, rows, strict=True):
+        owner = folder.name if len(rows) > 1 else ""
+        check_finite(row, first_update, owner, updates_per_row=curve.updates * curve.each)
+    return [{f"train/{key}": float(x[0]) for key, x in row.items() if key != "grad_finite"} for row in rows]

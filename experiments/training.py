@@ -1,0 +1,40 @@
+"""What every training main begins with: its flags, read into a config, a folder and a time limit."""
+
+import functools
+import pathlib
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from experiments.presets import config_flag
+from wmjax.run import cli
+from wmjax.types import UsageError
+
+
+class Command(NamedTuple):
+    """The command line of a training main."""
+
+    config: ConfigDict
+    folder: pathlib.Path  # absolute
+    minutes: float | None  # the wall-clock limit
+
+
+def read_command(argv, module, configs):
+    """The Command of argv; jax is ready after it.
+
+    Args: argv: the command line; module: the main's __name__; configs: its module config.py, whose USAGE tells what
+      --config takes.
+    Raises: UsageError as `cli.parse_flags` and `cli.use_jax`; SystemExit(0) after --help.
+    """
+    options = cli.parse_flags(argv, functools.partial(define_flags, configs.USAGE), module, configs)
+    if options.config is None or options.workdir is None:
+        raise UsageError(f"give --config={configs.USAGE} and --workdir=DIR")
+    cli.use_jax()
+    return Command(options.config, pathlib.Path(options.workdir), options.minutes)
+
+
+def define_flags(usage, values, argv):
+    """Defines --config, --workdir and --minutes in absl's FlagValues `values`."""
+    config_flag(values, argv, usage)
+    cli.path_flag(values, "workdir", "folder of the run")
+    cli.minutes_flag(values, "wall-clock limit: after so many minutes a last evaluation, a checkpoint, exit code 0")
