@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from wmjax.report import plots
 from wmjax.report.progress import Progress
 from wmjax.run import stop
 from wmjax.run.cli import run
@@ -108,16 +109,17 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0):
+def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0, drawn=False):
     """Runs the main of an experiment to its end.
 
     devices: simulated CPU devices of its machine.
-    kill_at, stop_at, over_at: as in `fork`.
+    kill_at, stop_at, over_at, drawn: as in `fork`.
     Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
     argv = [experiment, *words_of(workdir, flags, experiment)]
-    return fork(f"{experiment}.__main__", argv, kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at)
+    how = dict(kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at, drawn=drawn)
+    return fork(f"{experiment}.__main__", argv, **how)
 
 
 def refused(workdir, *flags, experiment="planet"):
@@ -133,19 +135,20 @@ def words_of(workdir, flags, experiment):
     return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
-def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0):
+def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=False):
     """Runs `main` of experiments.<module> to its end.
 
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place.
     stop_at: (place, n) sends it SIGTERM at the n-th call of `place`, "module:function" or "module:class.method".
     over_at: n > 0 says that the minutes are over when that is asked for the n-th time.
+    drawn: whether curves are drawn, which takes a third of a tiny run's time.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         process = processes.Process(
-            target=_child, args=(module, argv, kill_at, stop_at, over_at, devices, str(out), str(err))
+            target=_child, args=(module, argv, kill_at, stop_at, over_at, drawn, devices, str(out), str(err))
         )
         process.start()
         process.join(HANGS)
@@ -155,7 +158,7 @@ def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0):
 
 def whole_run(folder, experiment="planet"):
     """An uninterrupted run: (folder, number of files it moved into place)."""
-    ended = start(folder, experiment=experiment)
+    ended = start(folder, experiment=experiment, drawn=True)
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2])
 
@@ -222,7 +225,7 @@ def _stop_at(place, count):
     setattr(owner, name, counted)
 
 
-def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
+def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -239,6 +242,8 @@ def _child(module, argv, kill_at, stop_at, over_at, devices, out, err):
         importlib.import_module(f"experiments.{experiment}.phases").DISPATCHED = 1
     worlds = importlib.import_module("experiments.smaller_world_models.phases")
     worlds.DISPATCHED = dict.fromkeys(worlds.DISPATCHED, 1)
+    if not drawn:
+        plots._svg = lambda figure: "<svg></svg>"
     if stop_at:
         _stop_at(*stop_at)
     if over_at:

@@ -100,7 +100,8 @@ def main(argv):
         run.write(dict(updates=counters["updates"]), [row])
         counters["evaluated"], losses = counters["updates"], {}
         hold()
-        run.write_reports()
+        if counters["evaluated"] < train.updates:  # the last one is written by `finish`
+            run.write_reports()
 
     run.save()
     counted = dict(updates=counters["updates"])

@@ -144,7 +144,7 @@ def main(argv):
         hold()
         if last or passes(before, counters["episodes"], train.checkpoint_every):
             run.save()
-        if evaluating:
+        if evaluating and not last:  # the last one is written by `finish`
             run.write_reports()
 
     trainer.shutdown()

@@ -151,7 +151,8 @@ def main(argv):
             run.write(counted(), rows)
             scores.write_tables(folder, run.member_folders, members, rows)
             partial = dict(rows=[{} for _ in members], window={}, sums={})
-            run.write_reports()
+            if iteration + 1 < train.iterations:  # the last one is written by `finish`
+                run.write_reports()
         else:
             curve = phases.curve(phase, train, iteration, kept=int(memory.filled[0]))
             point, first, end = curve.part(phase, counters["done"], len(members))
