@@ -28,10 +28,11 @@ train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
 		--workdir='$(subst ','\'',$(WORKDIR))' $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
 
+# Workers take tests from each other, so that no file holds a core; one that dies is not replaced.
 test: setup ## the tests, on the CPU, in two processes
-	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart=0 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --max-worker-restart=0 $(ARGS)
 
-test-all: ARGS += -m ''
+test-all: override ARGS += -m '' # also where the command line gives ARGS
 test-all: test ## with those that are left out because they take long
 
 check: setup ## lint, format, types

@@ -39,5 +39,7 @@ def test_refusals_name_the_setting(settings, named):
 def test_images_that_do_not_fit_are_refused(settings, shape, named):
     """At the latest when the parameters are made, which is before anything is run."""
     with pytest.raises(UsageError, match=named):
-        _, learner = rssm.make(rssm.RSSMConfig(**SIZES, **settings), SPEC._replace(obs_shape=shape))
+        _, learner = rssm.make(
+            rssm.RSSMConfig(**SIZES, **settings), SPEC._replace(obs=jax.ShapeDtypeStruct(shape, SPEC.obs_dtype))
+        )
         jax.eval_shape(learner.init, KEY)

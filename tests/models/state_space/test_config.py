@@ -1,5 +1,6 @@
 """Settings of the environment models that are refused by name."""
 
+import jax
 import pytest
 
 from tests.fakes import SPEC
@@ -41,4 +42,4 @@ def test_refuses_settings(settings, message):
 @pytest.mark.parametrize("shape", [(84, 80, 1), (80, 84, 1)])
 def test_refuses_images_that_are_no_multiple_of_8(shape):
     with pytest.raises(UsageError, match=f"images of {shape[0]} x {shape[1]}: .* multiples of 8"):
-        state_space.make(configured(), SPEC._replace(obs_shape=shape))
+        state_space.make(configured(), SPEC._replace(obs=jax.ShapeDtypeStruct(shape, SPEC.obs_dtype)))

@@ -1,4 +1,4 @@
-"""Environment models' learner: what it starts from, weighs and clips, its chunks of jumpy models."""
+"""Environment models' learner: what it starts from, weighs and clips, jumpy chunks, a small world it overfits."""
 
 import functools
 
@@ -10,6 +10,7 @@ import pytest
 
 from tests.fakes import SPEC, normal, randomised
 from tests.tiny_state_space import KEY, B, batch_of, configured
+from tests.walks import walks
 from wmjax.models import state_space
 from wmjax.models.state_space.learner import score
 from wmjax.models.state_space.model import MapState, init_params, make_model
@@ -122,3 +123,33 @@ def test_gradients_have_clipped_norms(learning):
     after, metrics = update(state, KEY, batch_of())
     assert metrics["grad_norm"] > 1
     assert optax.global_norm(optax.tree.get(after.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
+
+
+def best_constant_nats(obs):
+    """KL of the images and the one that is best for all, which is their mean."""
+    x = obs.reshape(-1, 512) / 255
+    q = np.clip(x.mean(axis=0), 1e-9, 1 - 1e-9)
+    return -np.where(x > 0, np.log(q), np.log1p(-q)).sum(axis=1).mean()  # all pixels are 0 or 1
+
+
+ALSO = [pytest.param(kind, marks=pytest.mark.slow) for kind in state_space.KINDS if kind != "sssm"]
+
+
+@pytest.mark.parametrize("kind", ["sssm", *ALSO])
+def test_learns_a_small_world_exactly(kind):
+    """All is told by the context and the actions; a vae's latents tell what it does not know of them."""
+    spec, batch = walks(8, 6, side=8, reward=2.0)
+    widths = dict(channels=16, encoder_width=16, decoder_width=16)
+    config = configured(kind=kind, **widths, learning_rate=3e-3, clip_norm=1e9)
+    _, learner = state_space.make(config, spec)
+    batch = jax.tree.map(jnp.asarray, batch)
+    train = jax.jit(lambda state, keys: jax.lax.scan(lambda state, key: learner.update(state, key, batch), state, keys))
+    _, metrics = train(jax.jit(learner.init)(KEY), jax.random.split(jax.random.key(1), 300))
+    assert all(x.all() for x in metrics["grad_finite"].values())
+    constant = best_constant_nats(np.asarray(batch.obs[:, 3:]))
+    assert metrics["image"][0] > constant > 100 and metrics["image"][-10:].mean() < 0.1 * constant
+    assert metrics["reward"][-10:].mean() < 0.1
+    if kind == "vae":
+        assert metrics["kl"][-10:].mean() > 0.3  # a place among two or three, with no knowledge of the actions
+    else:
+        assert metrics["loss"][-10:].mean() < 0.1 * constant  # with what the latents tell
