@@ -51,26 +51,13 @@ def define_flags(values, argv):
         flag_values=values,
     )
     flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run", flag_values=values)
-    flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer(
-        "steps",
-        None,
-        "decisions in all, rounded up to whole shards",
-        lower_bound=1,
-        upper_bound=10**12,
-        flag_values=values,
-    )
+    cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
+    cli.int_flag(values, "steps", None, "decisions in all, rounded up to whole shards", 1, 10**12)
     cli.path_flag(values, "folder", "where the data go")
-    flags.DEFINE_integer(
-        "envs", 8, "environments of a shard, played at once", lower_bound=1, upper_bound=1024, flag_values=values
-    )
-    flags.DEFINE_integer(
-        "rows", 1000, "decisions of a shard for each environment", lower_bound=1, upper_bound=10**6, flag_values=values
-    )
+    cli.int_flag(values, "envs", 8, "environments of a shard, played at once", 1, 1024)
+    cli.int_flag(values, "rows", 1000, "decisions of a shard for each environment", 1, 10**6)
     flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told", flag_values=values)
-    flags.DEFINE_integer(
-        "seed", 0, "of the environments and the actions", lower_bound=0, upper_bound=10**9, flag_values=values
-    )
+    cli.int_flag(values, "seed", 0, "of the environments and the actions", 0, 10**9)
 
 
 def main(argv):

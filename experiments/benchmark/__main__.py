@@ -32,9 +32,7 @@ def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}", flag_values=values)
     flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size", flag_values=values)
-    flags.DEFINE_integer(
-        "repeats", 5, "timed repetitions of each", lower_bound=1, upper_bound=10_000, flag_values=values
-    )
+    cli.int_flag(values, "repeats", 5, "timed repetitions of each", 1, 10_000)
     cli.path_flag(values, "json", "file for the numbers")
     cli.path_flag(values, "chart", "picture, .png or .svg")
 

@@ -36,8 +36,8 @@ def define_flags(values, argv):
     flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting", flag_values=values)
     cli.path_flag(values, "folder", "where the runs are, or will be")
     flags.DEFINE_string("model", "sssm", "kind of environment model", flag_values=values)
-    flags.DEFINE_integer("seeds", 3, "of every variant, from 0", lower_bound=1, upper_bound=100, flag_values=values)
-    flags.DEFINE_integer("updates", 1600, "of every run", lower_bound=1, flag_values=values)
+    cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
+    cli.int_flag(values, "updates", 1600, "of every run", 1)
     flags.DEFINE_list(
         "cores", [], "numbers of cores, a run on each; none: one run at a time on all cores", flag_values=values
     )

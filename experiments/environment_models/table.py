@@ -47,14 +47,14 @@ def define_flags(values, argv):
     flags.DEFINE_list(
         "models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3", flag_values=values
     )
-    flags.DEFINE_integer("seeds", 3, "of every model, from 0", lower_bound=1, upper_bound=100, flag_values=values)
+    cli.int_flag(values, "seeds", 3, "of every model, from 0", 1, 100)
     flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more", flag_values=values)
     flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts", flag_values=values)
     flags.DEFINE_list("batches", ["1", "16"], "rollouts at once", flag_values=values)
     flags.DEFINE_list(
         "timed", list(state_space.KINDS[:5]) + ["sssm_jumpy"], "models whose rollouts are timed", flag_values=values
     )
-    flags.DEFINE_integer("repeats", 5, "of every timing", lower_bound=1, upper_bound=10_000, flag_values=values)
+    cli.int_flag(values, "repeats", 5, "of every timing", 1, 10_000)
 
 
 def main(argv):

@@ -8,7 +8,6 @@ import pathlib
 import sys
 
 import jax
-from absl import flags
 
 from experiments.planet.agent import load
 from experiments.planet.predictions import evaluate, make_predict
@@ -22,13 +21,9 @@ from wmjax.types import UsageError
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "workdir", "folder of the run")
-    flags.DEFINE_integer(
-        "episodes", 10, "episodes, played at once", lower_bound=1, upper_bound=1024, flag_values=values
-    )
-    flags.DEFINE_integer("member", 0, "which agent of a population, counted from 0", lower_bound=0, flag_values=values)
-    flags.DEFINE_integer(
-        "seed", 0, "seed of the episodes and of the planner", lower_bound=0, upper_bound=10**9, flag_values=values
-    )
+    cli.int_flag(values, "episodes", 10, "episodes, played at once", 1, 1024)
+    cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
+    cli.int_flag(values, "seed", 0, "seed of the episodes and of the planner", 0, 10**9)
 
 
 def main(argv):

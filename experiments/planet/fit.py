@@ -39,17 +39,8 @@ def define_flags(values, argv):
     config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
     cli.paths_flag(values, "train", "folders of runs whose episodes are learned")
     cli.paths_flag(values, "test", "folders of runs whose rewards are asked for")
-    flags.DEFINE_integer(
-        "updates",
-        2000,
-        "updates in all, rounded up to a multiple of --every",
-        lower_bound=1,
-        upper_bound=10**9,
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "every", 500, "updates between measurements", lower_bound=1, upper_bound=10**6, flag_values=values
-    )
+    cli.int_flag(values, "updates", 2000, "updates in all, rounded up to a multiple of --every", 1, 10**9)
+    cli.int_flag(values, "every", 500, "updates between measurements", 1, 10**6)
     flags.DEFINE_float(
         "above", -np.inf, "count only states whose last four rewards average above this", flag_values=values
     )

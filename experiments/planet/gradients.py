@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import flags
 
 from experiments.planet import config as configs
 from experiments.planet.agent import make_agent, settings
@@ -35,8 +34,8 @@ SCALES = (1.0, 10.0, 100.0)
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
-    flags.DEFINE_integer("episodes", 4, "episodes of random actions to train on", lower_bound=1, flag_values=values)
-    flags.DEFINE_integer("updates", 16, "updates at each scale", lower_bound=1, flag_values=values)
+    cli.int_flag(values, "episodes", 4, "episodes of random actions to train on", 1)
+    cli.int_flag(values, "updates", 16, "updates at each scale", 1)
 
 
 def main(argv):

@@ -20,7 +20,6 @@ import sys
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import flags
 
 from experiments.presets import config_flag
 from experiments.smaller_world_models import agent as agents
@@ -40,13 +39,9 @@ IMAGES = 1000  # held-out ones that are reconstructed, at most
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     config_flag(values, argv, "experiments/smaller_world_models/config.py:GAME,PRESET")
-    flags.DEFINE_integer(
-        "updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", lower_bound=20, flag_values=values
-    )
-    flags.DEFINE_integer("decisions", 6000, "recorded", lower_bound=1000, upper_bound=10**6, flag_values=values)
-    flags.DEFINE_integer(
-        "points", 0, "of the fit, after the autoencoder", lower_bound=0, upper_bound=phases.BINS, flag_values=values
-    )
+    cli.int_flag(values, "updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", 20)
+    cli.int_flag(values, "decisions", 6000, "recorded", 1000, 10**6)
+    cli.int_flag(values, "points", 0, "of the fit, after the autoencoder", 0, phases.BINS)
 
 
 def main(argv):

@@ -87,6 +87,11 @@ def paths_flag(values, name, help_text):
     flags.DEFINE(PathsParser(), name, [], help_text, flag_values=values)
 
 
+def int_flag(values, name, default, help_text, low, high=LARGEST):
+    """Defines --name=INTEGER from low to high in absl's FlagValues `values`."""
+    flags.DEFINE_integer(name, default, help_text, lower_bound=low, upper_bound=high, flag_values=values)
+
+
 def read_path(name, text):
     """`text` as an absolute path; UsageError that names it as `name`, such as --group, if it is none."""
     try:
