@@ -126,19 +126,18 @@ def test_steps_are_fresh_arrays():
 @pytest.mark.parametrize(
     "options", [{}, {"life_loss": True}, {"sticky": 0.25}, {"colour": True, "stack": 2}, {"crop": 5}]
 )
-@pytest.mark.parametrize("length", [0, 1, 230])
-def test_restore_continues_bit_for_bit(options, length):
-    """Rows of different ages, after several episodes; `length` 0 is the state right after reset."""
+def test_restore_continues_bit_for_bit(options):
+    """Rows of different ages, after several episodes: right after a reset, a step later, more episodes later."""
     options = dict(episode_steps=150, size=32) | options
-    env = envs.make("atari:Breakout", 3, 2, **options)
+    env, other = (envs.make("atari:Breakout", 3, 2, **options) for _ in range(2))
     env.reset()
     play(env, 170, seed=7)
-    current = env.reset() if length == 0 else play(env, length)[-1]
-    kept = env.snapshot()
-    expected = play(env, 60, seed=9)
-    other = envs.make("atari:Breakout", 3, 2, **options)
-    for _ in range(2):  # a second time into an environment that has gone on
-        assert_equal(other.restore(kept), current)
+    kept = []
+    for length in (0, 1, 230):
+        current = play(env, length)[-1] if length else env.reset()
+        kept.append((current, env.snapshot(), play(env, 60, seed=9)))
+    for current, snapshot, expected in [*kept, kept[1]]:  # into an environment that has gone on, at last backwards
+        assert_equal(other.restore(snapshot), current)
         for step, wanted in zip(play(other, 60, seed=9), expected, strict=True):
             assert_equal(step, wanted)
 
