@@ -121,6 +121,7 @@ def cpu():
         reward_learning_rate=2e-4,  # a head that sees a hundred rewards overfits
     )
     config.policy.update(channels=32, kernel=3, hidden=128)
+    config.agent.bootstrap = True  # in Freeway a crossing takes forty decisions, most of an imagined episode
     config.train.update(
         iterations=3,
         interactions=(25_600, 6_400),
