@@ -29,7 +29,7 @@ from wmjax.report.page import markdown, write_comparison, write_whole
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli
-from wmjax.storage import checkpoint, workdir
+from wmjax.storage import workdir
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 JUMP, JUMPY = 3, "_jumpy"  # the paper's
@@ -133,7 +133,7 @@ def likelihoods(options, runs, folder):
         chosen = settings[name]
         chunks = sequences.held_out(chosen, data.test)
         evaluate = predictions.make_evaluate(chosen, spec)
-        params = [restore(place, chosen, spec) for place in places]
+        params = [agents.load(place).params for place in places]
         keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
         asked = zip(params, keys, strict=True)
         found[name] = np.stack([evaluate(each, key, chunks)["loss"] for each, key in asked])  # [seeds, N]
@@ -162,16 +162,6 @@ def likelihoods(options, runs, folder):
         "",
         *markdown(["model", "gain", "std", "95%", "seeds", "nats a frame"], cells),
     ]
-
-
-def restore(place, chosen, spec):
-    """The newest parameters of a run."""
-    state = jax.eval_shape(state_space.make(chosen.model, spec)[1].init, jax.random.key(0))
-    rest = dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
-    restored = checkpoint.restore_latest(place, dict(learner=state, **rest))
-    if restored is None:
-        raise UsageError(f"{place} has no checkpoint yet")
-    return restored[1]["learner"].params
 
 
 def speeds(options):
