@@ -34,7 +34,7 @@ def assert_close(rows, others):
 @pytest.fixture(scope="module")
 def population(tmp_path_factory):
     folder = tmp_path_factory.mktemp("population") / "run"
-    ended = mains.start(folder, "--config.population=2", "--config.seed=3")
+    ended = mains.start(folder, "--config.population=2", "--config.seed=3", drawn=True)
     assert ended.code == 0, ended.stderr
     return folder
 

@@ -41,7 +41,7 @@ def test_run_leaves_what_a_user_expects(whole):
     for name in (*wanted.split(), "policy_loss", "value_loss", "entropy", "return_mean"):
         assert f"train/{name}" in evaluated[-1], name
     for name in (
-        "latent_accuracy",
+        "one_step/accuracy",
         "one_step/copy_last_frame",
         "one_step/majority_baseline",
         "open_loop/accuracy",
@@ -113,7 +113,7 @@ def assert_close(rows, others):
 @pytest.mark.slow
 def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
     folder = tmp_path / "run"
-    ended = mains.start(folder, "--config.population=2", experiment=MAIN)
+    ended = mains.start(folder, "--config.population=2", experiment=MAIN, drawn=True)
     assert ended.code == 0, ended.stderr
     alone, both = metrics(whole[0]), [metrics(folder / f"seed_{seed}") for seed in (0, 1)]
     assert_close(alone, both[0])
@@ -124,7 +124,7 @@ def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
 def test_several_games_in_one_program(whole, tmp_path):
     folder = tmp_path / "run"
     games = "--config=experiments/smaller_world_models/config.py:Pong+SpaceInvaders,cpu"
-    ended = mains.start(folder, games, experiment=MAIN)
+    ended = mains.start(folder, games, experiment=MAIN, drawn=True)
     assert ended.code == 0, ended.stderr
     pong, invaders = (folder / f"{game}_seed_0" for game in ("Pong", "SpaceInvaders"))
     assert_close(metrics(whole[0]), metrics(pong))
@@ -373,9 +373,9 @@ def test_predicted_latents_are_counted_beside_their_baselines():
     assert np.isclose(
         likely, shares["one_step/majority_baseline"], rtol=1e-5
     ).any()  # one value, whichever the replay has most
-    for name, first in (("reward", 1), ("open_loop_reward", 5)):  # the model expects half of what there is
+    for name, first in (("one_step", 1), ("open_loop", 5)):  # the model expects half of what there is
         true = (pixel[:, first:] == 0).sum()
-        assert (shares[f"{name}_expected"], shares[f"{name}_true"]) == (true / 2, true) and true > 20
+        assert (shares[f"{name}/reward_expected"], shares[f"{name}/reward_true"]) == (true / 2, true) and true > 20
 
     other = measure({}, jax.random.key(0), memory, counting_world(40, 30, wrong=0.25))
     np.testing.assert_allclose(other["one_step/accuracy"], 0.75, atol=0.04)
