@@ -194,6 +194,17 @@ def state(folder):
     return saved, rows
 
 
+def summary(folder):
+    """What a run says of itself at its end."""
+    return json.loads((folder / "summary.json").read_text())
+
+
+def assert_as_whole(folder, whole):
+    """The same metrics and state as of an undisturbed run, (folder, ...) as from `whole_run`."""
+    assert metrics(folder) == metrics(whole[0])
+    assert_same(state(folder), state(whole[0]))
+
+
 def assert_same(a, b):
     if isinstance(a, dict):
         assert a.keys() == b.keys()

@@ -4,6 +4,4 @@ Start at `wmjax.types`, the architecture on one page. Environments: `wmjax.envs`
 time by `wmjax.imagine`. Planners and agents: `wmjax.planners`, `wmjax.agents`.
 """
 
-from importlib import metadata
-
-__version__ = metadata.version("wmjax")
+__version__ = "0.1.0"

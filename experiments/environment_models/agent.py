@@ -10,6 +10,7 @@ from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
 from wmjax.models.state_space import StateSpaceConfig
+from wmjax.run import lifecycle
 from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import EnvSpec, UsageError, WorldModel
@@ -83,11 +84,8 @@ def load(folder):
     spec = spec_of(chosen)
     model, learner = state_space.make(chosen.model, spec)
     template = dict(learner=jax.eval_shape(learner.init, jax.random.key(0)))
-    template |= dict.fromkeys(("counters", "losses", "run"), checkpoint.AS_SAVED)
-    restored = checkpoint.restore_latest(folder, template)
-    if restored is None:
-        raise UsageError(f"{folder} has no checkpoint yet")
-    updates, state = restored
+    template |= dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
+    updates, state = lifecycle.restore_saved(folder, template)
     return Loaded(model, state["learner"].params, chosen, spec, updates)
 
 

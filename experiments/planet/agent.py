@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.planet.config import BLOCKS, EvalConfig, PlannerConfig, TrainConfig
-from wmjax import envs, replay
+from wmjax import replay
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
-from wmjax.run import devices, lifecycle
+from wmjax.run import devices, lifecycle, pools
 from wmjax.run.cli import build
 from wmjax.run.members import Member, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
@@ -84,14 +84,13 @@ def load(folder, member=0):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = settings(config)
     task = pick(chosen.members, member).task
-    env = envs.make(task, 1, 0, **chosen.env)  # for its spec alone
-    env.close()
-    agent = make_agent(chosen, env.spec)
+    spec = pools.spec_of(task, chosen.env)
+    agent = make_agent(chosen, spec)
     learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
     rest = dict.fromkeys(("counters", "env", "eval_env"), checkpoint.AS_SAVED)
     episodes, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
     learner = state["learner"]
-    return Loaded(agent, acting_params(learner), task, chosen.env, env.spec, episodes, int(learner.updates[0]))
+    return Loaded(agent, acting_params(learner), task, chosen.env, spec, episodes, int(learner.updates[0]))
 
 
 def check_lengths(train, env_spec, capacity):

@@ -22,10 +22,10 @@ from experiments.planet import config as configs
 from experiments.planet import phases
 from experiments.planet.agent import check_chunk, make_agent, settings
 from experiments.presets import config_flag
-from wmjax import console, envs, imagine
+from wmjax import console, imagine
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
-from wmjax.run import cli, devices, replays
+from wmjax.run import cli, devices, pools, replays
 from wmjax.run.members import member
 from wmjax.storage import checkpoint
 from wmjax.train import acting_params, check_finite, make_phase
@@ -36,7 +36,7 @@ PAST = 4  # rewards that --above looks at
 
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
-    config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
+    config_flag(values, argv, configs.USAGE)
     cli.paths_flag(values, "train", "folders of runs whose episodes are learned")
     cli.paths_flag(values, "test", "folders of runs whose rewards are asked for")
     cli.int_flag(values, "updates", 2000, "updates in all, rounded up to a multiple of --every", 1, 10**9)
@@ -50,12 +50,12 @@ def main(argv):
     """Fits once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None or not options.train or not options.test:
-        raise UsageError("give --config=experiments/planet/config.py:TASK,PRESET, --train=DIR,... and --test=DIR,...")
+        raise UsageError(f"give --config={configs.USAGE}, --train=DIR,... and --test=DIR,...")
     cli.use_jax()
     chosen = settings(options.config)
     train = chosen.train
     task, seed = chosen.members[0]
-    spec = envs.make(task, 1, seed, **chosen.env).spec
+    spec = pools.spec_of(task, chosen.env)
     agent = make_agent(chosen, spec)
     sets = dict(train=read_episodes(options.train, spec), test=read_episodes(options.test, spec))
 

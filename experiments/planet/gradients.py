@@ -33,7 +33,7 @@ SCALES = (1.0, 10.0, 100.0)
 
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
-    config_flag(values, argv, "experiments/planet/config.py:TASK,PRESET")
+    config_flag(values, argv, configs.USAGE)
     cli.int_flag(values, "episodes", 4, "episodes of random actions to train on", 1)
     cli.int_flag(values, "updates", 16, "updates at each scale", 1)
 
@@ -42,7 +42,7 @@ def main(argv):
     """Prints the table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None:
-        raise UsageError("give --config=experiments/planet/config.py:TASK,PRESET")
+        raise UsageError(f"give --config={configs.USAGE}")
     cli.use_jax()
     chosen = settings(options.config)
     task, seed = chosen.members[0]

@@ -6,6 +6,7 @@ import numpy as np
 from wmjax import replay
 from wmjax.ops.batching import vmap_or_map
 from wmjax.run import devices, stop
+from wmjax.run.members import member
 from wmjax.train import check_finite, make_phase
 
 DISPATCHED = 10  # updates of one dispatch at most: seconds on two cores, a minute at the paper's sizes
@@ -50,7 +51,7 @@ def make_fit(learner, train, mesh, updates, owners):
                 state, metrics = jax.block_until_ready(phase(state, memory, each))
             found.append(jax.device_get(metrics))
         rows = jax.tree.map(lambda *parts: np.concatenate(parts), *found)  # [updates, S]
-        rows = [jax.tree.map(lambda x, i=i: x[:, i], rows) for i in range(len(owners))]
+        rows = [member(rows, (slice(None), i)) for i in range(len(owners))]
         for owner, row in zip(owners, rows, strict=True):
             check_finite(row, first, owner)
         return state, [{f"train/{name}": x.mean() for name, x in row.items() if name != "grad_finite"} for row in rows]

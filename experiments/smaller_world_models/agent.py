@@ -6,11 +6,10 @@ import jax
 import numpy as np
 
 from experiments.smaller_world_models.config import BLOCKS, EvalConfig, PolicyConfig, TrainConfig
-from wmjax import envs
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
-from wmjax.run import lifecycle
+from wmjax.run import lifecycle, pools
 from wmjax.run.cli import build
 from wmjax.run.members import Member, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
@@ -63,6 +62,14 @@ def settings(config):
     return Settings(members, env=env, **built)
 
 
+def read_settings(folder):
+    """The Settings of a run; raises UsageError if the folder holds none of this experiment."""
+    config = workdir.read_config(folder)
+    if not is_own(config):
+        raise UsageError(f"{folder} holds a run of another experiment")
+    return settings(config)
+
+
 def is_own(config):
     """Whether the config.json of a run, a dict, is one of this experiment."""
     return "codes" in config.get("model", ()) and "frames" in config.get("train", ())
@@ -89,14 +96,9 @@ def load(folder, member=0):
     Args: folder: of the run; member: which agent of a population, counted from 0.
     Raises: UsageError if the folder holds no run of this experiment, no good checkpoint or fewer members.
     """
-    config = workdir.read_config(folder)
-    if not is_own(config):
-        raise UsageError(f"{folder} holds a run of another experiment")
-    chosen = settings(config)
+    chosen = read_settings(folder)
     task = pick(chosen.members, member).task
-    env = envs.make(task, 1, 0, **chosen.env)  # for its spec alone
-    env.close()
-    agent = make_agent(chosen, env.spec)
+    agent = make_agent(chosen, pools.spec_of(task, chosen.env))
     world_keys, policy_keys, *_ = member_keys(chosen.members, 7)
     world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
     policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)

@@ -25,7 +25,6 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.members import pick
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import workdir
 from wmjax.types import UsageError
 
 
@@ -47,10 +46,7 @@ def main(argv):
         raise UsageError("give --workdir=DIR, the folder of a run")
     cli.use_jax()
     folder = pathlib.Path(options.workdir)
-    config = workdir.read_config(folder)
-    if not agents.is_own(config):
-        raise UsageError(f"{folder} holds a run of another experiment")
-    chosen = agents.settings(config)
+    chosen = agents.read_settings(folder)
     task = pick(chosen.members, options.member).task
     env = envs.make(task, options.episodes, options.seed, purpose="test", **chosen.env)
     if options.policy == "random":

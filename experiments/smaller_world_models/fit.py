@@ -38,7 +38,7 @@ IMAGES = 1000  # held-out ones that are reconstructed, at most
 
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
-    config_flag(values, argv, "experiments/smaller_world_models/config.py:GAME,PRESET")
+    config_flag(values, argv, configs.USAGE)
     cli.int_flag(values, "updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", 20)
     cli.int_flag(values, "decisions", 6000, "recorded", 1000, 10**6)
     cli.int_flag(values, "points", 0, "of the fit, after the autoencoder", 0, phases.BINS)
@@ -48,7 +48,7 @@ def main(argv):
     """Records, fits and measures once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None:
-        raise UsageError("give --config=experiments/smaller_world_models/config.py:<game>,<preset>")
+        raise UsageError(f"give --config={configs.USAGE}")
     cli.use_jax()
     chosen = agents.settings(options.config)
     if len(chosen.members) > 1:

@@ -24,14 +24,8 @@ CODES = Picture(
     "Codes",
     "Frames, the codes they become, each in a colour of its own, and what the decoder makes of them.",
 )
-
-
 HELD_OUT = 4  # evaluation episodes whose first FILM steps are predicted
-
-
 FILM = 500  # frames of an evaluation's video
-
-
 FRAMES_A_SECOND = 15  # of videos: the game's own time at four frames a decision
 
 
@@ -160,7 +154,7 @@ def last_window(steps, length):
 
 def last_windows(steps):
     """The newest PREDICTED rows inside one episode of every member, Step [PREDICTED, S], of Step [T, S]."""
-    rows = [jax.tree.map(lambda x, i=i: x[:, i : i + 1], steps) for i in range(steps.reward.shape[1])]
+    rows = [member(steps, (slice(None), slice(i, i + 1))) for i in range(steps.reward.shape[1])]
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *(last_window(row, PREDICTED) for row in rows))
 
 
@@ -190,8 +184,8 @@ def show_members(show, member_folders, name, film, window, params, keys, memory)
     """
     rows, episodes = [], film.reward.shape[1] // len(member_folders)
     for i, folder in enumerate(member_folders):
-        seen = jax.tree.map(lambda x, i=i: x[:, i * episodes : (i + 1) * episodes], film)
-        collected = jax.tree.map(lambda x, i=i: x[:, i : i + 1], window)
+        seen = member(film, (slice(None), slice(i * episodes, (i + 1) * episodes)))
+        collected = member(window, (slice(None), slice(i, i + 1)))
         draw(show, folder / "videos", name, newest(seen, show.frames).obs[:, 0], collected, member(params, i), keys[i])
         found = jax.device_get(show.measure(member(params, i), keys[i], member(memory, i), windows(seen)))
         rows.append({f"eval/{key}": value for key, value in found.items()})

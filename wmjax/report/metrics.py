@@ -61,17 +61,11 @@ class MetricsWriter:
         """
         values = {name: _as_number(name, value) for name, value in metrics.items()}
         line = (json.dumps({name: _finite(value) for name, value in values.items()}) + "\n").encode()
-        try:
+        again = "make room and start the same command again, it resumes from the last checkpoint"
+        with files.refused_when_full(f"cannot append to {self._file.name}; {again}"):
             self._file.write(line)
             self._file.flush()
             os.fsync(self._file.fileno())
-        except OSError as error:
-            if files.is_disk_full(error):
-                raise UsageError(
-                    f"disk full: cannot append to {self._file.name}; make room and start the same "
-                    "command again, it resumes from the last checkpoint"
-                ) from error
-            raise
         self.offset += len(line)
         if self._events:  # after half an event TensorBoard reads no further one
             self._events = console.try_drawing(add_event, self._events, _scalars(values))

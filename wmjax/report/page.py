@@ -95,7 +95,7 @@ def write_report(workdir: str | Path) -> Path:
         _numbers(rows),
         _returns(rows, _read_json(folder / REFERENCES)),
         _videos(folder),
-        *(_picture(folder, Picture(**each)) for each in _read_json(folder / PICTURES) or []),
+        *(_picture(folder, Picture(**each)) for each in _read_json(folder / PICTURES)),
         _losses(rows),
         _held_out(rows),
         _times(rows),
@@ -216,8 +216,8 @@ def _title(folder: Path, config: dict) -> str:
     return folder.resolve().name
 
 
-def _read_json(path: Path) -> dict:
-    """The object in a file that a run may not have written yet; {} where there is none, or a damaged one."""
+def _read_json(path: Path) -> Any:
+    """What is in a file that a run may not have written yet; {} where there is none, or a damaged one."""
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError):

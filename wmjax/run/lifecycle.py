@@ -27,7 +27,7 @@ from wmjax.report.page import drop_summary, write_population_report, write_repor
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
 from wmjax.run import stop
-from wmjax.run.members import Member, member
+from wmjax.run.members import Member, mean_of, member
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
 from wmjax.types import UsageError
@@ -94,8 +94,7 @@ class Run:
         shared = dict(counted) | self.stopwatch.flush() | {"time/total": 60 * (now - self._row_begun)}
         self._row_begun = now
         self.write_lines([shared | row for row in rows])
-        in_all = set.intersection(*map(set, rows))
-        self.progress.show(shared | {name: sum(row[name] for row in rows) / len(rows) for name in in_all})
+        self.progress.show(shared | mean_of(rows))
 
     def write_lines(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes a line of metrics for each member, as it is."""
@@ -214,6 +213,14 @@ def folder_names(members: Sequence[Member]) -> list[str]:
     return [(f"{each.task.split(':')[-1]}_" if several else "") + f"seed_{each.seed}" for each in members]
 
 
+def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:
+    """(step, state) of a run's newest checkpoint, as of `checkpoint.restore_latest`; UsageError if there is none."""
+    restored = checkpoint.restore_latest(folder, template | dict(run=checkpoint.AS_SAVED))
+    if restored is None:
+        raise UsageError(f"{folder} has no checkpoint yet")
+    return restored
+
+
 def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]:
     """What one member needs to act, from the newest checkpoint.
 
@@ -223,10 +230,7 @@ def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]
     Raises: UsageError if there is no checkpoint.
     """
     wanted = {name: tree for name, tree in template.items() if tree is not checkpoint.AS_SAVED}
-    restored = checkpoint.restore_latest(folder, template | dict(run=checkpoint.AS_SAVED))
-    if restored is None:
-        raise UsageError(f"{folder} has no checkpoint yet")
-    step, state = restored
+    step, state = restore_saved(folder, template)
     return step, {name: member(state[name], slice(index, index + 1)) for name in wanted}
 
 

@@ -58,8 +58,9 @@ def member_keys(members, count):
 
 
 def mean_of(rows):
-    """The mean over members of every metric. rows: one dict for each member, with the same names."""
-    return {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    """The mean over members of every metric that all have. rows: one dict for each member."""
+    names = [name for name in rows[0] if all(name in row for row in rows)]
+    return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
 def pick(members, index):

@@ -5,6 +5,13 @@ from wmjax.envs.concatenated import JoinedVecEnv
 from wmjax.types import UsageError
 
 
+def spec_of(task, options):
+    """The EnvSpec of a task's environments. options: of `wmjax.envs.make`."""
+    env = envs.make(task, 1, 0, **options)
+    env.close()
+    return env.spec
+
+
 def first_step(members, rows, options):
     """(EnvSpec, Step [E]) of environments made for this alone: what each member's will be like, before all are made.
 

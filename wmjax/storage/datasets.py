@@ -89,14 +89,9 @@ def add(folder: str | Path, index: dict, number: int, steps: Step) -> dict:
     entry = dict(sha256=sha256, bytes=path.stat().st_size, rows=length * envs, decisions=(length - 1) * envs)
     entry["returns"] = finished_returns(steps)
     index = index | dict(shards=index["shards"] | {path.name: entry})
-    try:
+    again = "make room and start the same command again, it resumes"
+    with files.refused_when_full(f"cannot write {INDEX} in {folder}; {again}"):
         files.write_sealed(Path(folder) / INDEX, index)
-    except OSError as error:
-        if files.is_disk_full(error):
-            raise UsageError(
-                f"disk full: cannot write {INDEX} in {folder}; make room and start the same command again, it resumes"
-            ) from error
-        raise
     return index
 
 

@@ -1,10 +1,14 @@
 """Files that are whole or absent, survive a power cut and tell when they were changed."""
 
+import contextlib
 import errno
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+from wmjax.types import UsageError
 
 NOT_THERE = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP)  # of a function that a file system does not have
 
@@ -67,6 +71,17 @@ def sync_file(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def refused_when_full(message: str) -> Iterator[None]:
+    """Turns a full disk into a UsageError, "disk full: " and the message; other errors pass."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        raise UsageError(f"disk full: {message}") from error
 
 
 def is_disk_full(error: BaseException | None) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from wmjax.storage import files
-from wmjax.types import Step, UsageError
+from wmjax.types import Step
 
 # What `read` raises for a damaged file. NotImplementedError is zipfile's word for a damaged byte that names no
 # compression it knows.
@@ -39,15 +39,9 @@ def write(path: Path, step: Step) -> str:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     content = buffer.getvalue()
-    try:
+    with files.refused_when_full(f"cannot write {path}; make room and start the same command again, it resumes"):
         path.parent.mkdir(parents=True, exist_ok=True)
         files.atomic_write(path, content)
-    except OSError as error:
-        if files.is_disk_full(error):
-            raise UsageError(
-                f"disk full: cannot write {path}; make room and start the same command again, it resumes"
-            ) from error
-        raise
     return hashlib.sha256(content).hexdigest()
 
 

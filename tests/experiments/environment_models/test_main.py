@@ -14,7 +14,7 @@ from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
 from tests import mains
 from tests.fakes import SPEC, random_steps
-from tests.mains import assert_same, metrics, state
+from tests.mains import assert_as_whole, metrics, summary
 from wmjax import replay
 from wmjax.models import state_space
 from wmjax.storage import datasets, workdir
@@ -38,17 +38,12 @@ def test_run_leaves_what_a_user_expects(whole):
     for row in rows:
         assert row["train/loss"] == pytest.approx(sum(row[f"train/{name}"] for name in ("image", "reward", "kl")))
         assert row["eval/loss_tighter"] == pytest.approx(row["eval/loss"], rel=0.05)
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["finished"] and summary["updates"] == 6
-    assert [each["eval/loss"] for each in summary["evaluations"]] == [row["eval/loss"] for row in rows]
+    told = summary(folder)
+    assert told["finished"] and told["updates"] == 6
+    assert [each["eval/loss"] for each in told["evaluations"]] == [row["eval/loss"] for row in rows]
     assert (folder / "videos" / "futures_0000006.png").stat().st_size > 0
     page = (folder / "report.html").read_text()
     assert "Futures" in page and "eval/loss" in page and "ball:diffusing" in page
-
-
-def assert_as_whole(folder, whole):
-    assert metrics(folder) == metrics(whole[0])
-    assert_same(state(folder), state(whole[0]))
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):
@@ -63,19 +58,16 @@ def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):
     """Dispatches of one update: told to end in the first, by the clock after the third, finished after the fourth."""
     folder = tmp_path / "run"
 
-    def summary():
-        return json.loads((folder / "summary.json").read_text())
-
     stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.environment_models.__main__:check_finite", 1))
     assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
-    assert summary()["updates"] == 1 and summary()["planned"] == dict(updates=6) and metrics(folder) == []
+    assert summary(folder)["updates"] == 1 and summary(folder)["planned"] == dict(updates=6) and metrics(folder) == []
     timed = mains.start(folder, experiment=MAIN, over_at=4)  # an evaluation is a turn of the loop too
     assert timed.code == 0, timed.stderr
-    assert [each["updates"] for each in summary()["evaluations"]] == [2, 3] and not summary()["finished"]
+    assert [each["updates"] for each in summary(folder)["evaluations"]] == [2, 3] and not summary(folder)["finished"]
     assert (folder / "videos" / "futures_0000003.png").stat().st_size > 0
     shorter = mains.start(folder, "--config.train.updates=4", experiment=MAIN)
-    assert shorter.code == 0 and "train.updates 6 -> 4" in shorter.stderr and summary()["finished"]
-    assert [each["updates"] for each in summary()["evaluations"]] == [2, 4]
+    assert shorter.code == 0 and "train.updates 6 -> 4" in shorter.stderr and summary(folder)["finished"]
+    assert [each["updates"] for each in summary(folder)["evaluations"]] == [2, 4]
     prolonged = mains.start(folder, experiment=MAIN)
     assert prolonged.code == 0 and "train.updates 4 -> 6" in prolonged.stderr
     assert_as_whole(folder, whole)

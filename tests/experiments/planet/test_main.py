@@ -12,7 +12,7 @@ import pytest
 
 from experiments.planet import fit, scores
 from tests import mains
-from tests.mains import assert_same, metrics, state
+from tests.mains import assert_as_whole, metrics, summary
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 
@@ -29,18 +29,13 @@ def test_run_leaves_what_a_user_expects(whole):
     assert rows[-1]["env_steps"] == 5 * 12
     assert all(np.isfinite(list(row.values())).all() for row in rows)
     assert [("eval/return_mean" in row) for row in rows] == [False, False, False, True, True]
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["episodes"] == 5 and summary["finished"]
+    told = summary(folder)
+    assert told["episodes"] == 5 and told["finished"]
     evaluated = [row for row in rows if "eval/return_mean" in row]
-    assert [each["eval/return_mean"] for each in summary["evaluations"]] == [r["eval/return_mean"] for r in evaluated]
+    assert [each["eval/return_mean"] for each in told["evaluations"]] == [r["eval/return_mean"] for r in evaluated]
     assert (folder / "videos" / "episode_000004.mp4").stat().st_size > 0
     assert (folder / "videos" / "open_loop_episode_000004.png").stat().st_size > 0
     assert "return" in (folder / "report.html").read_text()
-
-
-def assert_as_whole(folder, whole):
-    assert metrics(folder) == metrics(whole[0])
-    assert_same(state(folder), state(whole[0]))
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):
@@ -49,10 +44,6 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
     resumed = mains.start(tmp_path / "run")
     assert resumed.code == 0, resumed.stderr
     assert_as_whole(tmp_path / "run", whole)
-
-
-def summary(folder):
-    return json.loads((folder / "summary.json").read_text())
 
 
 def test_a_run_stopped_and_prolonged_ends_as_if_neither(whole, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import config, phases, predictions
 from tests import mains
-from tests.mains import assert_same, metrics, state
+from tests.mains import assert_as_whole, metrics, summary
 from wmjax import replay, train
 from wmjax.nets.policy import VectorPolicy
 from wmjax.ops import frames
@@ -48,8 +48,8 @@ def test_run_leaves_what_a_user_expects(whole):
         "open_loop/copy_last_frame",
     ):
         assert 0 <= evaluated[-1][f"eval/{name}"] <= 1, name
-    summary = json.loads((folder / "summary.json").read_text())
-    assert summary["finished"] and len(summary["evaluations"]) == 3
+    told = summary(folder)
+    assert told["finished"] and len(told["evaluations"]) == 3
     for name in ("iteration_003.mp4", "open_loop_iteration_003.png", "codes_iteration_003.png"):
         assert (folder / "videos" / name).stat().st_size > 0
     page = (folder / "report.html").read_text()
@@ -65,11 +65,6 @@ def test_run_leaves_what_a_user_expects(whole):
         assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
 
 
-def assert_as_whole(folder, whole):
-    assert metrics(folder) == metrics(whole[0])
-    assert_same(state(folder), state(whole[0]))
-
-
 def test_killed_run_ends_bit_identical(whole, tmp_path):
     """Once in the middle; before every move: tests/run/test_lifecycle.py."""
     killed = mains.start(tmp_path / "run", kill_at=whole[1] // 2, experiment=MAIN)
@@ -83,22 +78,23 @@ def test_a_run_stopped_and_timed_ends_as_if_neither(whole, tmp_path):
     """Told to end inside a point of the dreams' curve, by the clock one point later, and while it plays."""
     folder = tmp_path / "run"
 
-    def summary():
-        return json.loads((folder / "summary.json").read_text())
-
     stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.phases:Curve.part", 47))
     assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
-    assert summary()["iterations"] == 0 and not summary()["finished"] and summary()["planned"] == dict(iterations=3)
+    assert (
+        summary(folder)["iterations"] == 0
+        and not summary(folder)["finished"]
+        and summary(folder)["planned"] == dict(iterations=3)
+    )
     assert metrics(folder) == metrics(whole[0])[: 20 + 20 + 3]  # the fourth point has one of its two rounds
     timed = mains.start(folder, experiment=MAIN, over_at=3)
     assert timed.code == 0, timed.stderr
     assert metrics(folder)[:-1] == metrics(whole[0])[: 20 + 20 + 4]
-    assert len(summary()["evaluations"]) == 1 and not summary()["finished"]
+    assert len(summary(folder)["evaluations"]) == 1 and not summary(folder)["finished"]
     for name in ("iteration_001.mp4", "open_loop_iteration_001.png", "codes_iteration_001.png"):
         assert (folder / "videos" / name).stat().st_size > 0
 
     stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 30))
-    assert stopped.code == 75 and summary()["iterations"] == 1  # in its evaluation or the second collection
+    assert stopped.code == 75 and summary(folder)["iterations"] == 1  # in its evaluation or the second collection
     assert mains.start(folder, experiment=MAIN).code == 0
     assert_as_whole(folder, whole)
 
