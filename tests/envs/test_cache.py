@@ -1,5 +1,6 @@
 """The folder for files that can be made again, and the copies of the suite's models in it."""
 
+import concurrent.futures
 import os
 import pathlib
 import shutil
@@ -123,20 +124,23 @@ def test_nothing_stays_of_killed_processes(base):
 
 
 def test_many_processes_make_them_at_once(base):
-    together, found = threading.Barrier(8), []
+    together = threading.Barrier(8)
 
-    def make():
+    def make(_):
         together.wait()
-        found.append(models(base))
+        return models(base)
 
     for _ in range(5):
         shutil.rmtree(cache.folder())
-        threads = [threading.Thread(target=make) for _ in range(8)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
-    assert found == [WANTED] * 40 and not list(cache.folder().glob(f"{dmc_render_quality.SCRATCH}*"))
+        with concurrent.futures.ThreadPoolExecutor(8) as threads:
+            assert list(threads.map(make, range(8))) == [WANTED] * 8
+    assert not list(cache.folder().glob(f"{dmc_render_quality.SCRATCH}*"))
+
+
+def test_a_scratch_folder_may_go_while_it_is_looked_at(base, monkeypatch):
+    gone = cache.folder() / f"{dmc_render_quality.SCRATCH}gone"
+    monkeypatch.setattr(pathlib.Path, "glob", lambda *_: [gone])
+    assert models(base) == WANTED
 
 
 def test_a_full_disk_is_told(base, monkeypatch):

@@ -6,6 +6,7 @@ the XML files that have a `<quality shadowsize="..."/>` are rewritten. Systems d
 so every file is looked for at every call.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -76,8 +77,9 @@ def _is_whole(place: pathlib.Path, path: pathlib.Path, changed: bytes | None) ->
 def _put(missing: dict[pathlib.Path, tuple[pathlib.Path, bytes | None]]) -> None:
     """Makes {place: (original, content, or None for a link)}. Each comes whole, so others may do the same meanwhile."""
     for old in cache.folder().glob(f"{SCRATCH}*"):
-        if old.lstat().st_mtime < time.time() - ABANDONED:
-            shutil.rmtree(old, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError):  # the process that made it has just finished
+            if old.lstat().st_mtime < time.time() - ABANDONED:
+                shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=cache.folder()) as scratch:
         for place, (path, changed) in missing.items():
             new = pathlib.Path(scratch) / place.name
