@@ -6,6 +6,7 @@
     open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
     closed_loop prior states under a policy                     s  - policy > s1 > ...
     rollout     the same, as records with rewards
+    predict_rewards  rewards under given actions, of models too that need no states for them
     overshoot   priors of every distance from every state       the triangle of PlaNet's Fig. 3c
 
 Every function is pure. Heads (features, reward, discount) run after the scan, folded over [H*B], so that a scan
@@ -148,6 +149,20 @@ def overshoot(model, params, key, states, *, prev_action, is_first, distance):
 
     _, (priors, valid) = jax.lax.scan(step, (states, jnp.ones((batch, time), bool)), keys)
     return jax.tree.map(lambda x: x[1:], (priors, valid))  # distance 1 is the ordinary KL
+
+
+def predict_rewards(model, params, key, state, actions):
+    """Predicted rewards under given actions.
+
+    Args: as `open_loop`.
+    Returns: (rewards, discounts): mean rewards and probabilities that the episode goes on after each action, float32
+      [H, B] each.
+    """
+    if model.rewards is not None:
+        reward = model.rewards(params, key, state, actions)
+        return reward, jnp.ones_like(reward)
+    states = open_loop(model, params, key, state, actions)
+    return rewards(model, params, states), discounts(model, params, states)
 
 
 def rewards(model, params, states):

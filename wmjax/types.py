@@ -122,6 +122,9 @@ class WorldModel(NamedTuple):
     discount: Callable[..., Array]  # (params, state) -> float32 [B], probability that the episode goes on
     decode: Callable[..., Array] | None  # (params, state) -> parameters of the image distribution; None: no pixels
     feature_shape: tuple[int, ...]  # (F,), or (X, Y, C) of a grid: what a policy or value network is made for
+    rewards: Callable[..., Array] | None = None
+    # (params, key, state, actions [H, B, A]) -> float32 [H, B], mean rewards after each action, of a model that
+    # predicts a whole sequence at once and whose episodes do not end; None: the reward of each imagined state
 
 
 class Planner(NamedTuple):

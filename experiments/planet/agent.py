@@ -63,7 +63,7 @@ def make_agent(chosen, env_spec):
     model, learner = rssm.make(chosen.model, env_spec)
     planner = chosen.planner
     if planner.name == "cem":
-        cem = CEMConfig(planner.horizon, planner.iterations, planner.candidates, planner.elites)
+        cem = CEMConfig(planner.horizon, planner.iterations, planner.candidates, planner.elites, planner.action)
         planner = make_cem(model, env_spec.action, cem)
     else:
         shooting = ShootingConfig(planner.horizon, planner.candidates)

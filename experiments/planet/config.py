@@ -76,6 +76,7 @@ class PlannerConfig:
     iterations: int = 10  # I
     candidates: int = 1000  # J
     elites: int = 100  # K
+    action: str = "mean"  # of cem: the belief's mean, or best, the best sample
 
     def __post_init__(self):
         if self.name not in PLANNERS:

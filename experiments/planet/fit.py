@@ -125,8 +125,7 @@ def predict_rewards(model, action_spec, params, key, steps, horizon):
     starts = len(actions) - horizon
     ahead = jnp.stack([actions[1 + h : 1 + h + starts, 0] for h in range(horizon)])  # [H, starts, A]
     begun = jax.tree.map(lambda x: x[0, :starts], states)
-    imagined = imagine.open_loop(model, params, open_key, begun, ahead)
-    return posterior, imagine.rewards(model, params, imagined).sum(axis=0)
+    return posterior, imagine.predict_rewards(model, params, open_key, begun, ahead)[0].sum(axis=0)
 
 
 def explained(measure, params, key, episodes, above=-np.inf):

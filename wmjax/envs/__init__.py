@@ -5,6 +5,7 @@ A name is "family:task". What a family accepts as options is written in its modu
     dmc    every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
     atari  every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
     ball   "ball:diffusing" and "ball:drifting", a bouncing ball         `wmjax/envs/bouncing_ball.py`
+    physics the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"   `wmjax/envs/physics.py`
     fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
 
 `adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`).
@@ -80,7 +81,13 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
         UsageError: unknown family, task or option, or a value of the wrong type or range; one line, with the nearest
             names.
     """
-    families = {"dmc": _make_dmc, "atari": _make_atari, "ball": _make_ball, "fake": _make_fake}
+    families = {
+        "dmc": _make_dmc,
+        "atari": _make_atari,
+        "ball": _make_ball,
+        "physics": _make_physics,
+        "fake": _make_fake,
+    }
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not colon or family not in families:
         close = nearest(family, list(families))[:1]
@@ -105,6 +112,12 @@ def _make_ball(task, seeds, options):
     from wmjax.envs import bouncing_ball
 
     return bouncing_ball.make(task, seeds, options)
+
+
+def _make_physics(task, seeds, options):
+    from wmjax.envs import physics
+
+    return physics.make(task, seeds, options)
 
 
 def _make_fake(task, seeds, options):

@@ -17,10 +17,8 @@ def score(model, params, key, state, candidates):
     Returns: float32 [N]. Rewards after a predicted end of the episode count as little as it is likely to go on.
     """
     many = jax.tree.map(lambda x: jnp.broadcast_to(x, (candidates.shape[1], *x.shape)), state)
-    states = imagine.open_loop(model, params, key, many, candidates)
-    reward = imagine.rewards(model, params, states)
-    discount = imagine.discounts(model, params, states)[:-1]
-    goes_on = jax.lax.associative_scan(jnp.multiply, discount)  # cumprod: XLA folds that of constants for seconds
+    reward, discount = imagine.predict_rewards(model, params, key, many, candidates)
+    goes_on = jax.lax.associative_scan(jnp.multiply, discount[:-1])  # cumprod: XLA folds that of constants for seconds
     return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
 
 
