@@ -20,7 +20,7 @@ from wmjax import console
 from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_whole
-from wmjax.report.statistics import half_interval
+from wmjax.report.statistics import with_interval
 from wmjax.run import cli
 from wmjax.types import UsageError
 
@@ -103,10 +103,10 @@ def table(options, runs):
     cells = []
     for name, rows in last.items():
         each = ", ".join(f"{loss:.1f}" for loss in losses[name])
-        gain = "" if name == ALL else with_interval(losses[name] - losses[ALL])
+        gain = "" if name == ALL else with_interval(losses[name] - losses[ALL], 1)
         kl = ", ".join(f"{row.get('train/kl', 0):.1f}" for row in rows)
         weight = ", ".join(f"{row.get('train/kl_weight', 1):.2g}" for row in rows)
-        cells.append([name, with_interval(losses[name]), each, gain, kl, weight])
+        cells.append([name, with_interval(losses[name], 1), each, gain, kl, weight])
     return [
         f"{options.model} on {options.data}, {options.updates} updates. Held-out loss in nats a frame (minus the "
         f"evidence lower bound), and the gain of a helper: the loss without it less that with all, seed by seed. Means "
@@ -114,14 +114,6 @@ def table(options, runs):
         "",
         *markdown(["variant", "held-out loss", "seeds", "gain of the helper", "KL", "its weight"], cells),
     ]
-
-
-def with_interval(values):
-    """Mean and 95% interval of [seeds] as text; of one seed the mean alone."""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    mean, half = values.mean(), half_interval(values)
-    return f"{mean:.1f} ({mean - half:.1f} to {mean + half:.1f})"
 
 
 if __name__ == "__main__":

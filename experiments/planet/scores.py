@@ -1,16 +1,17 @@
-"""Published returns on the tasks of the control suite: published/hafner_2019.csv, which names its source."""
+"""Published returns on the tasks of the control suite: the tables in published/, which name their sources."""
 
 import csv
 import functools
 import pathlib
 
-TABLE = pathlib.Path(__file__).parent / "published" / "hafner_2019.csv"
+FOLDER = pathlib.Path(__file__).parent / "published"
 
 
 @functools.cache
-def published():
-    """{task: {agent: return}}."""
-    lines = [line for line in TABLE.read_text().splitlines() if not line.startswith("#")]
+def published(name="hafner_2019"):
+    """{task: {agent: return}} of one table."""
+    text = (FOLDER / f"{name}.csv").read_text()
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
     return {row.pop("task"): {agent: float(value) for agent, value in row.items()} for row in csv.DictReader(lines)}
 
 

@@ -83,7 +83,11 @@ class PhysicsVecEnv:
     """E environments in one simulator; see `wmjax.envs.VecEnv`. Attributes: spec and options, as used."""
 
     def __init__(self, task: str, seeds: list[int], options: PhysicsOptions):
-        self._num_envs, self._seeds, self.options = len(seeds), seeds, options
+        self._task_name, self._num_envs, self._seeds, self.options = task, len(seeds), seeds, options
+        repeat, steps = options.action_repeat, options.episode_steps
+        assert repeat and steps and options.threads, "make fills in the defaults"
+        self._repeat: int = repeat
+        self._time_limit: int = steps  # in control steps
         self._identity = identity_of("physics", task, seeds, tuple(options._replace(threads=None)))
         self._simulator = Simulator(task, options.threads)
         self._states = np.zeros((len(seeds), self._simulator.size))  # float64 [E, S]
@@ -93,9 +97,9 @@ class PhysicsVecEnv:
         obs: Any = jax.ShapeDtypeStruct((self._simulator.size, BYTES), np.uint8)
         if options.observe == "image+state":
             obs = dict(image=jax.ShapeDtypeStruct((options.size, options.size, 3), np.uint8), state=obs)
-        limit = -(-options.episode_steps // options.action_repeat)
+        limit = -(-steps // repeat)
         action = ActionSpec(self._simulator.actions, False, -1.0, 1.0)
-        self.spec = EnvSpec(obs, action, options.action_repeat, limit)
+        self.spec = EnvSpec(obs, action, repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -112,11 +116,11 @@ class PhysicsVecEnv:
         self._begin(is_first)
         reward = np.zeros(self._num_envs)
         for row in np.flatnonzero(~is_first):
-            steps = min(self.options.action_repeat, self.options.episode_steps - self._elapsed[row])
+            steps = min(self._repeat, self._time_limit - self._elapsed[row])
             self._states[row], reward[row] = self._simulator.step(self._states[row], action[row], steps)
             self._elapsed[row] += steps
         prev_action = np.where(is_first[:, None], np.float32(0), action)
-        return self._arrive(prev_action, reward, is_first, self._elapsed >= self.options.episode_steps)
+        return self._arrive(prev_action, reward, is_first, self._elapsed >= self._time_limit)
 
     def advance(self, states: np.ndarray, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Plays actions from states; no environment of this pool moves, and no time limit counts.
@@ -129,7 +133,7 @@ class PhysicsVecEnv:
             repeat. Positions and velocities are dm_control's bit for bit. The states' warm starts are zeros, as
             rollouts give none away: what is played on from such a state differs in the eighth digit.
         """
-        after, rewards = self._simulator.play(_numbers(states), actions, self.options.action_repeat)
+        after, rewards = self._simulator.play(_numbers(states), actions, self._repeat)
         return _bytes(after), rewards
 
     def close(self) -> None:
@@ -241,7 +245,7 @@ class Simulator:
         repeat: control steps of each action.
         """
         horizon, rows, _ = actions.shape
-        control = np.clip(np.float64(actions).swapaxes(0, 1), -1, 1)  # [N, H, A]
+        control = np.clip(actions.astype(np.float64).swapaxes(0, 1), -1, 1)  # [N, H, A]
         control = control.repeat(repeat * self._substeps, axis=1)
         # A row of sensor data belongs to the state before its step: one step more tells those of the last state.
         control = np.concatenate([control, control[:, -1:]], axis=1)

@@ -23,6 +23,15 @@ def half_interval(values):
     return stats.t.ppf(0.975, len(values) - 1) * values.std(0, ddof=1) / np.sqrt(len(values))
 
 
+def with_interval(values, digits):
+    """Mean and 95% interval of N numbers as text, with so many digits after the point; of one number that alone."""
+    mean = f"{np.mean(values):.{digits}f}"
+    if len(values) == 1:
+        return mean
+    low, high = (np.mean(values) + sign * half_interval(np.asarray(values)) for sign in (-1, 1))
+    return f"{mean} ({low:.{digits}f} to {high:.{digits}f})"
+
+
 def aggregates(scores):
     """Mean and median over tasks of each task's mean over seeds, and the interquartile mean over all runs of all tasks.
 
