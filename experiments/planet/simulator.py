@@ -46,7 +46,7 @@ class Setting(NamedTuple):
 
     def line(self):
         """What of it stands in a line of episodes.jsonl."""
-        return self._replace(planner=None)._asdict() | vars(self.planner)
+        return dict(task=self.task, seed=self.seed, action_repeat=self.action_repeat) | vars(self.planner)
 
 
 PLANNERS = dict(planet=CEMConfig(), trade_offs=CEMConfig(candidates=128, elites=12))
