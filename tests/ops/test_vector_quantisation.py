@@ -84,6 +84,21 @@ def test_a_settled_codebook_holds_the_means_of_its_outputs():
     np.testing.assert_allclose(np.sort(codebook.vectors[:, 0]), [-2, 5], atol=1e-3)
 
 
+def test_codes_that_are_hardly_used_begin_again():
+    """The unused one becomes an output of the batch and is used from then on; the others stand as they were."""
+    x = jnp.array([[-23.0], [-21.0], [14.0], [16.0]])  # all far from 0, where an unused code goes
+    codebook = vq.init(jax.random.key(1), 3, 1).replace(vectors=jnp.array([[-22.0], [15.0], [900.0]]))
+    for _ in range(30):
+        codebook = vq.update(codebook, x, vq.nearest(codebook.vectors, x), decay=0.9, epsilon=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, vq.restart(codebook, jax.random.key(0), x, 0.0), codebook)
+    restarted = vq.restart(codebook, jax.random.key(0), x, 0.5)
+    np.testing.assert_array_equal(restarted.vectors[:2], codebook.vectors[:2])
+    assert float(restarted.vectors[2, 0]) in x[:, 0]
+    used = vq.update(restarted, x, vq.nearest(restarted.vectors, x), decay=0.9, epsilon=1e-5)
+    assert abs(float(used.vectors[2, 0] - restarted.vectors[2, 0])) < 1  # no jump away from where it was put
+    assert vq.perplexity(vq.nearest(used.vectors, x), 3) > 2.5
+
+
 def test_perplexity_counts_the_codes_in_use():
     np.testing.assert_allclose(vq.perplexity(jnp.array([[0, 1], [2, 3]]), 8), 4, rtol=1e-5)
     np.testing.assert_allclose(vq.perplexity(jnp.zeros(5, int), 8), 1, rtol=1e-5)

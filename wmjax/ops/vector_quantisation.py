@@ -70,6 +70,24 @@ def update(codebook, x, codes, *, decay, epsilon):
     return Codebook(sums / weight / smooth[:, None], sums, counts, weight)
 
 
+def restart(codebook, key, x, least):
+    """The codebook in which codes that are hardly used begin again at encoder outputs (Dhariwal et al. 2020, Jukebox).
+
+    Args:
+      x: float32 [N, D], encoder outputs that are drawn from.
+      least: moving average of a code's outputs in a batch below which it is drawn anew. A new code counts as if it had
+        had so many, at least one, in every batch: it stays until the averages say otherwise.
+    """
+    dead = codebook.counts < least * codebook.weight  # [K]
+    drawn = jax.random.choice(key, jax.lax.stop_gradient(x), (len(dead),))
+    count = codebook.weight * jnp.maximum(least, 1.0)
+    return codebook.replace(
+        vectors=jnp.where(dead[:, None], drawn, codebook.vectors),
+        sums=jnp.where(dead[:, None], count * drawn, codebook.sums),
+        counts=jnp.where(dead, count, codebook.counts),
+    )
+
+
 def perplexity(codes, size):
     """exp of the entropy of the codes' frequencies: between 1 and `size`, how many are used as it were."""
     share = jax.nn.one_hot(codes.reshape(-1), size).mean(0)

@@ -24,6 +24,7 @@ from wmjax.types import ActionSpec, EnvSpec, UsageError
         (dict(encoder_kernel=3), "encoder_kernel 3"),
         (dict(predictor="transformer"), "predictor 'transformer'"),
         (dict(likelihood="normal"), "likelihood 'normal'"),
+        (dict(restart_below=-1.0), "restart_below -1.0"),
         (dict(latent="continuous", predictor="autoregressive"), "autoregressive"),
     ],
 )

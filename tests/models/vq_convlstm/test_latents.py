@@ -103,7 +103,7 @@ def test_patches_do_not_overlap():
     [
         dict(latent="continuous"),
         dict(predictor="autoregressive"),
-        dict(dimensions=1, encoder_kernel=2, likelihood="bernoulli"),
+        dict(dimensions=1, encoder_kernel=2, likelihood="bernoulli", restart_below=0.1),
     ],
     ids=lambda settings: " ".join(map(str, settings.values())),
 )

@@ -27,6 +27,7 @@ class VQConvLSTMConfig:
     commitment: float = 0.25  # authors' code: weight of the encoder's distance to its codes
     codebook_decay: float = 0.99  # authors' code
     codebook_epsilon: float = 1e-5  # authors' code
+    restart_below: float = 0.0  # outputs in a batch; codes used less begin again at one of them. Not in the paper: 0
     norm_decay: float = 0.9  # of the running statistics of batch norm; authors' code
     learning_rate: float = 1e-4  # of the autoencoder
     context: int = 4  # steps of a sequence that are fed real latents; sampled ones after them
@@ -54,8 +55,9 @@ class VQConvLSTMConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be at least 0 and below 1")
         if not self.cells:
             raise UsageError("model cells (): name the channels of at least one")
-        if not self.reward_scale >= 0:
-            raise UsageError(f"model reward_scale {self.reward_scale}: must be 0 or more")
+        for name in ("restart_below", "reward_scale"):
+            if not getattr(self, name) >= 0:
+                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
         positive = "codes code_size reward_channels reward_hidden commitment codebook_epsilon learning_rate context"
         for name in (*positive.split(), "dynamics_learning_rate", "reward_learning_rate"):
             if not getattr(self, name) > 0:

@@ -32,7 +32,7 @@ class Latents(NamedTuple):
     prediction_metrics: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was predicted
     autoencode: Callable  # (params, key, embedding) -> (latent, KL from the autoencoder's prior [B], loss, metrics)
     codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes, or in which of 16 steps from -2 to 2
-    ema_update: Callable  # (params, embedding) -> (changes of params that no gradient makes, metrics)
+    ema_update: Callable  # (params, key, embedding) -> (changes of params that no gradient makes, metrics)
 
 
 def make_latents(config, grid):
@@ -73,11 +73,13 @@ def discrete(config, grid):
         latent = vq.straight_through(embedding, quantised)
         return latent, constant, config.commitment * commitment, dict(commitment=commitment)
 
-    def ema_update(params, embedding):
+    def ema_update(params, key, embedding):
         codes = vq.nearest(params["codebook"].vectors, embedding)
         outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
         moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
         codebook = vq.update(params["codebook"], outputs, flat, **moving)
+        if config.restart_below > 0:
+            codebook = vq.restart(codebook, key, outputs, config.restart_below)
         return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
 
     def codes_of(params, latent):
@@ -126,7 +128,7 @@ def continuous(config, grid):
         kl = gaussian.kl_diagonal(mean, std, jnp.zeros_like(mean), jnp.ones_like(std)).sum((-2, -1))
         return sample(params, key, embedding), kl, jnp.zeros(()), {}
 
-    def ema_update(params, embedding):
+    def ema_update(params, key, embedding):
         return {}, {}
 
     def codes_of(params, latent):

@@ -81,12 +81,14 @@ def make_updates(config, env_spec):
     log_prob = pixel_likelihood(config).log_prob
 
     def autoencoder(state, key, images, rate=1.0):
+        loss_key, restart_key = jax.random.split(key)
+
         def loss(trained):
-            return autoencoder_loss((modules, latents, log_prob), state.params | trained, key, images)
+            return autoencoder_loss((modules, latents, log_prob), state.params | trained, loss_key, images)
 
         trained = pick(state.params, PARTS["autoencoder"])
         grads, (metrics, embedding, statistics) = jax.grad(loss, has_aux=True)(trained)
-        changed, more = latents.ema_update(state.params, embedding)
+        changed, more = latents.ema_update(state.params, restart_key, embedding)
         trained, opt_state = step("autoencoder", state, grads, rate)
         keep = config.norm_decay
         running = jax.tree.map(lambda old, new: keep * old + (1 - keep) * new, state.params["running"], statistics)
