@@ -11,6 +11,7 @@ paper's figure shows returns of 132 to 837 on cheetah_run; its grid stands in th
 import io
 import pathlib
 import sys
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -30,7 +31,7 @@ SLICES = dict(
     horizon=(4, 6, 8, 10, 12, 16), iterations=(1, 2, 4, 10, 15), candidates=(32, 64, 128, 256, 512),
     share=(0.05, 0.1, 0.2, 0.5),
 )  # fmt: skip
-GRIDS = dict(
+GRIDS: dict[str, dict[str, tuple]] = dict(
     candidates_iterations=dict(candidates=(32, 128, 512), iterations=(2, 4, 10)),
     horizon_share=dict(horizon=(6, 8, 12), share=(0.05, 0.1, 0.5)),
 )
@@ -108,7 +109,7 @@ def picture(task, found):
     """PNG: a panel for each slice, with every episode, and a heat map of mean returns for each grid."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(12, 6), layout="constrained")
+    figure: Any = Figure(figsize=(12, 6), layout="constrained")
     figure.suptitle(f"{task}: returns with the true simulator" + (f" ({PAPER})" if task == "cheetah_run" else ""))
     above, below = figure.subfigures(2, 1, height_ratios=(1, 1.2))
     values = {point: returns.mean() for point, returns in found.items()}

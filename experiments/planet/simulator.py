@@ -12,7 +12,7 @@ import json
 import pathlib
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -108,7 +108,9 @@ def play_missing(folder, settings):
 
 def play(setting):
     """One episode under a Setting: dict of its return, decisions, seconds without those of compiling, threads."""
-    env = envs.make(f"physics:{setting.task}", 1, setting.seed, purpose="test", action_repeat=setting.action_repeat)
+    env: Any = envs.make(
+        f"physics:{setting.task}", 1, setting.seed, purpose="test", action_repeat=setting.action_repeat
+    )
     model = simulator.make_model(env.spec, env.advance)
     actor = make_actor(model, make_cem(model, env.spec.action, setting.planner), env.spec.action, MPCConfig())
     player = make_player(actor, 1, explore=False)

@@ -177,6 +177,9 @@ with physics.reset_context():
     physics.data.qpos[:], physics.named.model.geom_pos["target", :2] = state[1:3], state[-2:]
     physics.named.model.geom_size["target", 0] = 0.05
 assert (physics.render(32, 32, camera_id=0) == step.obs["image"][1]).all()
+other = envs.make("physics:reacher_easy", 2, 0, observe="image+state", size=32, episode_steps=8, shadow_size=64)
+apart = np.abs(other.reset().obs["image"].astype(int) - step.obs["image"])
+assert 0 < apart.max() and apart.mean() < 3, apart.mean()
 print("drawn")
 """
 
@@ -195,7 +198,8 @@ def test_images_are_those_of_dm_control():
         ("cheetah_run", dict(action_repeat=0), "action_repeat=0"),
         ("cheetah_run", dict(episode_steps=1001), "episode_steps=1001"),
         ("cheetah_run", dict(threads=0), "threads=0"),
-        ("cheetah_run", dict(shadow_size=64), "unknown physics option 'shadow_size'"),
+        ("cheetah_run", dict(shadow_size=63), "shadow_size=63"),
+        ("cheetah_run", dict(supersample=2), "unknown physics option 'supersample'"),
     ],
 )
 def test_refusals(name, options, message):

@@ -15,9 +15,12 @@ Options of `make("physics:...", num_envs, seed, ...)`:
                     these and `dmc` images in different processes: their contexts get mixed up
     size            height and width of the image, 16 to 256 (64)
     camera          camera of the model, by number (0, the papers' view)
+    shadow_size     side of the shadow map in pixels, 64 to 4096. None: as in the suite's models. A smaller one draws
+                    faster in software
     threads         of `advance`, 1 to 1024. None: one for every core this process may use
 """
 
+import logging
 import os
 from typing import Any, NamedTuple
 
@@ -49,6 +52,7 @@ class PhysicsOptions(NamedTuple):
     observe: str = "state"
     size: int = 64
     camera: int = 0
+    shadow_size: int | None = None
     threads: int | None = None
 
 
@@ -70,6 +74,7 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "PhysicsVecEnv
     check_name("observe", options.observe, OBSERVED)
     check_int("size", options.size, low=16, high=256)
     check_int("camera", options.camera, low=0, high=100)
+    check_int("shadow_size", options.shadow_size, low=64, high=4096, optional=True)
     check_int("threads", options.threads, low=1, high=1024, optional=True)
     options = options._replace(
         action_repeat=options.action_repeat or ACTION_REPEAT[task],
@@ -89,7 +94,7 @@ class PhysicsVecEnv:
         self._repeat: int = repeat
         self._time_limit: int = steps  # in control steps
         self._identity = identity_of("physics", task, seeds, tuple(options._replace(threads=None)))
-        self._simulator = Simulator(task, options.threads)
+        self._simulator = Simulator(task, options.threads, options.shadow_size)
         self._states = np.zeros((len(seeds), self._simulator.size))  # float64 [E, S]
         self._elapsed = np.zeros(len(seeds), np.int32)  # control steps
         self._episodes = np.zeros(len(seeds), np.int32)
@@ -185,7 +190,7 @@ class Simulator:
     Attributes: size, S; actions, A.
     """
 
-    def __init__(self, task: str, threads: int):
+    def __init__(self, task: str, threads: int, shadow_size: int | None = None):
         os.environ.setdefault("MUJOCO_GL", "egl")  # else dm_control asks for a screen
         try:
             import mujoco
@@ -194,6 +199,7 @@ class Simulator:
 
             from wmjax.envs.physics_rewards import REWARDS, Situation
 
+            logging.getLogger("absl").setLevel(logging.ERROR)  # the suite's models have an attribute now deprecated
             domain, _, name = task.rpartition("_")
             self._environment = suite.load(domain, name)
             self._environment.reset()  # finger's damping is set at the start of an episode
@@ -202,6 +208,8 @@ class Simulator:
         self._mujoco, self._reward, self._situation = mujoco, REWARDS[task], Situation
         self._task, self._physics = self._environment.task, self._environment.physics
         self._model, self._data = self._physics.model.ptr, self._physics.data.ptr
+        if shadow_size:
+            self._model.vis.quality.shadowsize = shadow_size
         self._full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
         self._substeps = round(self._environment.control_timestep() / self._physics.timestep())  # of a control step
         self._has_goal = task == "reacher_easy"

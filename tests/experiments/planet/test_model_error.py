@@ -1,0 +1,76 @@
+"""How a model ranks a planner's candidates beside the simulator: by hand, and of the simulator itself."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.planet import model_error
+from wmjax import envs
+from wmjax.models import simulator
+from wmjax.run.collect import stack
+from wmjax.types import UsageError
+
+KEY = jax.random.key(0)
+
+
+@pytest.fixture(scope="module")
+def episode():
+    """(environment, Step [T, 1]) of random play that shows a simulator's state."""
+    env = envs.make("physics:cheetah_run", 1, 0, action_repeat=4, episode_steps=80)
+    rng, steps = np.random.default_rng(0), [env.reset()]
+    while not steps[-1].is_last.all():
+        steps.append(env.step(rng.uniform(-1, 1, (1, 6))))
+    steps = stack(steps)
+    return env, steps.replace(obs=dict(state=steps.obs))
+
+
+def test_the_simulator_ranks_as_itself(episode):
+    env, steps = episode
+    model = simulator.make_model(env.spec._replace(obs=dict(state=env.spec.obs)), env.advance)
+    size = dict(horizon=3, candidates=16, elites=4)
+    found = model_error.make_model_error(model, env.spec.action, env.advance, **size)(None, KEY, steps)
+    np.testing.assert_array_equal(found["correlation"], np.ones(3))
+    np.testing.assert_array_equal(found["regret"], np.zeros(3))
+    backwards = model._replace(rewards=lambda *args: -model.rewards(*args))
+    found = model_error.make_model_error(backwards, env.spec.action, env.advance, **size)(None, KEY, steps)
+    np.testing.assert_array_equal(found["correlation"], -np.ones(3))
+    assert (found["regret"] > 1).all()
+    assert set(model_error.metrics(found)) == {
+        f"model_error/{name}_{step}" for name in ("correlation", "regret") for step in (1, 2, 3)
+    }
+    assert model_error.picture(found).startswith(b"\x89PNG")
+
+
+def test_a_model_that_is_one_step_late_ranks_worse(episode):
+    env, steps = episode
+    late = lambda states, actions: env.advance(states, np.roll(actions, 1, axis=0))
+    spec = env.spec._replace(obs=dict(state=env.spec.obs))
+    size = dict(horizon=4, candidates=32, elites=4)
+    model = simulator.make_model(spec, late)
+    found = model_error.make_model_error(model, spec.action, env.advance, **size)(None, KEY, steps)
+    assert (found["correlation"] < 0.9).all() and (found["regret"][:3] > 0.1).all()
+
+
+def test_ranking_by_hand():
+    """Two states, two steps, four candidates; sums over steps, not single rewards."""
+    true = np.array([[[0.0, 1, 2, 3], [0, 0, 0, -4]], [[1, 1, 1, 1], [0, 0, 1, 2]]])
+    predicted = np.array([[[1.0, 2, 3, 4], [0, 0, 0, 0]], [[5, 6, 7, 8], [-9, 0, 0, 0]]])
+    found = model_error.ranking(predicted, true, elites=1)
+    # At step 1 the second state's candidates earn the same and do not count. At step 2: sums 0 1 2 -1 against 1 2 3 4,
+    # ranks 2 3 4 1 against 1 2 3 4: -0.2, and the model's best is the worst; 1 1 2 3 against -4 6 7 8.
+    np.testing.assert_allclose(found["correlation"], [1, (-0.2 + 0.9486833) / 2], rtol=1e-6)
+    np.testing.assert_allclose(found["regret"], [0, (2 + 1) / (2 - 0.5) / 2])
+
+
+def test_rewards_that_are_all_equal():
+    assert np.isnan(model_error.correlation(np.arange(3.0), np.ones(3)))
+    assert model_error.correlation(np.ones(3), np.arange(3.0)) == 0
+    nothing = model_error.ranking(np.ones((2, 3, 4)), np.zeros((2, 3, 4)), 2)
+    assert np.isnan(nothing["correlation"]).all() and np.isnan(nothing["regret"]).all()
+    assert model_error.picture(nothing).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(("task", "obs"), [("dmc:cheetah_run", {}), ("physics:cheetah_run", np.zeros(1))])
+def test_other_environments_are_refused(task, obs):
+    with pytest.raises(UsageError, match="does not show its state: take physics:<task> with config.env.observe"):
+        model_error.check(task, obs)
