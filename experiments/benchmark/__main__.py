@@ -4,7 +4,7 @@
 
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
 writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
-collecting and training. Compilation is timed apart.
+collecting and training, `simulator` decisions with MuJoCo itself as the model. Compilation is timed apart.
 Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e .[bench]`), with the same sizes and
 network. Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run
 only.
@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, train
+from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, simulator, train
 from wmjax import console
 from wmjax.report import benchmark
 from wmjax.run import cli
@@ -24,7 +24,16 @@ from wmjax.storage.files import atomic_write
 from wmjax.storage.workdir import versions
 from wmjax.types import UsageError
 
-PARTS = dict(planner=planner, rollout=rollout, train=train, replay=replay, actors=actors, dream=dream, phase=phase)
+PARTS = dict(
+    planner=planner,
+    rollout=rollout,
+    train=train,
+    replay=replay,
+    actors=actors,
+    dream=dream,
+    phase=phase,
+    simulator=simulator,
+)
 PRESETS = ("quick", "paper")
 
 

@@ -68,7 +68,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase"),
+        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator"),
         (["--preset=full"], "--preset=full: choose from quick, paper"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
         (["--json=nowhere/a.json"], "/nowhere/a.json: there is no folder /"),

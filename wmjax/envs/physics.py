@@ -187,7 +187,7 @@ class PhysicsVecEnv:
 class Simulator:
     """One task's MuJoCo, in and out of whose state everything goes: dm_control's physics, and rollouts beside it.
 
-    Attributes: size, S; actions, A.
+    Attributes: size, S; actions, A; substeps: physics steps of a control step.
     """
 
     def __init__(self, task: str, threads: int, shadow_size: int | None = None):
@@ -211,7 +211,7 @@ class Simulator:
         if shadow_size:
             self._model.vis.quality.shadowsize = shadow_size
         self._full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
-        self._substeps = round(self._environment.control_timestep() / self._physics.timestep())  # of a control step
+        self.substeps = round(self._environment.control_timestep() / self._physics.timestep())
         self._has_goal = task == "reacher_easy"
         self.size = self._full + self._model.nv + (2 if self._has_goal else 0)
         self.actions = self._model.nu
@@ -234,7 +234,7 @@ class Simulator:
         reward = 0.0
         for _ in range(count):
             self._task.before_step(action, self._physics)
-            self._physics.step(self._substeps)
+            self._physics.step(self.substeps)
             self._task.after_step(self._physics)
             reward += self._task.get_reward(self._physics)
         return self._read(), reward
@@ -254,21 +254,15 @@ class Simulator:
         """
         horizon, rows, _ = actions.shape
         control = np.clip(actions.astype(np.float64).swapaxes(0, 1), -1, 1)  # [N, H, A]
-        control = control.repeat(repeat * self._substeps, axis=1)
+        control = control.repeat(repeat * self.substeps, axis=1)
         # A row of sensor data belongs to the state before its step: one step more tells those of the last state.
         control = np.concatenate([control, control[:, -1:]], axis=1)
-        full, warm_start, goal = np.split(states, [self._full, self._full + self._model.nv], axis=1)
-        after, sensors = self._rollout.rollout(
-            self._model,
-            self._threads,
-            initial_state=np.ascontiguousarray(full),
-            control=control,
-            initial_warmstart=np.ascontiguousarray(warm_start),
-        )
-        ends = np.arange(1, horizon * repeat + 1) * self._substeps  # steps taken at the end of each control step
+        after, sensors = self.rollout(states, control)
+        ends = np.arange(1, horizon * repeat + 1) * self.substeps  # steps taken at the end of each control step
         after, sensors = after[:, ends - 1], sensors[:, ends]
         joints = 1 + self._model.nq  # after the time
-        goals = np.broadcast_to(goal[:, None], (rows, len(ends), goal.shape[1]))
+        goal = states[:, None, self._full + self._model.nv :]
+        goals = np.broadcast_to(goal, (rows, len(ends), goal.shape[2]))
         rewards = self._reward(
             self._situation(
                 qpos=after[..., 1:joints],
@@ -282,6 +276,17 @@ class Simulator:
         cold = np.zeros((rows, horizon, self._model.nv))
         after = np.concatenate([after[:, decided], cold, goals[:, decided]], axis=-1)
         return after.swapaxes(0, 1), rewards.reshape(rows, horizon, repeat).sum(axis=-1).T
+
+    def rollout(self, states: np.ndarray, control: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`mujoco.rollout` from states [N, S] under control [N, T, A]: (full physics [N, T, .], sensors [N, T, .])."""
+        full, warm_start, _ = np.split(states, [self._full, self._full + self._model.nv], axis=1)
+        return self._rollout.rollout(
+            self._model,
+            self._threads,
+            initial_state=np.ascontiguousarray(full),
+            control=control,
+            initial_warmstart=np.ascontiguousarray(warm_start),
+        )
 
     def _read(self) -> np.ndarray:
         """The simulator's present state, float64 [S]."""
