@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "launch": AGENTS | SHELL | {"train", "run", "experiments"},
 }
 FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
-SHARED = ("presets", "training")  # files beside the folders that all of them see
+SHARED = ("presets", "runs", "training")  # files beside the folders that all of them see
 SHELL_PACKAGES = ("experiments", "launch", "ml_collections", "absl", "tests")
 
 

@@ -8,14 +8,13 @@ run says is in <run>.log. With --cores there are as many runs at a time, each pi
 """
 
 import pathlib
-import queue
 import sys
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from absl import flags
 
-from experiments.environment_models.runs import train
+from experiments import runs
+from experiments.environment_models import config as configs
 from wmjax import console
 from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.report.metrics import read_metrics
@@ -38,9 +37,7 @@ def define_flags(values, argv):
     flags.DEFINE_string("model", "sssm", "kind of environment model", flag_values=values)
     cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
     cli.int_flag(values, "updates", 1600, "of every run", 1)
-    flags.DEFINE_list(
-        "cores", [], "numbers of cores, a run on each; none: one run at a time on all cores", flag_values=values
-    )
+    runs.cores_flag(values)
     flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=3; once or more", flag_values=values)
 
 
@@ -50,9 +47,10 @@ def main(argv):
     folder = check(options)
     folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
-    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in variants}
-    train_all(options, [(runs[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants])
-    text = "\n".join(table(options, runs)) + "\n"
+    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in variants}
+    each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
+    runs.train_all([training(options, *one) for one in each], options.cores)
+    text = "\n".join(table(options, places)) + "\n"
     console.say(text.rstrip("\n"))
     write_whole(folder / "table.md", text)
 
@@ -63,9 +61,7 @@ def check(options):
         raise UsageError("give --data=DATA and --folder=DIR, where the runs are, or will be")
     if options.model not in KINDS:
         raise UsageError(f"--model={options.model}: choose one of {', '.join(KINDS)}")
-    for core in options.cores:
-        if not core.isdecimal():
-            raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
+    runs.check_cores(options.cores)
     return pathlib.Path(options.folder)
 
 
@@ -74,31 +70,16 @@ def left_out(name):
     return [f"model.{name}={getattr(StateSpaceConfig(), name)}"]
 
 
-def train_all(options, jobs):
-    """One run on each of --cores at a time. jobs: (folder, seed, settings); raises the first UsageError at the end."""
-    prefixes: queue.SimpleQueue = queue.SimpleQueue()  # of the cores that are free
-    pinned: list[tuple[str, ...]] = [("taskset", "-c", core) for core in options.cores]
-    for prefix in pinned or [()]:
-        prefixes.put(prefix)
-
-    def train_one(place, seed, settings):
-        prefix = prefixes.get()
-        console.say(" ".join([str(place), *prefix]))
-        common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
-        try:
-            with open(f"{place}.log", "w") as log:
-                train(place, f"{options.data},{options.model},cpu_games", [*common, *settings], prefix, log)
-        finally:
-            prefixes.put(prefix)
-
-    with ThreadPoolExecutor(prefixes.qsize()) as pool:
-        for future in [pool.submit(train_one, *job) for job in jobs]:
-            future.result()
+def training(options, place, seed, settings):
+    """The Training of one seed of a variant."""
+    config = f"{configs.__file__}:{options.data},{options.model},cpu_games"
+    common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
+    return runs.Training("experiments.environment_models", str(place), config, [*common, *settings])
 
 
-def table(options, runs):
-    """The lines of the table. runs: folders of the seeds by variant."""
-    last = {name: [read_metrics(place)[-1] for place in places] for name, places in runs.items()}
+def table(options, places):
+    """The lines of the table. places: folders of the seeds by variant."""
+    last = {name: [read_metrics(place)[-1] for place in own] for name, own in places.items()}
     losses = {name: np.array([row["eval/loss"] for row in rows]) for name, rows in last.items()}
     cells = []
     for name, rows in last.items():

@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from absl import flags
 
+from experiments import runs as processes
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
 from experiments.environment_models import predictions
 from experiments.environment_models.order_k import without_kept_embeddings
-from experiments.environment_models.runs import train as train_run
 from wmjax import console, imagine
 from wmjax.models import state_space
 from wmjax.report import benchmark
@@ -120,7 +120,8 @@ def train(options, name, seed, place):
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
     console.say(f"{name}, seed {seed}: {place}")
-    train_run(place, f"{options.data},{kind_of(name)},{options.preset}", settings)
+    config = f"{configs.__file__}:{options.data},{kind_of(name)},{options.preset}"
+    processes.train(processes.Training("experiments.environment_models", str(place), config, settings))
 
 
 def likelihoods(options, runs, folder):

@@ -1,6 +1,7 @@
 """The environment models' mains as a user runs them: training, resuming after kills, the table, refusals."""
 
 import json
+import pathlib
 import shutil
 import signal
 
@@ -8,10 +9,11 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.environment_models import ablations, phases, predictions
+from experiments import runs
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
+from experiments.environment_models import phases, predictions
 from tests import mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_as_whole, metrics, summary
@@ -263,14 +265,15 @@ def test_table_refuses_in_one_line(flag, message, tmp_path):
 
 
 def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):
-    def train(folder, argument, settings, prefix, log):
+    def train(training, prefix, log):
+        folder, settings = pathlib.Path(training.folder), training.settings
         with open(tmp_path / "asked.jsonl", "a") as file:
-            print(json.dumps([argument, *settings, *prefix]), file=file)
+            print(json.dumps([training.config.partition(":")[2], *settings, *prefix]), file=file)
         loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
         folder.mkdir()
         (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + "\n")
 
-    monkeypatch.setattr(ablations, "train", train)
+    monkeypatch.setattr(runs, "train", train)
     flags = ("--data=d", f"--folder={tmp_path}", "--seeds=2", "--updates=7", "--cores=0,1", "--set=train.every=7")
     ended = mains.call("environment_models.ablations", *flags)
     assert ended.code == 0, ended.stderr
