@@ -1,0 +1,209 @@
+"""PlaNet's ablations as figures, from one command that trains what is missing.
+
+    python -m experiments.planet.figures --preset=cpu --seeds=3 --folder=runs/figures --cores=0,1
+
+Parts, each a picture FOLDER/<part>.png and a table in FOLDER/figures.md: `models` RSSM, SSM and RNN (Fig. 4);
+`planning` random shooting and random collection (Fig. 5); `overshooting` RSSM and DRNN with and without latent
+overshooting (Fig. 8); `activations` relu and elu (Fig. 9); `open_loop` what RSSM, SSM, RNN and DRNN imagine of the same
+test episodes, and their error by step beside copying the last frame (Fig. 10). Table 1's row of the true simulator is
+`python -m experiments.planet.simulator --setting=planet`.
+"""
+
+import io
+import pathlib
+import sys
+from typing import Any
+
+import jax
+import numpy as np
+from absl import flags
+
+from experiments import runs
+from experiments.planet import config as configs
+from experiments.planet.agent import load
+from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
+from wmjax import console, envs
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.statistics import with_interval
+from wmjax.report.video import write_film
+from wmjax.run import cli, stop
+from wmjax.run.collect import make_player, play_episodes
+from wmjax.run.members import member
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import UsageError, image_of
+
+OVERSHOOTING = ["model.overshooting_distance=5", "model.overshooting_scale=0.5"]  # ours: the paper names neither
+VARIANTS = dict(
+    rssm=[],
+    ssm=["model.kind=ssm"],
+    rnn=["model.kind=rnn"],
+    drnn=["model.kind=drnn"],
+    random_shooting=["planner.name=random_shooting"],
+    random_collection=["train.collect=random"],
+    rssm_overshooting=OVERSHOOTING,
+    drnn_overshooting=["model.kind=drnn", *OVERSHOOTING],
+    rssm_elu=["model.activation=elu"],
+    ssm_elu=["model.kind=ssm", "model.activation=elu"],
+)
+PARTS = dict(
+    models=["rssm", "ssm", "rnn"],
+    planning=["rssm", "random_shooting", "random_collection"],
+    overshooting=["rssm", "rssm_overshooting", "drnn", "drnn_overshooting"],
+    activations=["rssm", "rssm_elu", "ssm", "ssm_elu"],
+    open_loop=["rssm", "ssm", "rnn", "drnn"],
+)
+ROWS = 8  # test episodes of which the open loop is measured
+SHOWN = 5  # every so many frames
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
+    flags.DEFINE_string("task", "cheetah_run", "as in config.py", flag_values=values)
+    flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
+    cli.int_flag(values, "episodes", 40, "of every run", 1)
+    cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
+    cli.path_flag(values, "folder", "where the runs are, or will be")
+    flags.DEFINE_multi_string("set", [], "setting of every run, as env.size=32; once or more", flag_values=values)
+    runs.cores_flag(values)
+
+
+def main(argv):
+    """Trains what is missing, draws and prints. argv: the command line."""
+    options = cli.parse_flags(argv, define_flags, __name__)
+    check(options)
+    cli.use_jax()
+    folder = pathlib.Path(options.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    stop.listen()
+    used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
+    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in used}
+    trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
+    runs.train_all(trainings, options.cores)
+    lines = [
+        f"{options.task}, preset {options.preset}, {options.episodes} episodes, {options.seeds} seeds "
+        f"{' '.join(options.set)}".rstrip()
+        + ". Means over seeds with 95% intervals (Student's t).",
+    ]
+    for part in options.parts:
+        own = {name: places[name] for name in PARTS[part]}
+        lines += ["", f"## {part}", "", *(open_loop(own, folder) if part == "open_loop" else curves(part, own, folder))]
+    text = "\n".join(lines) + "\n"
+    console.say(text.rstrip("\n"))
+    write_whole(folder / "figures.md", text)
+
+
+def check(options):
+    """Raises UsageError for flags that are missing or name nothing."""
+    if options.folder is None:
+        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    for part in options.parts:
+        if part not in PARTS:
+            raise UsageError(f"--parts={part}: choose from {', '.join(PARTS)}")
+    if options.preset not in configs.PRESETS:
+        raise UsageError(f"--preset={options.preset}: choose one of {', '.join(configs.PRESETS)}")
+    runs.check_cores(options.cores)
+
+
+def training(options, places, name, seed):
+    """The Training of one seed of a variant."""
+    settings = [f"seed={seed}", f"train.episodes={options.episodes}", *VARIANTS[name], *options.set]
+    config = f"{configs.__file__}:{options.task},{options.preset}"
+    return runs.Training("experiments.planet", str(places[name][seed]), config, settings)
+
+
+def curves(part, places, folder):
+    """The lines of a table of evaluations; draws them as <part>.png. places: folders of the seeds by variant."""
+    console.try_drawing(write_comparison, folder / f"{part}.png", places, part)
+    rows = {name: [evaluations(place) for place in own] for name, own in places.items()}
+    episodes = sorted(set.intersection(*(set(each) for own in rows.values() for each in own)))
+    cells = []
+    for name, own in rows.items():
+        returns = np.array([[each[episode] for episode in episodes] for each in own])  # [seeds, evaluations]
+        last = ", ".join(f"{x:.0f}" for x in returns[:, -1])
+        cells.append([name, *(with_interval(x, 0) for x in returns.T), last])
+    header = ["", *(f"{episode} episodes" for episode in episodes), "seeds at the end"]
+    return [f"![{part}]({part}.png)", "", *markdown(header, cells)]
+
+
+def evaluations(place):
+    """{episodes: mean return} of a run."""
+    rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
+    return {row["episodes"]: row["eval/return_mean"] for row in rows}
+
+
+def open_loop(places, folder):
+    """The lines of a table of errors by step; draws open_loop.png and open_loop_errors.png.
+
+    All models are asked about the same test episodes, which the first run of the first variant plays.
+    """
+    steps = test_episodes(next(iter(places.values()))[0])
+    true = image_of(steps.obs).swapaxes(0, 1)  # [ROWS, PREDICTED, X, Y, C]
+    imagined = {name: np.stack([imagine(place, steps) for place in own]) for name, own in places.items()}
+    errors = {name: np.stack([pixel_error(each, true) for each in own]) for name, own in imagined.items()}
+    errors["copying the last frame"] = pixel_error(true[:, CONTEXT - 1 : CONTEXT], true)[None]
+    film = dict(truth=true[0]) | {name: own[0, 0] for name, own in imagined.items()}
+    console.try_drawing(write_film, folder / "open_loop.png", film, CONTEXT, SHOWN)
+    console.try_drawing(write_errors, folder / "open_loop_errors.png", errors)
+    ahead = [1, 5, 10, 20, PREDICTED - CONTEXT]
+    cells = [[name, *(with_interval(own[:, step - 1], 4) for step in ahead)] for name, own in errors.items()]
+    return [
+        "![what is imagined](open_loop.png)",
+        "",
+        "![errors](open_loop_errors.png)",
+        "",
+        f"Mean squared error of a pixel in [0, 1] after {CONTEXT} frames seen, over {ROWS} test episodes with "
+        "exploration noise.",
+        "",
+        *markdown(["", *(f"{step} ahead" for step in ahead)], cells),
+    ]
+
+
+def test_episodes(place):
+    """Beginnings of test episodes that a run plays with exploration noise: Step [PREDICTED, ROWS]."""
+    loaded = load(place)
+    env = envs.make(loaded.task, ROWS, 0, purpose="test", **loaded.env)
+    player = make_player(loaded.agent.actor, ROWS, explore=True)
+    steps, _ = play_episodes(env, player, loaded.params, jax.random.key(0)[None], Stopwatch())
+    env.close()
+    if len(steps.reward) < PREDICTED:
+        raise UsageError(f"--parts=open_loop needs episodes of {PREDICTED} rows: {loaded.task} has {len(steps.reward)}")
+    return member(steps, slice(PREDICTED))
+
+
+def imagine(place, steps):
+    """What a run's model imagines of Step [PREDICTED, ROWS] after their first CONTEXT: uint8 [ROWS, PREDICTED, ...]."""
+    loaded = load(place)
+    predict, params = make_predict(loaded.agent, loaded.spec), member(loaded.params, 0)
+    rows = [member(steps, (slice(None), slice(row, row + 1))) for row in range(ROWS)]
+    return np.stack([predict(params, jax.random.key(row), each) for row, each in enumerate(rows)])
+
+
+def pixel_error(images, true):
+    """Mean squared error by step after the context, [steps].
+
+    Args: true: uint8 [ROWS, T, X, Y, C]; images: the same, or one for all steps, T = 1.
+    """
+    images = images[:, CONTEXT:] if images.shape[1] > 1 else images
+    return np.square(images / 255.0 - true[:, CONTEXT:] / 255.0).mean(axis=(0, 2, 3, 4))
+
+
+def write_errors(path, errors):
+    """PNG: mean errors by step. errors: [seeds, steps] by name."""
+    from matplotlib.figure import Figure
+
+    figure: Any = Figure(figsize=(6, 3), layout="tight")
+    axes = figure.subplots()
+    for name, own in errors.items():
+        axes.plot(np.arange(1, own.shape[1] + 1), own.mean(axis=0), label=name, linestyle="--" if " " in name else "-")
+    axes.set(xlabel="steps after the last frame seen", ylabel="squared error of a pixel", ylim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=110)
+    write_whole(path, content.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, sys.argv))

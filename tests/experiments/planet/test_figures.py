@@ -1,0 +1,88 @@
+"""Figures over many runs: what is trained, the tables and pictures, the error by step."""
+
+import json
+import pathlib
+import shutil
+
+import numpy as np
+import pytest
+
+from experiments import runs
+from experiments.planet import figures
+from tests import mains
+from wmjax.run import cli
+
+
+def run(*args):
+    return cli.run(figures.main, ["figures", *args])
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A tiny finished run whose episodes have as many rows as the open loop needs."""
+    folder = tmp_path_factory.mktemp("figures") / "run"
+    settings = ("--config.env.episode_steps=50", "--config.train.replay_rows=400", "--config.evaluation.episodes=1")
+    ended = mains.start(folder, *settings)
+    assert ended.code == 0, ended.stderr
+    return folder
+
+
+def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def train(training, prefix, log):
+        asked.append((*training.settings, *prefix))
+        shutil.copytree(whole, training.folder)
+
+    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(figures, "PARTS", dict(models=["rssm", "ssm"], open_loop=["rssm"]))
+    options = ("--task=fake:counter", "--seeds=2", "--episodes=5", "--set=env.size=16", "--cores=1", "--parts=models")
+    assert run(*options, f"--folder={tmp_path}") == 0
+    common = ("train.episodes=5", "env.size=16", "taskset", "-c", "1")
+    assert sorted(asked) == sorted(
+        (f"seed={seed}", common[0], *kind, *common[1:]) for seed in (0, 1) for kind in ((), ("model.kind=ssm",))
+    )
+    text = (tmp_path / "figures.md").read_text()
+    assert "## models" in text and " 5 episodes |" in text and (tmp_path / "models.png").stat().st_size > 0
+    assert capsys.readouterr().out.endswith(text)
+    monkeypatch.setattr(runs, "train", lambda *args: None)  # finished
+    assert run(*options[:-1], "--parts=open_loop", f"--folder={tmp_path}") == 0
+    text = (tmp_path / "figures.md").read_text()
+    assert "| copying the last frame |" in text and "| rssm" in text
+    assert all((tmp_path / f"{name}.png").stat().st_size > 0 for name in ("open_loop", "open_loop_errors"))
+
+
+def test_errors_are_by_step_after_the_context():
+    rng = np.random.default_rng(0)
+    true, images = rng.integers(0, 256, (2, 2, 8, 4, 4, 1), np.uint8)
+    expected = [np.mean([(images[b, t] / 255 - true[b, t] / 255) ** 2 for b in range(2)]) for t in range(5, 8)]
+    np.testing.assert_allclose(figures.pixel_error(images, true), expected)
+    still = [np.mean([(true[b, 4] / 255 - true[b, t] / 255) ** 2 for b in range(2)]) for t in range(5, 8)]
+    np.testing.assert_allclose(figures.pixel_error(true[:, 4:5], true), still)
+    assert figures.pixel_error(true, true).max() == 0
+
+
+def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
+    shutil.copytree(whole, tmp_path / "short")
+    config = pathlib.Path(tmp_path / "short" / "config.json")
+    content = json.loads(config.read_text())
+    content["env"]["episode_steps"] = 20
+    config.write_text(json.dumps(content))
+    with pytest.raises(figures.UsageError, match="needs episodes of 50 rows: fake:counter has 21"):
+        figures.test_episodes(tmp_path / "short")
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ([], "give --folder=DIR"),
+        (["--folder=x", "--parts=fig4"], "--parts=fig4: choose from models, planning"),
+        (["--folder=x", "--preset=gpu"], "--preset=gpu: choose one of paper, cpu"),
+        (["--folder=x", "--cores=a"], "--cores=a: must be numbers of cores"),
+    ],
+)
+def test_refusals(args, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run(*args) == 2
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
