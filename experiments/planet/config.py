@@ -141,10 +141,13 @@ def get_config(argument=""):
     config = PRESETS[preset]()
     config.task = tasks(task, "dmc")
     family, _, first = config.task.partition("+")[0].partition(":")
+    if family == "physics":  # MuJoCo's own state beside images that dm_control draws, see wmjax/envs/physics.py
+        config.env.update(observe="image+state", shadow_size=256 if preset == "cpu" else config_dict.placeholder(int))
     if family == "dmc":
         config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
         if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py
             config.env.update(shadow_size=256, supersample=2)
-            decisions = dmc.EPISODE_STEPS / dmc.ACTION_REPEAT.get(first, dmc.OTHER_ACTION_REPEAT)
-            config.train.updates_per_episode = round(UPDATES_PER_DECISION * decisions)
+    if preset == "cpu" and family in ("dmc", "physics"):
+        decisions = dmc.EPISODE_STEPS / dmc.ACTION_REPEAT.get(first, dmc.OTHER_ACTION_REPEAT)
+        config.train.updates_per_episode = round(UPDATES_PER_DECISION * decisions)
     return config
