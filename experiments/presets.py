@@ -31,11 +31,11 @@ def tasks(names, family):
 def check_counts(instance, name):
     """Raises UsageError unless every whole number of a dataclass, in tuples too, is at least 1, and no tuple is empty.
 
-    name: of the dataclass in the config, for the message.
+    A tuple whose default is empty may be. name: of the dataclass in the config, for the message.
     """
     for field in dataclasses.fields(instance):
         value = getattr(instance, field.name)
-        if value == ():
+        if value == () != field.default:
             raise UsageError(f"{name}.{field.name}=(): give at least one value")
         for each in value if isinstance(value, tuple) else (value,):
             if type(each) is int and each < 1:

@@ -2,6 +2,10 @@
 
     python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,cpu --workdir=runs/a
 
+One agent for several tasks (Fig. 6) collects an episode of each in turn before it fits:
+
+    ... --config.train.tasks="('reacher_easy','cartpole_swingup')"
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """
@@ -20,6 +24,7 @@ from experiments.planet import phases, predictions, scores
 from experiments.training import read_command
 from wmjax import console, replay
 from wmjax.agents.random import make_random_actor
+from wmjax.report.metrics import over_tasks
 from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member_keys
@@ -32,18 +37,22 @@ def main(argv):
     config, folder, minutes = read_command(argv, __name__, configs)
     chosen = agents.settings(config)
     members, train, evaluation = chosen.members, chosen.train, chosen.evaluation
+    tasks, labels = chosen.tasks, agents.labels(chosen.tasks)
 
     # Everything that can be refused is made before the folder is touched.
     mesh = devices.make_mesh(chosen.devices)
-    spec, example = pools.first_step(members, train.num_envs, chosen.env)
+    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in tasks.items()}
+    specs = {task: own for task, (own, _) in firsts.items()}
+    spec, example = firsts[pools.widest(specs)]
     agent = agents.make_agent(chosen, spec)
     capacity = train.replay_rows // train.num_envs
-    agents.check_lengths(train, spec, capacity)
+    agents.check_lengths(train, specs.values(), capacity)
     agents.check_devices(chosen, mesh)
     replays.check_memory(capacity, train.num_envs, example, len(members), mesh)
-    env = pools.join_envs(members, train.num_envs, chosen.env)
-    eval_env = pools.join_envs(members, evaluation.episodes, chosen.env, purpose="evaluation")
-    env.reset(), eval_env.reset()  # a checkpoint may come before their first episodes
+    train_envs = pools.envs_of(tasks, train.num_envs, chosen.env, spec.action.size)
+    eval_envs = pools.envs_of(tasks, evaluation.episodes, chosen.env, spec.action.size, purpose="evaluation")
+    for env in (*train_envs.values(), *eval_envs.values()):
+        env.reset()  # a checkpoint may come before their first episodes
     gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
     console.say(f"replay: {capacity} rows for {len(members) * train.num_envs} environments, {gigabytes:.2f} GB")
     memory = replays.make_memory(capacity, train.num_envs, example, len(members), mesh)
@@ -56,13 +65,15 @@ def main(argv):
         planned=train.episodes,
         minutes=minutes,
         keep=train.keep_checkpoints,
-        pictures=[predictions.OPEN_LOOP],
+        pictures=predictions.pictures(labels),
     )
-    lifecycle.write_references(run.member_folders, [scores.references(each.task, chosen.env) for each in members])
+    if len(tasks) == 1:  # of a mean over tasks nothing is published
+        lifecycle.write_references(run.member_folders, [scores.references(each.task, chosen.env) for each in members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     owners = [place.name if len(members) > 1 else "" for place in run.member_folders]
-    fit = phases.make_fit(agent.learner, train, mesh, train.updates_per_episode * train.num_envs, owners)
+    updates = train.updates_per_episode * train.num_envs * len(tasks)  # for the episodes of one pass
+    fit = phases.make_fit(agent.learner, train, mesh, updates, owners)
     extend = replays.make_extend(memory)
     explorer = make_player(agent.actor, train.num_envs, explore=True, sharding=over_rows)
     randomly = make_player(make_random_actor(spec.action), train.num_envs, explore=True, sharding=over_rows)
@@ -80,8 +91,9 @@ def main(argv):
     saved = run.restore(template)
     if saved:
         learner, counters = saved["learner"], saved["counters"]
-        env.restore(saved["env"])
-        eval_env.restore(saved["eval_env"])
+        for task in tasks:
+            train_envs[task].restore(saved["env"][task])
+            eval_envs[task].restore(saved["eval_env"][task])
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
     checkpoint.drop_rows_from(folder, counters["plays"])
@@ -92,21 +104,25 @@ def main(argv):
         return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=int(learner.updates[0]))
 
     def evaluate():
-        """Plays the evaluation episodes: metrics of each member."""
-        keys, name = fold_in(eval_keys, counters["plays"]), f"episode_{counters['episodes']:06d}"
-        params = acting_params(learner)
-        return predictions.evaluate(run.member_folders, name, eval_env, greedy, predict, params, keys)
+        """Plays the evaluation episodes of every task: metrics of each member."""
+        params, found = acting_params(learner), {}
+        for back, (task, env) in enumerate(eval_envs.items()):
+            keys = fold_in(eval_keys, counters["plays"] - back)  # no two alike: a pass has a play for every task
+            name = f"episode_{counters['episodes']:06d}{labels[task]}"
+            found[task] = predictions.evaluate(run.member_folders, name, env, greedy, predict, params, keys)
+        return over_tasks(found)
 
     def hold():
-        """A run that is stopped in the next episode goes back to here."""
-        snapshots = dict(env=env.snapshot(), eval_env=eval_env.snapshot())
-        run.hold(counters["episodes"], dict(learner=learner, counters=dict(counters)) | snapshots)
+        """A run that is stopped in the next pass goes back to here."""
+        snapshots = [{task: env.snapshot() for task, env in each.items()} for each in (train_envs, eval_envs)]
+        state = dict(learner=learner, counters=dict(counters), env=snapshots[0], eval_env=snapshots[1])
+        run.hold(counters["episodes"], state)
 
     hold()
     while run.goes_on(counters["episodes"]):
-        seeding = counters["episodes"] < train.seed_episodes
+        seeding = counters["episodes"] < train.seed_episodes * len(tasks)
         rows: list[dict] = [{} for _ in members]  # of metrics
-        params, fitting = acting_params(learner), None
+        params, fitting, played = acting_params(learner), None, {}
         try:
             if not seeding:
                 agents.check_chunk(train, memory)
@@ -115,22 +131,25 @@ def main(argv):
                     with run.stopwatch("update"):
                         params = acting_params(fitting.result()[0])
             player = randomly if seeding or train.collect == "random" else explorer
-            keys = fold_in(collect_keys, counters["plays"])
-            steps, returns = play_episodes(env, player, params, keys, run.stopwatch)
+            for ahead, (task, env) in enumerate(train_envs.items()):
+                keys = fold_in(collect_keys, counters["plays"] + ahead)
+                played[task] = play_episodes(env, player, params, keys, run.stopwatch)
             if fitting:
-                with run.stopwatch("update"):  # what is left of it, where it ran beside the episode
+                with run.stopwatch("update"):  # what is left of it, where it ran beside the episodes
                     learner, rows = fitting.result()
         except stop.Stopped:
             break
-        with run.stopwatch("replay"):
-            memory = extend(memory, steps)
-            checkpoint.append_rows(folder, counters["plays"], steps)
         before = counters["episodes"]
-        counters["plays"] += 1
-        counters["episodes"] += train.num_envs
-        counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * spec.action_repeat
-        collected = np.split(returns, len(members))
-        rows = [row | {"collect/return": own.mean()} for row, own in zip(rows, collected, strict=True)]
+        for task, (steps, _) in played.items():
+            with run.stopwatch("replay"):
+                memory = extend(memory, steps)
+                checkpoint.append_rows(folder, counters["plays"], steps)
+            counters["plays"] += 1
+            counters["episodes"] += train.num_envs
+            counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * specs[task].action_repeat
+        collected = {task: np.split(returns, len(members)) for task, (_, returns) in played.items()}
+        collected = {task: [{"collect/return": own.mean()} for own in each] for task, each in collected.items()}
+        rows = [row | own for row, own in zip(rows, over_tasks(collected), strict=True)]
 
         last = counters["episodes"] >= train.episodes
         evaluating = not seeding and (last or passes(before, counters["episodes"], evaluation.every))

@@ -5,14 +5,16 @@ from typing import Any, NamedTuple
 
 import jax
 
-from experiments.planet.config import BLOCKS, EvalConfig, PlannerConfig, TrainConfig
+from experiments import presets
+from experiments.planet.config import BLOCKS, FAMILY, EvalConfig, PlannerConfig, TrainConfig
 from wmjax import replay
 from wmjax.agents.mpc import MPCConfig, make_actor
+from wmjax.envs.check import check_name
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, lifecycle, pools
 from wmjax.run.cli import build
-from wmjax.run.members import Member, make_members, member_keys, pick
+from wmjax.run.members import Member, by_task, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
 from wmjax.train import acting_params, with_average
 from wmjax.types import Actor, EnvSpec, Learner, UsageError, WorldModel
@@ -22,6 +24,7 @@ class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
     members: tuple[Member, ...]  # tasks and seeds of the agents in this program
+    tasks: dict[str, tuple[Member, ...]]  # the members as players of each task, by its short name
     devices: str
     env: dict
     model: rssm.RSSMConfig
@@ -43,8 +46,9 @@ class Loaded(NamedTuple):
     agent: Agent
     params: Any  # those that act, of one member, [1, ...]
     task: str  # full name of its environment
+    label: str  # of that task, as in `labels`
     env: dict  # options of wmjax.envs.make
-    spec: EnvSpec
+    spec: EnvSpec  # that the agent is made for
     episodes: int  # collected when the checkpoint was written
     updates: int
 
@@ -54,8 +58,20 @@ def settings(config):
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     built = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
+    tasks = by_task(members, tuple(presets.tasks(each, FAMILY) for each in built["train"].tasks))
     options = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
-    return Settings(members, blocks["devices"], env=options, **built)
+    return Settings(members, tasks, blocks["devices"], env=options, **built)
+
+
+def labels(tasks):
+    """{task: what names of files that are of this task end in}: nothing where it is the agent's only one."""
+    return {task: f"_{task}" if len(tasks) > 1 else "" for task in tasks}
+
+
+def spec_of(chosen):
+    """The EnvSpec that the agents are made for. chosen: Settings."""
+    specs = {task: pools.spec_of(players[0].task, chosen.env) for task, players in chosen.tasks.items()}
+    return specs[pools.widest(specs)]
 
 
 def make_agent(chosen, env_spec):
@@ -72,36 +88,40 @@ def make_agent(chosen, env_spec):
     return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
 
 
-def load(folder, member=0):
+def load(folder, member=0, task=None):
     """The Loaded agent of a run.
 
-    Args: folder: of the run; member: which agent of a population, counted from 0.
-    Raises: UsageError if the folder holds no run of PlaNet, no good checkpoint or fewer members.
+    Args: folder: of the run; member: which agent of a population, counted from 0; task: short name of the one to play
+      of an agent's tasks, None for the first.
+    Raises: UsageError if the folder holds no run of PlaNet, no good checkpoint, fewer members or no such task.
     """
     folder = pathlib.Path(folder)
     config = workdir.read_config(folder)
     if "planner" not in config:
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = settings(config)
-    task = pick(chosen.members, member).task
-    spec = pools.spec_of(task, chosen.env)
+    task = next(iter(chosen.tasks)) if task is None else task
+    check_name("--task", task, chosen.tasks)
+    spec = spec_of(chosen)
     agent = make_agent(chosen, spec)
     learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
     rest = dict.fromkeys(("counters", "env", "eval_env"), checkpoint.AS_SAVED)
     episodes, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
     learner = state["learner"]
-    return Loaded(agent, acting_params(learner), task, chosen.env, spec, episodes, int(learner.updates[0]))
+    full, label = pick(chosen.tasks[task], member).task, labels(chosen.tasks)[task]
+    return Loaded(agent, acting_params(learner), full, label, chosen.env, spec, episodes, int(learner.updates[0]))
 
 
-def check_lengths(train, env_spec, capacity):
-    """Raises UsageError where chunks, episodes and the replay cannot fit each other."""
-    if env_spec.time_limit is not None and train.chunk > env_spec.time_limit + 1:
-        raise UsageError(f"config.train.chunk={train.chunk}: an episode has at most {env_spec.time_limit + 1} rows")
-    longest = max(train.chunk, (env_spec.time_limit or 0) + 1)
-    if capacity < longest:
+def check_lengths(train, specs, capacity):
+    """Raises UsageError where chunks, episodes and the replay cannot fit each other. specs: EnvSpec of each task."""
+    for spec in specs:
+        if spec.time_limit is not None and train.chunk > spec.time_limit + 1:
+            raise UsageError(f"config.train.chunk={train.chunk}: an episode has at most {spec.time_limit + 1} rows")
+    least = max(train.chunk, sum((spec.time_limit or 0) + 1 for spec in specs))
+    if capacity < least:
         raise UsageError(
             f"config.train.replay_rows={train.replay_rows}: with {train.num_envs} environments at least "
-            f"{longest * train.num_envs}, for one episode and one chunk each"
+            f"{least * train.num_envs}, for one episode{' of each task' if len(specs) > 1 else ''} and one chunk each"
         )
 
 

@@ -25,8 +25,9 @@ UPDATES_PER_DECISION = 0.4  # in `cpu`: the paper's 100 an episode of cheetah_ru
 class TrainConfig:
     """Algorithm 1. Defaults: appendix A."""
 
-    episodes: int = 1000  # collected in all, seed episodes counted in (Fig. 4)
-    seed_episodes: int = 5  # S, under random actions
+    tasks: tuple[str, ...] = ()  # that every agent plays beside its own (Fig. 6), such as ("reacher_easy",)
+    episodes: int = 1000  # collected in all, of all tasks, seed episodes counted in (Fig. 4)
+    seed_episodes: int = 5  # S, of each task, under random actions
     updates_per_episode: int = 100  # C, for every collected episode
     batch: int = 50  # B
     chunk: int = 50  # L
@@ -45,10 +46,11 @@ class TrainConfig:
         if not 0 <= self.average_decay < 1:
             raise UsageError(f"config.train.average_decay={self.average_decay}: must be at least 0 and below 1")
         check_counts(self, "config.train")
-        if self.episodes <= self.seed_episodes:
+        if self.episodes <= self.seed_episodes * (1 + len(self.tasks)):
+            each = f" for each of {1 + len(self.tasks)} tasks" if self.tasks else ""
             raise UsageError(
                 f"config.train.episodes={self.episodes}: must be above "
-                f"config.train.seed_episodes={self.seed_episodes}, or nothing is trained"
+                f"config.train.seed_episodes={self.seed_episodes}{each}, or nothing is trained"
             )
 
 
@@ -62,6 +64,7 @@ class EvalConfig:
 
     every: int = 25
     episodes: int = 10  # appendix: 10 trajectories
+    model_error: bool = False  # whether the model is compared with the simulator as the planner uses it; physics only
 
     def __post_init__(self):
         check_counts(self, "config.evaluation")
@@ -84,6 +87,7 @@ class PlannerConfig:
         check_counts(self, "config.planner")
 
 
+FAMILY = "dmc"  # of tasks that name none
 BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
 EXAMPLE = "cheetah_run"  # the task of which --help tells
 USAGE = "experiments/planet/config.py:TASK,PRESET"
@@ -139,15 +143,15 @@ def get_config(argument=""):
     """The config of "task,preset"."""
     task, preset = split(argument, PRESETS, "task")
     config = PRESETS[preset]()
-    config.task = tasks(task, "dmc")
+    config.task = tasks(task, FAMILY)
     family, _, first = config.task.partition("+")[0].partition(":")
     if family == "physics":  # MuJoCo's own state beside images that dm_control draws, see wmjax/envs/physics.py
         config.env.update(observe="image+state", shadow_size=256 if preset == "cpu" else config_dict.placeholder(int))
-    if family == "dmc":
+    if family == FAMILY:
         config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
         if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py
             config.env.update(shadow_size=256, supersample=2)
-    if preset == "cpu" and family in ("dmc", "physics"):
+    if preset == "cpu" and family in (FAMILY, "physics"):
         decisions = dmc.EPISODE_STEPS / dmc.ACTION_REPEAT.get(first, dmc.OTHER_ACTION_REPEAT)
         config.train.updates_per_episode = round(UPDATES_PER_DECISION * decisions)
     return config

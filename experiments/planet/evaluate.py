@@ -1,6 +1,8 @@
 """Reloads the newest checkpoint of a PlaNet run, plays episodes without exploration noise, reports returns and a video.
 
-python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
+    python -m experiments.planet.evaluate --workdir=runs/a --episodes=10
+
+An agent of several tasks plays the one of --task=reacher_easy, or else its first.
 """
 
 import json
@@ -8,6 +10,7 @@ import pathlib
 import sys
 
 import jax
+from absl import flags
 
 from experiments.planet.agent import load
 from experiments.planet.predictions import evaluate, make_predict
@@ -23,6 +26,7 @@ def define_flags(values, argv):
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "episodes", 10, "episodes, played at once", 1, 1024)
     cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
+    flags.DEFINE_string("task", None, "which of the tasks of one agent; the first unless told", flag_values=values)
     cli.int_flag(values, "seed", 0, "seed of the episodes and of the planner", 0, 10**9)
 
 
@@ -33,11 +37,12 @@ def main(argv):
         raise UsageError("give --workdir=DIR, the folder of a run")
     cli.use_jax()
     folder = pathlib.Path(options.workdir)
-    loaded = load(folder, options.member)
+    loaded = load(folder, options.member, options.task)
     env = envs.make(loaded.task, options.episodes, options.seed, purpose="test", **loaded.env)
+    env = envs.pad(env, loaded.spec.action.size)
     predict = make_predict(loaded.agent, env.spec)
     player = make_player(loaded.agent.actor, options.episodes, explore=False)
-    name = f"evaluate_{loaded.episodes:06d}"
+    name = f"evaluate_{loaded.episodes:06d}{loaded.label}"
     keys = jax.random.key(options.seed)[None]
     row = evaluate([folder], name, env, player, predict, loaded.params, keys)[0]
     for i in range(options.episodes):

@@ -20,12 +20,12 @@ from absl import flags
 
 from experiments.planet import config as configs
 from experiments.planet import phases
-from experiments.planet.agent import check_chunk, make_agent, settings
+from experiments.planet.agent import check_chunk, make_agent, settings, spec_of
 from experiments.presets import config_flag
 from wmjax import console, imagine
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
-from wmjax.run import cli, devices, pools, replays
+from wmjax.run import cli, devices, replays
 from wmjax.run.members import member
 from wmjax.storage import checkpoint
 from wmjax.train import acting_params, check_finite, make_phase
@@ -54,8 +54,7 @@ def main(argv):
     cli.use_jax()
     chosen = settings(options.config)
     train = chosen.train
-    task, seed = chosen.members[0]
-    spec = pools.spec_of(task, chosen.env)
+    spec = spec_of(chosen)
     agent = make_agent(chosen, spec)
     sets = dict(train=read_episodes(options.train, spec), test=read_episodes(options.test, spec))
 
@@ -69,7 +68,7 @@ def main(argv):
     sets = {name: longer(episodes, chosen.planner.horizon, name) for name, episodes in sets.items()}
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=devices.replicated(mesh))
     measure = jax.jit(functools.partial(predict_rewards, agent.model, spec.action, horizon=chosen.planner.horizon))
-    init_key, train_key, measure_key = jax.random.split(jax.random.key(seed), 3)
+    init_key, train_key, measure_key = jax.random.split(jax.random.key(chosen.members[0].seed), 3)
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_key[None])
     done = 0
     while done < options.updates:

@@ -19,6 +19,16 @@ OPEN_LOOP = open_loop_picture(CONTEXT, PREDICTED)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 
 
+def pictures(labels):
+    """The kinds of pictures that evaluations leave, one of each task. labels: as of `agent.labels`."""
+    return [
+        OPEN_LOOP._replace(
+            pattern=f"open_loop_*{label}.png", title=f"{OPEN_LOOP.title}, {task}" if label else OPEN_LOOP.title
+        )
+        for task, label in labels.items()
+    ]
+
+
 def make_predict(agent, env_spec):
     """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
 

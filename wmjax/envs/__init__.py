@@ -8,7 +8,8 @@ A name is "family:task". What a family accepts as options is written in its modu
     physics the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"   `wmjax/envs/physics.py`
     fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
 
-`adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`).
+`adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`), `pad` those whose actions are
+shorter than the agent's (`wmjax/envs/padded.py`).
 
 Life of one row, for an episode of n decisions (rows of an episode: n + 1):
 
@@ -25,10 +26,11 @@ import numpy as np
 
 from wmjax.envs.adapter import adapt
 from wmjax.envs.check import nearest
+from wmjax.envs.padded import pad
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import EnvSpec, Step, UsageError
 
-__all__ = ["VecEnv", "adapt", "make"]
+__all__ = ["VecEnv", "adapt", "make", "pad"]
 
 
 class VecEnv(Protocol):

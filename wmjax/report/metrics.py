@@ -9,6 +9,7 @@ NaN and infinities have no spelling in JSON: they are written as null and read b
 import json
 import math
 import os
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -144,3 +145,31 @@ def evaluated(returns):
     """The metrics of one member's evaluation. returns: [episodes]."""
     each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
     return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
+
+
+def over_tasks(found):
+    """The metrics of each member that played several tasks: means over tasks, and "eval/<task>/..." of each task.
+
+    found: {task: [metrics of each member]}, of the same names. Of one task alone: its metrics as they are.
+    """
+    if len(found) == 1:
+        return next(iter(found.values()))
+    rows = []
+    for each in zip(*found.values(), strict=True):
+        means = {name: np.mean([row[name] for row in each]) for name in each[0]}
+        own = {
+            name.replace("/", f"/{task}/", 1): row[name] for task, row in zip(found, each, strict=True) for name in row
+        }
+        rows.append(means | own)
+    return rows
+
+
+def tasks_of(rows):
+    """The tasks whose returns are in lines of metrics.jsonl beside their means, in order of appearance; mostly none."""
+    found = (re.fullmatch(r"(?:collect|eval)/(.+)/return(?:_mean)?", name) for row in rows for name in row)
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def of_task(rows, task):
+    """Lines of metrics.jsonl with the metrics of one task under the names of the means."""
+    return [row | {name.replace(f"/{task}/", "/", 1): row[name] for name in row if f"/{task}/" in name} for row in rows]

@@ -212,7 +212,7 @@ def _title(folder: Path, config: dict) -> str:
     for wanted in TITLE_KEYS:
         for name, value in flat.items():
             if name.split(".")[-1] == wanted and isinstance(value, str):
-                return value
+                return ", ".join([value, *flat.get("train.tasks", ())])  # of an agent that plays several
     return folder.resolve().name
 
 
@@ -277,8 +277,14 @@ def _best_of(evaluations: Sized) -> str:
 def _returns(rows: plots.Rows, references: dict[str, float]) -> str:
     if not any(row.get(name) is not None for row in rows for name in ("eval/return_mean", "collect/return")):
         return ""
-    axes = [(plots.env_steps(rows), "environment steps"), (plots.minutes(rows), "minutes")]
-    return section("Returns", [figure(plots.returns(rows, xs, label, references)) for xs, label in axes])
+    steps, tasks = plots.env_steps(rows), metrics.tasks_of(rows)
+    title = f"mean of {len(tasks)} tasks" if tasks else ""
+    axes = [(steps, "environment steps"), (plots.minutes(rows), "minutes")]
+    shown = [figure(plots.returns(rows, xs, label, references, title)) for xs, label in axes]
+    for task in tasks:
+        own = metrics.of_task(rows, task)
+        shown.append(figure(plots.returns(own, steps, "environment steps of all tasks", title=task)))
+    return section("Returns", shown)
 
 
 def _losses(rows: plots.Rows) -> str:
@@ -289,7 +295,7 @@ def _losses(rows: plots.Rows) -> str:
 
 def _held_out(rows: plots.Rows) -> str:
     """What evaluations measured beside returns."""
-    found = {name for row in rows for name in row if name.startswith("eval/") and not name.startswith("eval/return")}
+    found = {name for row in rows for name in row if name.startswith("eval/") and "/return" not in name}
     return section("In evaluation episodes", [figure(plots.curve(rows, name)) for name in sorted(found)])
 
 

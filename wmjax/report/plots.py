@@ -46,13 +46,16 @@ def parts(row: dict[str, Any]) -> dict[str, float]:
     return times
 
 
-def returns(rows: Rows, xs: Sequence[float], x_label: str, references: Mapping[str, float] | None = None) -> str:
+def returns(
+    rows: Rows, xs: Sequence[float], x_label: str, references: Mapping[str, float] | None = None, title: str = ""
+) -> str:
     """SVG: returns of evaluation (mean, one standard deviation) and of collected episodes against xs.
 
     Args:
         xs: one for each row, minutes or counts.
         x_label: what they are.
         references: returns that are drawn as thin lines, by name.
+        title: of the picture.
     """
     figure, axes = _figure()
     if x_label == "minutes":
@@ -68,7 +71,7 @@ def returns(rows: Rows, xs: Sequence[float], x_label: str, references: Mapping[s
         axes.fill_between(x, y - std, y + std, color=COLOURS[0], alpha=0.18, linewidth=0)
         axes.plot(x, y, "o-", markersize=3, color=COLOURS[0], label="evaluation (mean, std)")
     _draw_references(axes, references or {})
-    axes.set(xlabel=x_label, ylabel="return")
+    axes.set(xlabel=x_label, ylabel="return", title=title)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, loc="best")
     return _svg(figure)

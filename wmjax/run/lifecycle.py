@@ -27,7 +27,7 @@ from wmjax.report.page import drop_summary, write_population_report, write_repor
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
 from wmjax.run import stop
-from wmjax.run.members import Member, mean_of, member
+from wmjax.run.members import Member, mean_of, member, short_name
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
 from wmjax.types import UsageError
@@ -210,7 +210,7 @@ def open_folders(folder: Path, config: dict, members: Sequence[Member], may_diff
 def folder_names(members: Sequence[Member]) -> list[str]:
     """seed_<n> of each member; of several tasks Pong_seed_<n>, Boxing_seed_<n>, ..."""
     several = len({each.task for each in members}) > 1
-    return [(f"{each.task.split(':')[-1]}_" if several else "") + f"seed_{each.seed}" for each in members]
+    return [(f"{short_name(each.task)}_" if several else "") + f"seed_{each.seed}" for each in members]
 
 
 def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:

@@ -51,6 +51,27 @@ def make_members(task, seed, population):
     return tuple(Member(each, seed + i) for each in tasks for i in range(population))
 
 
+def by_task(members, tasks):
+    """{name: the members as players of that task}: of what each plays in turn, the task it was made with first.
+
+    Args: members: tuple of Member; tasks: full names of what every member plays beside its own.
+    Raises: UsageError for a task that is named twice, and where members that already differ in their tasks get more.
+    """
+    own = {each.task for each in members}
+    if tasks and len(own) > 1:
+        raise UsageError(f"config.train.tasks={tasks}: only where config.task names one task, not {len(own)}")
+    players = {short_name(members[0].task): members}
+    players |= {short_name(task): tuple(each._replace(task=task) for each in members) for task in tasks}
+    if len(players) < 1 + len(tasks):
+        raise UsageError(f"config.train.tasks={tasks}: names one task twice, or {members[0].task} again")
+    return players
+
+
+def short_name(task):
+    """The name of a task without its family: dmc:cheetah_run -> cheetah_run."""
+    return task.split(":")[-1]
+
+
 def member_keys(members, count):
     """`count` arrays of keys, [S] each; a member's depend on its seed alone."""
     seeds = np.array([each.seed for each in members], np.uint32)

@@ -30,6 +30,30 @@ def first_step(members, rows, options):
     return env.spec, step
 
 
+def widest(specs):
+    """The one of an agent's tasks whose spec the agent is made for: that with the longest actions.
+
+    Args: specs: {task: EnvSpec}; actions of the others are to be padded to its own (`wmjax.envs.pad`).
+    Raises: UsageError where tasks differ in more than the length of their actions, action repeat and time limit.
+    """
+    task = max(specs, key=lambda name: specs[name].action.size)
+    for other, spec in specs.items():
+        here, there = spec._replace(action=spec.action._replace(size=specs[task].action.size)), specs[task]
+        for field in ("obs", "action"):
+            one, two = getattr(here, field), getattr(there, field)
+            if one != two:
+                raise UsageError(f"{other} and {task} are no tasks for one agent: {field} {one} and {two}")
+    return task
+
+
 def join_envs(members, rows, options, purpose="train"):
     """One pool for every member, `rows` environments each, as one VecEnv; purpose: as of `wmjax.envs.make`."""
     return JoinedVecEnv([envs.make(each.task, rows, each.seed, purpose=purpose, **options) for each in members])
+
+
+def envs_of(tasks, rows, options, size, purpose="train"):
+    """{task: one pool for every member} of an agent's tasks, behind actions of one size; see `join_envs`, `envs.pad`.
+
+    tasks: {task: the members as its players}.
+    """
+    return {task: envs.pad(join_envs(players, rows, options, purpose), size) for task, players in tasks.items()}
