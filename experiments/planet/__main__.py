@@ -21,6 +21,7 @@ import numpy as np
 from experiments.planet import agent as agents
 from experiments.planet import config as configs
 from experiments.planet import phases, predictions, scores
+from experiments.planet.model_error import make_measures
 from experiments.training import read_command
 from wmjax import console, replay
 from wmjax.agents.random import make_random_actor
@@ -45,6 +46,7 @@ def main(argv):
     specs = {task: own for task, (own, _) in firsts.items()}
     spec, example = firsts[pools.widest(specs)]
     agent = agents.make_agent(chosen, spec)
+    measures = make_measures(chosen, agent.model, spec.action)
     capacity = train.replay_rows // train.num_envs
     agents.check_lengths(train, specs.values(), capacity)
     agents.check_devices(chosen, mesh)
@@ -109,7 +111,8 @@ def main(argv):
         for back, (task, env) in enumerate(eval_envs.items()):
             keys = fold_in(eval_keys, counters["plays"] - back)  # no two alike: a pass has a play for every task
             name = f"episode_{counters['episodes']:06d}{labels[task]}"
-            found[task] = predictions.evaluate(run.member_folders, name, env, greedy, predict, params, keys)
+            shown = (run.member_folders, name, env, greedy, predict, params, keys, measures[task])
+            found[task] = predictions.evaluate(*shown)
         return over_tasks(found)
 
     def hold():

@@ -12,25 +12,48 @@ It needs episodes that show states beside images: "physics:<task>" with observe=
 
 import functools
 import io
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax import imagine
+from wmjax import envs, imagine
 from wmjax.ops.axes import time_first
+from wmjax.report.page import Picture, write_whole
 from wmjax.types import UsageError
 
 STARTS = 8  # states of an episode
+PICTURE = Picture(
+    "model_error_*.png",
+    "Model error while planning",
+    "From states of an episode the same random action sequences are scored by the model and by the simulator, up to "
+    "each step of the horizon. Correlation: of their ranks, 1 is best. Regret: how much less the model's best "
+    "sequences truly earn than the truly best, 0 is best, 1 no better than chance.",
+)
 
 
-def check(task, obs):
-    """Raises UsageError unless an environment shows its simulator's state beside the image."""
-    if not task.startswith("physics:") or not isinstance(obs, dict):
-        raise UsageError(
-            f"config.evaluation.model_error_candidates: {task} does not show its state: take physics:<task> with "
-            "config.env.observe=image+state"
-        )
+def make_measures(chosen, model, action_spec):
+    """{task: `make_model_error` for the run's planner}, or {task: None} where config.evaluation.model_error is off.
+
+    Args: chosen: Settings of the run.
+    Raises: UsageError unless every task shows its simulator's state beside the image.
+    """
+    if not chosen.evaluation.model_error:
+        return dict.fromkeys(chosen.tasks)
+    measures = {}
+    for task, players in chosen.tasks.items():
+        name = players[0].task
+        if not name.startswith("physics:") or chosen.env.get("observe") != "image+state":
+            raise UsageError(
+                f"config.evaluation.model_error=True: {name} does not show its state: take physics:<task> with "
+                "config.env.observe=image+state"
+            )
+        env: Any = envs.make(name, 1, 0, **chosen.env)
+        planner = chosen.planner
+        size = dict(horizon=planner.horizon, candidates=planner.candidates, elites=planner.elites)
+        measures[task] = make_model_error(model, action_spec, env.advance, **size)
+    return measures
 
 
 def make_model_error(model, action_spec, advance, *, horizon, candidates, elites):
@@ -106,8 +129,8 @@ def metrics(found):
     return {f"model_error/{name}_{step}": float(found[name][step - 1]) for name in found for step in steps}
 
 
-def picture(found):
-    """PNG: correlation and regret against the horizon."""
+def draw(path, found):
+    """Writes a PNG of correlation and regret against the horizon."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5, 2.6), layout="tight")
@@ -120,4 +143,4 @@ def picture(found):
     axes.legend(frameon=False)
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+    write_whole(path, content.getvalue())

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from experiments.planet import model_error
 from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
 from wmjax.ops import image_bits
@@ -20,11 +21,12 @@ FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 
 
 def pictures(labels):
-    """The kinds of pictures that evaluations leave, one of each task. labels: as of `agent.labels`."""
+    """The kinds of pictures that evaluations leave, of each task. labels: as of `agent.labels`."""
     return [
-        OPEN_LOOP._replace(
-            pattern=f"open_loop_*{label}.png", title=f"{OPEN_LOOP.title}, {task}" if label else OPEN_LOOP.title
+        kind._replace(
+            pattern=kind.pattern.replace("*", f"*{label}"), title=f"{kind.title}, {task}" if label else kind.title
         )
+        for kind in (OPEN_LOOP, model_error.PICTURE)
         for task, label in labels.items()
     ]
 
@@ -52,13 +54,14 @@ def first_episode(steps, most):
     return member(steps, (slice(ends[0] + 1 if len(ends) else most), slice(1)))
 
 
-def evaluate(member_folders, name, env, player, predict, params, keys):
+def evaluate(member_folders, name, env, player, predict, params, keys, measure=None):
     """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted.
 
     Args:
       member_folders: of every member [S]; env: VecEnv of S * M rows; player: greedy Player; predict: from
-      `make_predict`; params: [S, ...]; keys: [S].
-    Writes videos/<name>.mp4, a member's M rows side by side, and videos/open_loop_<name>.png of its first row.
+      `make_predict`; params: [S, ...]; keys: [S]; measure: from `model_error.make_measure`, or None.
+    Writes videos/<name>.mp4, a member's M rows side by side, and of its first row videos/open_loop_<name>.png and
+    videos/model_error_<name>.png.
     Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
     """
     play_keys, predict_keys = jax.vmap(jax.random.split)(keys).T
@@ -73,4 +76,10 @@ def evaluate(member_folders, name, env, player, predict, params, keys):
         try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
         try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
         rows.append(evaluated(own))
+        if measure is not None:
+            found = measure(
+                member(params, i), jax.random.fold_in(predict_keys[i], 1), first_episode(seen, len(seen.reward))
+            )
+            rows[-1] |= model_error.metrics(found)
+            try_drawing(model_error.draw, videos / f"model_error_{name}.png", found)
     return rows

@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from experiments.planet import model_error
+from tests import mains
 from wmjax import envs
 from wmjax.models import simulator
 from wmjax.run.collect import stack
-from wmjax.types import UsageError
 
 KEY = jax.random.key(0)
 
@@ -24,7 +24,7 @@ def episode():
     return env, steps.replace(obs=dict(state=steps.obs))
 
 
-def test_the_simulator_ranks_as_itself(episode):
+def test_the_simulator_ranks_as_itself(episode, tmp_path):
     env, steps = episode
     model = simulator.make_model(env.spec._replace(obs=dict(state=env.spec.obs)), env.advance)
     size = dict(horizon=3, candidates=16, elites=4)
@@ -38,7 +38,8 @@ def test_the_simulator_ranks_as_itself(episode):
     assert set(model_error.metrics(found)) == {
         f"model_error/{name}_{step}" for name in ("correlation", "regret") for step in (1, 2, 3)
     }
-    assert model_error.picture(found).startswith(b"\x89PNG")
+    model_error.draw(tmp_path / "a.png", found)
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_model_that_is_one_step_late_ranks_worse(episode):
@@ -62,15 +63,25 @@ def test_ranking_by_hand():
     np.testing.assert_allclose(found["regret"], [0, (2 + 1) / (2 - 0.5) / 2])
 
 
-def test_rewards_that_are_all_equal():
+def test_rewards_that_are_all_equal(tmp_path):
     assert np.isnan(model_error.correlation(np.arange(3.0), np.ones(3)))
     assert model_error.correlation(np.ones(3), np.arange(3.0)) == 0
     nothing = model_error.ranking(np.ones((2, 3, 4)), np.zeros((2, 3, 4)), 2)
     assert np.isnan(nothing["correlation"]).all() and np.isnan(nothing["regret"]).all()
-    assert model_error.picture(nothing).startswith(b"\x89PNG")
+    model_error.draw(tmp_path / "a.png", nothing)
 
 
-@pytest.mark.parametrize(("task", "obs"), [("dmc:cheetah_run", {}), ("physics:cheetah_run", np.zeros(1))])
-def test_other_environments_are_refused(task, obs):
-    with pytest.raises(UsageError, match="does not show its state: take physics:<task> with config.env.observe"):
-        model_error.check(task, obs)
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config.evaluation.model_error=True"], "fake:counter does not show its state: take physics:<task> with"),
+        (
+            ["--config=experiments/planet/config.py:physics:cheetah_run,cpu", "--config.env.observe=state"],
+            "image size 28x8 has no decoder",
+        ),
+    ],
+)
+def test_refusals(flags, message, tmp_path):
+    ended = mains.refused(tmp_path / "a", *flags)
+    assert ended.code == 2 and len(ended.stderr.strip().splitlines()) == 1, ended.stderr
+    assert message in ended.stderr and not (tmp_path / "a").exists()

@@ -6,6 +6,7 @@ import optax
 
 from wmjax import imagine
 from wmjax.models.rssm.model import init_params, make_model
+from wmjax.nets.images import decoder_kernels
 from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold
@@ -15,6 +16,7 @@ from wmjax.types import Learner, LearnerState, image_of
 
 def make(config, env_spec):
     """(WorldModel, Learner) of an RSSMConfig; raises UsageError if the network cannot take the images of env_spec."""
+    decoder_kernels(env_spec.obs_shape)
     model = make_model(config, env_spec)
     optimizer = make_optimizer(config)
 
