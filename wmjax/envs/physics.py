@@ -22,11 +22,13 @@ Options of `make("physics:...", num_envs, seed, ...)`:
 
 import logging
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from wmjax.envs import drawing_thread
 from wmjax.envs.check import (
     check_action,
     check_begun,
@@ -208,6 +210,7 @@ class Simulator:
         self._mujoco, self._reward, self._situation = mujoco, REWARDS[task], Situation
         self._task, self._physics = self._environment.task, self._environment.physics
         self._model, self._data = self._physics.model.ptr, self._physics.data.ptr
+        self._free: Callable | None = None  # of what draws, once it has drawn
         if shadow_size:
             self._model.vis.quality.shadowsize = shadow_size
         self._full = mujoco.mj_stateSize(self._model, mujoco.mjtState.mjSTATE_FULLPHYSICS)
@@ -219,8 +222,10 @@ class Simulator:
         self._rollout = rollout.Rollout(nthread=threads if threads > 1 else 0)
 
     def close(self) -> None:
-        """Ends the threads."""
+        """Ends the threads and frees what draws."""
         self._rollout.close()
+        if self._free is not None:
+            self._free()
 
     def reset(self, seed: int) -> np.ndarray:
         """The first state of an episode, float64 [S]."""
@@ -243,9 +248,12 @@ class Simulator:
         """The image of a state, uint8 [size, size, 3]."""
         self._write(state)
         try:
-            return self._physics.render(size, size, camera_id=camera)
+            image = drawing_thread.call(self._physics.render, size, size, camera_id=camera)
         except (RuntimeError, ImportError) as error:
             raise UsageError(f"dm_control cannot draw on this machine: {str(error).splitlines()[0]}") from error
+        if self._free is None:
+            self._free = drawing_thread.free_with(self, self._physics.free)
+        return image
 
     def play(self, states: np.ndarray, actions: np.ndarray, repeat: int) -> tuple[np.ndarray, np.ndarray]:
         """(states [H, N, S], rewards [H, N]) after each of actions [H, N, A] from states [N, S].
