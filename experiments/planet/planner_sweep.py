@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.planet.simulator import REPEATS, Setting, play_missing
+from experiments.planet.simulator import REPEATS, Setting, of_episodes, play_missing
 from wmjax import console
 from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
@@ -98,8 +98,8 @@ def table(task, found, threads):
     ]
     seeds = len(next(iter(found.values())))
     return [
-        f"{task} under CEM over the true simulator, action repeat 4. Returns, means of {seeds} episodes with 95% "
-        f"intervals (Student's t); {threads} threads. {PAPER if task == 'cheetah_run' else ''}".rstrip(),
+        f"{task} under CEM over the true simulator, action repeat 4. Returns, {of_episodes(seeds)}; threads: {threads}. "
+        f"{PAPER if task == 'cheetah_run' else ''}".rstrip(),
         "",
         *markdown(["horizon", "iterations", "candidates", "share of elites", "return", "episodes"], cells),
     ]

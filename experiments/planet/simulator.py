@@ -131,6 +131,11 @@ def published(setting, task):
     return scores.published(name).get(task, {}).get(agent)
 
 
+def of_episodes(count):
+    """What a table's returns are, in words."""
+    return "one episode each" if count == 1 else f"means of {count} episodes with 95% intervals (Student's t)"
+
+
 def table(setting, action, tasks, rows):
     """The lines of the table. rows: of episodes.jsonl, by task and seed."""
     cells = []
@@ -143,8 +148,8 @@ def table(setting, action, tasks, rows):
         cells.append([task, with_interval(returns, 0), each, "-" if paper is None else f"{paper:.0f}", rate])
     threads = rows[0]["threads"]
     return [
-        f"The true simulator under CEM, setting {setting}, acting with the {action}. Means of {len(own)} episodes with "
-        f"95% intervals (Student's t); decisions a second on {threads} threads.",
+        f"The true simulator under CEM, setting {setting}, acting with the {action}. Returns, {of_episodes(len(own))}; "
+        f"decisions a second, threads: {threads}.",
         "",
         *markdown(["task", "return", "episodes", "published", "decisions/s"], cells),
     ]
