@@ -98,8 +98,8 @@ def table(task, found, threads):
     ]
     seeds = len(next(iter(found.values())))
     return [
-        f"{task} under CEM over the true simulator, action repeat 4. Returns, {of_episodes(seeds)}; threads: {threads}. "
-        f"{PAPER if task == 'cheetah_run' else ''}".rstrip(),
+        f"{task} under CEM over the true simulator, action repeat 4. Returns, {of_episodes(seeds)}; "
+        f"threads: {threads}. {PAPER if task == 'cheetah_run' else ''}".rstrip(),
         "",
         *markdown(["horizon", "iterations", "candidates", "share of elites", "return", "episodes"], cells),
     ]
