@@ -163,7 +163,7 @@ def open_loop(places, folder):
 def test_episodes(place):
     """Beginnings of test episodes that a run plays with exploration noise: Step [PREDICTED, ROWS]."""
     loaded = load(place)
-    env = envs.make(loaded.task, ROWS, 0, purpose="test", **loaded.env)
+    env = envs.pad(envs.make(loaded.task, ROWS, 0, purpose="test", **loaded.env), loaded.spec.action.size)
     player = make_player(loaded.agent.actor, ROWS, explore=True)
     steps, _ = play_episodes(env, player, loaded.params, jax.random.key(0)[None], Stopwatch())
     env.close()

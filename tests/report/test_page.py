@@ -10,6 +10,7 @@ from pathlib import Path
 import imageio.v3 as iio
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from wmjax import console
 from wmjax.report import metrics, plots, video
@@ -338,6 +339,15 @@ def test_only_so_many_bytes_of_video_are_embedded(tmp_path, monkeypatch):
     monkeypatch.setattr(report_page, "EMBED_BYTES", int(path.stat().st_size * 2.5))
     page = report_page.write_report(folder).read_text()
     assert page.count("<video") == 2 and "eval 3<" in page and "eval 2<" in page and "2 more in videos/" in page
+
+
+def test_panels_that_do_not_fill_their_grid(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, content, **_: drawn.append(figure))
+    plots.panels({f"q{i}": dict(a=[1, 0], b=[1, -1]) for i in range(8)}, "steps", "R2", (-1, 1))
+    titles = [axes.get_title() for axes in drawn[0].axes if axes.get_visible()]
+    assert titles == [f"q{i}" for i in range(8)] and len(drawn[0].axes) == 12
+    assert all(len(axes.lines) == 2 for axes in drawn[0].axes[:8])
 
 
 def test_a_comparison_of_seeds_with_different_lengths(tmp_path):

@@ -63,6 +63,7 @@ def test_what_is_no_path_is_refused_in_one_line(text, said):
     [
         ("planet.__main__", "--workdir"),
         ("planet.evaluate", "--workdir"),
+        ("planet.diagnostics", "--workdir"),
         ("planet.fit", "--train"),
         ("planet.fit", "--test"),
         ("smaller_world_models.__main__", "--workdir"),

@@ -20,7 +20,7 @@ def check_name(what: str, name: str, allowed: Iterable[str], meant: str | None =
     allowed = sorted(allowed)
     if name in allowed:
         return
-    near = nearest(meant or name, allowed)
+    near = nearest(str(meant or name), allowed)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(f"unknown {what} {name!r}.{hint} Allowed: {', '.join(allowed)}.")
 

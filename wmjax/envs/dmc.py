@@ -17,6 +17,8 @@ Options of `make("dmc:...", num_envs, seed, ...)`:
     supersample     1 to 4: draws without multisampling, so many times larger each way, and averages. In software 2 is
                     about twice as fast as the suite's four samples a pixel (None); textures come out finer (mean
                     difference 2 grey levels)
+    observe         image; or image+state: {"image": uint8 [X, Y, 3], "position": float32 [D], ...}, with what the suite
+                    observes where it draws nothing, of the moment that the frame shows, under dm_control's names
 
 envpool can neither read nor write a simulator's state. Random numbers are drawn at the start of an episode only, so a
 state is a function of (seed, number of episodes begun, actions since the last start): this is what a snapshot holds,
@@ -28,6 +30,7 @@ Frames are those of the MuJoCo inside envpool (3.6 in envpool 1.2.5); newer ones
 is drawn with the terrain of its first episode for ever, while the physics has a new terrain in each.
 """
 
+import math
 import re
 from typing import Any, NamedTuple
 
@@ -57,6 +60,23 @@ ACTION_REPEAT = {  # PlaNet, appendix A; its cartpole task is swingup: balance a
 }
 OTHER_ACTION_REPEAT = 2  # not in the paper: the smallest that it uses
 EPISODE_STEPS = 1000  # the suite's time limit in control steps
+OBSERVED = ("image", "image+state")
+ELSEWHERE = {  # what envpool lists in every task of a domain though the suite observes it in others of them alone
+    "dog_run": ("ball_state", "target_position"),
+    "dog_stand": ("ball_state", "target_position"),
+    "dog_trot": ("ball_state", "target_position"),
+    "dog_walk": ("ball_state", "target_position"),
+    "finger_spin": ("target_position", "dist_to_target"),
+    "fish_upright": ("target",),
+    "humanoid_run": ("position",),
+    "humanoid_run_pure_state": ("joint_angles", "head_height", "extremities", "torso_vertical", "com_velocity"),
+    "humanoid_stand": ("position",),
+    "humanoid_walk": ("position",),
+    "quadruped_escape": ("ball_state", "target_position"),
+    "quadruped_fetch": ("origin", "rangefinder"),
+    "quadruped_run": ("origin", "rangefinder", "ball_state", "target_position"),
+    "quadruped_walk": ("origin", "rangefinder", "ball_state", "target_position"),
+}
 UNBOUNDED = 1e9  # MuJoCo writes 1e10 for a control without limits (lqr)
 LAST = 2  # dm_env.StepType.LAST
 
@@ -70,6 +90,7 @@ class DmcOptions(NamedTuple):
     episode_steps: int | None = None
     shadow_size: int | None = None
     supersample: int | None = None
+    observe: str = "image"
 
 
 def task_ids() -> dict[str, str]:
@@ -81,6 +102,13 @@ def task_ids() -> dict[str, str]:
         if module == "envpool.mujoco.dmc":
             tasks[f"{_domain(env_id, settings['task_name'])}_{settings['task_name']}"] = env_id
     return tasks
+
+
+def state_sizes(task: str) -> dict[str, int]:
+    """Returns the length D of each low-dimensional observation of a task: {"position": 8, "velocity": 9}."""
+    spec = gl.import_envpool().make_spec(task_ids()[task]).observation_spec()
+    absent = ("env_id", "players", *ELSEWHERE.get(task, ()))  # the first two say which row an arrival is of
+    return {name: math.prod(entry.shape) for name, entry in spec._asdict().items() if name not in absent}
 
 
 def _domain(env_id: str, task: str) -> str:
@@ -108,6 +136,7 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "DmcVecEnv":
     check_int("episode_steps", options.episode_steps, low=1, high=EPISODE_STEPS, optional=True)
     check_int("shadow_size", options.shadow_size, low=64, high=4096, optional=True)
     check_int("supersample", options.supersample, low=1, high=4, optional=True)
+    check_name("observe", options.observe, OBSERVED)
     ids = task_ids()
     check_name("dmc task", task, ids)
     gl.require_rendering()
@@ -115,7 +144,7 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "DmcVecEnv":
         action_repeat=options.action_repeat or ACTION_REPEAT.get(task, OTHER_ACTION_REPEAT),
         episode_steps=options.episode_steps or EPISODE_STEPS,
     )
-    return DmcVecEnv(ids[task], seeds, options)
+    return DmcVecEnv(ids[task], seeds, options, {} if options.observe == "image" else state_sizes(task))
 
 
 class DmcVecEnv:
@@ -126,12 +155,15 @@ class DmcVecEnv:
         options: DmcOptions as used, defaults filled in.
     """
 
-    def __init__(self, env_id: str, seeds: list[int], options: DmcOptions):
+    def __init__(self, env_id: str, seeds: list[int], options: DmcOptions, sizes: dict[str, int]):
+        """Args as of `make`, options filled in; sizes: of what is observed beside the image, as `state_sizes`."""
         self._env_id, self._num_envs, self._seeds, self.options = env_id, len(seeds), seeds, options
         repeat, steps = options.action_repeat, options.episode_steps
         assert repeat and steps, "make fills in the defaults"
         self._repeat: int = repeat
-        self._identity = identity_of(env_id, seeds, tuple(options))
+        # Without `observe` where it is image, so that snapshots from before there was a choice are still good.
+        self._identity = identity_of(env_id, seeds, tuple(options) if sizes else tuple(options)[:-1])
+        self._state = {name: np.zeros((len(seeds), size), np.float32) for name, size in sizes.items()}
         self._pool = self._make_pool()
         bounds = self._pool.action_spec()
         low = np.broadcast_to(bounds.minimum, bounds.shape).astype(np.float64)
@@ -142,7 +174,10 @@ class DmcVecEnv:
         size, actions = options.size, bounds.shape[0]
         action = ActionSpec(actions, False, -1.0, 1.0)
         limit = -(-steps // self._repeat)
-        self.spec = EnvSpec(jax.ShapeDtypeStruct((size, size, 3), np.uint8), action, self._repeat, limit)
+        obs: Any = jax.ShapeDtypeStruct((size, size, 3), np.uint8)
+        if sizes:
+            obs = dict(image=obs) | {name: jax.ShapeDtypeStruct((n,), np.float32) for name, n in sizes.items()}
+        self.spec = EnvSpec(obs, action, self._repeat, limit)
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
@@ -224,7 +259,7 @@ class DmcVecEnv:
     def _begin(self, rows: np.ndarray) -> None:
         """Begins an episode in some rows."""
         if len(rows):
-            self._pool.reset(rows.astype(np.int32))
+            self._keep_state(self._pool.reset(rows.astype(np.int32)).observation)
             self._episodes[rows] += 1
             self._decisions[rows] = 0
             self._is_last[rows] = False
@@ -250,6 +285,7 @@ class DmcVecEnv:
                 break
             arrival = self._pool.step(control[rows], rows.astype(np.int32))
             rows = arrival.observation.env_id.astype(np.int64)  # a part of the pool arrives in any order
+            self._keep_state(arrival.observation)
             total[rows] += arrival.reward
             ended = arrival.step_type == LAST
             discount[rows[ended]] = arrival.discount[ended] != 0
@@ -263,7 +299,18 @@ class DmcVecEnv:
         is_first = np.zeros(self._num_envs, bool)
         is_first[first] = True
         prev_action = np.where(is_first[:, None], np.float32(0), action)
-        return Step(prev_action, self._draw(), reward, discount, is_first, self._is_last.copy())
+        return Step(prev_action, self._see(), reward, discount, is_first, self._is_last.copy())
+
+    def _keep_state(self, observation: Any) -> None:
+        """Keeps what rows of the pool observe on arriving, where more than images is asked for."""
+        for name, kept in self._state.items():
+            kept[observation.env_id] = getattr(observation, name).reshape(-1, kept.shape[1])
+
+    def _see(self) -> Any:
+        """Returns the observation of the present states."""
+        if not self._state:
+            return self._draw()
+        return dict(image=self._draw()) | {name: kept.copy() for name, kept in self._state.items()}
 
     def _draw(self) -> np.ndarray:
         """Returns every row's frame, uint8 [E, size, size, 3]."""

@@ -12,6 +12,7 @@ from wmjax.report.statistics import half_interval
 GREY = "#888888"
 COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#33aabb", GREY, "#bb5599", "#555555")
 SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
+PANELS = 6  # side by side
 BARS = 60  # at most so many bars in the picture of times
 LABELS = {"eval/return_mean": "evaluation return", "eval/loss": "held-out loss, nats a step"}
 LOG_RANGE = 50  # a loss that spans a larger factor after its beginning gets a logarithmic axis
@@ -135,6 +136,41 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metr
         _fit_axis(axes)
     content = io.BytesIO()
     figure.savefig(content, format=file_format, dpi=150)
+    return content.getvalue()
+
+
+def panels(
+    curves: Mapping[str, Mapping[str, Sequence[float]]], x_label: str, y_label: str, y_limits: tuple[float, float]
+) -> bytes:
+    """A PNG of small panels with the same axes.
+
+    Args:
+        curves: by name of the panel and of the curve, values at 0, 1, 2, ...; the same names in each panel.
+        x_label: of all panels.
+        y_label: of all panels.
+        y_limits: of all panels; what is outside is cut off.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(len(curves), PANELS)
+    rows = -(-len(curves) // columns)
+    figure = Figure(figsize=(1.8 * columns + 0.6, 1.4 * rows + 0.9), layout="constrained")
+    grid = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for axes, (title, lines) in zip(grid, curves.items(), strict=False):
+        for colour, (name, y) in zip(COLOURS, lines.items(), strict=False):
+            axes.plot(y, color=colour, linewidth=1.2, label=name)
+        axes.set_title(title, fontsize=8)
+        axes.set_ylim(*y_limits)
+        axes.grid(color=LINE, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=7, labelbottom=True)
+    for axes in grid[len(curves) :]:
+        axes.set_visible(False)
+    figure.supxlabel(x_label, fontsize=8)
+    figure.supylabel(y_label, fontsize=8)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
 
 

@@ -151,6 +151,46 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
     assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
 
 
+def diagnose(folder, *flags):
+    return mains.call("planet.diagnostics", f"--workdir={folder}", "--episodes=4", "--updates=20", *flags)
+
+
+def test_diagnostics_measure_a_run_and_leave_it_as_it_is(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    ended = diagnose(folder)
+    assert ended.code == 0, ended.stderr
+    written = {path.name for path in folder.rglob("*") if path.is_file() and path not in before}
+    assert written == {"diagnostics.md", "diagnostics.png", "diagnostics.json"}
+    assert all(path.read_bytes() == content for path, content in before.items())
+    told = json.loads((folder / "diagnostics.json").read_text())
+    assert told["windows"] == 1 and told["checkpoint_episodes"] == 5 and told["fitting_episodes"] == 3
+    assert list(told["r2"]) == ["state 0", "state 1", "reward"]
+    for each in told["r2"].values():  # 13 rows in an episode, 5 of them seen
+        assert each["last value"][0] == 1 and len(each["model"]) == len(each["last value"]) == 9
+    rows = [line.split("|")[1:-1] for line in (folder / "diagnostics.md").read_text().splitlines() if line[:1] == "|"]
+    assert [cell.strip() for cell in rows[0]] == ["R2 after steps", "0", "1", "5"]
+    assert [float(cell) for cell in rows[4][1:]] == [
+        pytest.approx(told["r2"]["state 0"]["model"][step], abs=0.005) for step in (0, 1, 5)
+    ]
+    assert (folder / "diagnostics.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_diagnostics_refuse_what_they_cannot_measure(whole, tmp_path):
+    refused = [(diagnose(whole[0], "--episodes=3"), "episodes"), (diagnose(tmp_path / "nowhere"), "nowhere")]
+    (tmp_path / "config.json").write_text(json.dumps(dict(task="atari:Pong", agent={})))
+    refused.append((diagnose(tmp_path), "another experiment"))
+    short = tmp_path / "short"
+    shutil.copytree(whole[0], short)
+    config = json.loads((short / "config.json").read_text())
+    config["env"]["episode_steps"] = 4
+    (short / "config.json").write_text(json.dumps(config))
+    refused.append((diagnose(short), "more than 5 images"))
+    for ended, said in refused:
+        assert ended.code == 2 and said in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
+
+
 def test_fit_learns_recorded_episodes(whole):
     folders = (f"--train={whole[0]}", f"--test={whole[0]}")
     ended = mains.call("planet.fit", *mains.PLANET, *folders, "--updates=60", "--every=50")
