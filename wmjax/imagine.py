@@ -44,18 +44,17 @@ def filter(model, params, key, state, *, prev_action, embed, is_first):
     return state, jax.tree.map(time_first, states), jax.tree.map(time_first, aux)  # [T, B] -> [B, T]
 
 
-def filter_steps(model, params, key, steps, action_spec, start=None):
-    """Posterior states along records.
+def filter_steps(model, params, key, steps, action_spec):
+    """Posterior states along records, from the initial state on.
 
     Args:
       steps: Step [B, T, ...], actions as the environment takes them; action_spec: its ActionSpec.
-      start: model state of B rows before the first step; None: the initial one.
     Returns:
       As `filter`.
     """
     prev_action = model_action(steps.prev_action, action_spec)  # [B, T, A]
     embed = unfold_like(model.encode(params, fold(steps.obs)), prev_action)
-    start = model.initial(params, prev_action.shape[0]) if start is None else start
+    start = model.initial(params, prev_action.shape[0])
     return filter(model, params, key, start, prev_action=prev_action, embed=embed, is_first=steps.is_first)
 
 
