@@ -57,6 +57,7 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for eve
 VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "rssm_relu": lambda: tiny_rssm(SPEC),  # equal to numpy: models/rssm/test_learner.py
     "rnn": lambda: tiny_rssm(SPEC, kind="rnn"),  # likewise
+    "drnn": lambda: tiny_rssm(SPEC, kind="drnn", overshooting_distance=3),  # likewise
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),  # equal to loops: models/vq_convlstm/test_learner.py
     "dssm_vae": lambda: tiny_state_space(SPEC, kind="dssm_vae"),  # equal to numpy: models/state_space/test_model.py
     "rar": lambda: tiny_state_space(SPEC, kind="rar"),  # likewise

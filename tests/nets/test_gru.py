@@ -49,6 +49,18 @@ def test_gru_equals_a_numpy_loop_over_time(reset):
         np.testing.assert_allclose(states[t], h, rtol=1e-4, atol=1e-5)
 
 
+def test_a_projected_input_is_a_further_input():
+    """Its product with rows of the kernel was made before."""
+    rng = np.random.default_rng(2)
+    h, x = rng.normal(size=(ROWS, UNITS)).astype(np.float32), rng.normal(size=(ROWS, INPUTS)).astype(np.float32)
+    further, rows = (rng.normal(size=size).astype(np.float32) for size in ((ROWS, 4), (4, 3 * UNITS)))
+    params = randomised(jax.eval_shape(GRU(UNITS).init, jax.random.key(0), h, x))["params"]
+    longer = params | dict(input_kernel=np.concatenate([params["input_kernel"], rows]))
+    one = GRU(UNITS).apply({"params": longer}, h, np.concatenate([x, further], -1))
+    two = GRU(UNITS).apply({"params": params}, h, x, further @ rows)
+    np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-6)
+
+
 def test_gru_gates_begin_open():
     params = jax.jit(GRU(UNITS).init)(jax.random.key(0), np.zeros((1, UNITS)), np.zeros((1, INPUTS)))["params"]
     np.testing.assert_array_equal(params["gates_bias"], np.ones(2 * UNITS))

@@ -23,8 +23,11 @@ class GRU(nn.Module):
     gate_bias: float = 1.0
 
     @nn.compact
-    def __call__(self, h, x):
-        """h [B, U], x [B, I] -> new h [B, U]."""
+    def __call__(self, h, x, projected=0.0):
+        """h [B, U], x [B, I] -> new h [B, U].
+
+        projected: [B, 3 U], W times a further input, of which the product was made before; 0: there is none.
+        """
         units = self.units
         input_kernel = self.param("input_kernel", glorot, (x.shape[-1], 3 * units))
         gates_kernel = self.param("gates_kernel", glorot, (units, 2 * units))
@@ -32,7 +35,7 @@ class GRU(nn.Module):
         gates_bias = self.param("gates_bias", nn.initializers.constant(self.gate_bias), (2 * units,))
         candidate_bias = self.param("candidate_bias", nn.initializers.zeros, (units,))
 
-        from_input = x @ input_kernel
+        from_input = x @ input_kernel + projected
         gates = nn.sigmoid(from_input[:, : 2 * units] + h @ gates_kernel + gates_bias[None])
         reset, update = jnp.split(gates, 2, axis=-1)
         if self.reset == "before":

@@ -12,7 +12,7 @@ from wmjax.types import UsageError
 @pytest.mark.parametrize(
     ("settings", "named"),
     [
-        (dict(kind="lstm"), "'lstm'.*rssm, ssm, rnn"),
+        (dict(kind="lstm"), "'lstm'.*rssm, ssm, rnn, drnn"),
         (dict(activation="tanh"), "'tanh'.*relu, elu"),
         (dict(image_bits=0), "image_bits 0"),
         (dict(image_bits=9), "image_bits 9"),

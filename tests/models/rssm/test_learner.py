@@ -21,6 +21,7 @@ CASES = {  # name -> settings, environment; about half the steps have free nats
     "rssm": (dict(overshooting_distance=3, free_nats=9.6), SPEC),
     "ssm": (dict(kind="ssm", activation="elu", overshooting_distance=4, free_nats=7.0), DISCRETE_SPEC),
     "rnn": (dict(kind="rnn"), SPEC),
+    "drnn": (dict(kind="drnn", overshooting_distance=3, free_nats=0.07), SPEC),
 }
 
 
@@ -47,7 +48,7 @@ def scored(name, dtype="float32"):
 
 
 class Reference:
-    """One step of the models in numpy, with the parameters read by name."""
+    """One step of the models in numpy, with the parameters read by name; a state is a tuple, the sample first."""
 
     def __init__(self, config, params):
         self.config = config
@@ -55,6 +56,8 @@ class Reference:
         self.p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
         activations = dict(relu=lambda x: np.maximum(x, 0), elu=lambda x: np.where(x > 0, x, np.exp(x) - 1))
         self.activation = activations[config.activation]
+        sizes = dict(ssm=(Z, 0), drnn=(Z, U, U)).get(config.kind, (Z, U))
+        self.start = [np.zeros((B, size)) for size in sizes]
 
     def dense(self, layer, x):
         return x @ layer["kernel"] + layer["bias"]
@@ -65,21 +68,25 @@ class Reference:
     def draw(self, mean, std, noise):
         return mean if self.config.kind == "rnn" else mean + std * noise
 
-    def gru(self, h, x):
-        p = self.p["gru"]
-        gates = 1 / (1 + np.exp(-(x @ p["input_kernel"][:, : 2 * U] + h @ p["gates_kernel"] + p["gates_bias"])))
+    def gru(self, name, h, x, share=0.0):
+        p = self.p[name]
+        from_input = x @ p["input_kernel"] + share
+        gates = 1 / (1 + np.exp(-(from_input[:, : 2 * U] + h @ p["gates_kernel"] + p["gates_bias"])))
         reset, update = gates[:, :U], gates[:, U:]
         product = (reset * h) @ p["candidate_kernel"]
-        candidate = np.tanh(x @ p["input_kernel"][:, 2 * U :] + product + p["candidate_bias"])
+        candidate = np.tanh(from_input[:, 2 * U :] + product + p["candidate_bias"])
         return update * h + (1 - update) * candidate
+
+    def mlp(self, name, x):
+        layers = self.p[name]["MLP_0"]
+        return self.gaussian(self.dense(layers["Dense_1"], self.activation(self.dense(layers["Dense_0"], x))))
 
     def prior(self, sample, belief, action):
         """-> (mean, std) and the new belief."""
         hidden = self.activation(self.dense(self.p["input"], np.concatenate([sample, action], -1)))
         if self.config.kind != "ssm":
-            hidden = belief = self.gru(belief, hidden)
-        mlp = self.p["prior"]["MLP_0"]
-        return self.gaussian(self.dense(mlp["Dense_1"], self.activation(self.dense(mlp["Dense_0"], hidden)))), belief
+            hidden = belief = self.gru("gru", belief, hidden)
+        return self.mlp("prior", hidden), belief
 
     def posterior(self, prior, belief, embed):
         seen = np.concatenate(prior, -1) if self.config.kind == "ssm" else belief
@@ -93,16 +100,28 @@ class Reference:
             features = self.activation(self.dense(layer, features))
         return self.dense(layers[2], features)[:, 0]
 
+    def observe(self, state, action, embed, noise):
+        """-> (posterior, new state, prior)."""
+        prior, belief = self.prior(*state, action)
+        posterior = self.posterior(prior, belief, embed)
+        return posterior, (self.draw(*posterior, noise), belief), prior
+
+    def imagine(self, state, action, noise):
+        """-> (prior, new state)."""
+        prior, belief = self.prior(*state, action)
+        return prior, (self.draw(*prior, noise), belief)
+
+    def features(self, state):
+        return np.concatenate(state, -1)
+
     def filter(self, key, embed, action, is_first):
-        """-> lists over time of (posterior, sample, belief, prior)."""
-        sample, belief = np.zeros((B, Z)), np.zeros((B, 0 if self.config.kind == "ssm" else U))
-        found = []
+        """-> list over time of (posterior, state, prior)."""
+        state, found = self.start, []
         for t, key_t in enumerate(jax.random.split(key, T)):
             keep = 1.0 - is_first[:, t, None]
-            prior, belief = self.prior(sample * keep, belief * keep, action[:, t] * keep)
-            posterior = self.posterior(prior, belief, embed[:, t])
-            sample = self.draw(*posterior, np.asarray(jax.random.normal(key_t, (B, Z))))
-            found.append((posterior, sample, belief, prior))
+            noise = np.asarray(jax.random.normal(key_t, (B, Z)))
+            found.append(self.observe([x * keep for x in state], action[:, t] * keep, embed[:, t], noise))
+            state = found[-1][1]
         return found
 
     def overshooting(self, key, found, action, is_first):
@@ -112,17 +131,46 @@ class Reference:
         total = 0.0
         for b in range(B):
             for start in range(T):
-                sample, belief = (x[b : b + 1] for x in found[start][1:3])
+                state = [x[b : b + 1] for x in found[start][1]]
                 for d in range(1, distance + 1):
                     t = start + d
                     if t >= T or is_first[b, t]:
                         break
-                    prior, belief = self.prior(sample, belief, action[b : b + 1, t])
-                    sample = self.draw(*prior, noise[d - 1][b : b + 1, t])
+                    prior, state = self.imagine(state, action[b : b + 1, t], noise[d - 1][b : b + 1, t])
                     if d > 1:
                         target = [x[b : b + 1] for x in found[t][0]]
                         total += max(kl(target, prior)[0], self.config.free_nats)
         return total / (B * T * (distance - 1))
+
+
+class DoublyRecurrent(Reference):
+    """The same of the drnn: a state is sample, decoder's state, encoder's state."""
+
+    def cell(self, state, action, embed):
+        """-> (mean, std) of the next sample, and the encoder's next state."""
+        sample, decoder, encoder = state
+        encoder = self.gru("encoder_gru", encoder, np.concatenate([action, sample], -1), embed)
+        return self.mlp("latent", np.concatenate([encoder, sample, decoder], -1)), encoder
+
+    def follow(self, state, code, encoder, noise):
+        sample = self.draw(*code, noise)
+        return sample, self.gru("decoder_gru", state[1], sample), encoder
+
+    def observe(self, state, action, embed, noise):
+        prior, _ = self.cell(state, action, np.zeros_like(embed))
+        posterior, encoder = self.cell(state, action, embed)
+        return posterior, self.follow(state, posterior, encoder, noise), prior
+
+    def imagine(self, state, action, noise):
+        prior, encoder = self.cell(state, action, np.zeros((len(action), 3 * U)))
+        return prior, self.follow(state, prior, encoder, noise)
+
+    def features(self, state):
+        return state[1]
+
+
+def make_reference(config, params):
+    return (DoublyRecurrent if config.kind == "drnn" else Reference)(config, params)
 
 
 def kl(p, q):
@@ -135,22 +183,21 @@ def test_loss_equals_numpy(name):
     """The whole forward pass but for the convolutions, which have their own tests. Half the steps have free nats."""
     config, spec, model, params = made(name)
     batch = chunks(spec)
-    reference = Reference(config, params)
+    reference = make_reference(config, params)
     noise_key, filter_key, overshoot_key = jax.random.split(KEY, 3)
     action = np.asarray(model_action(batch.prev_action, spec.action), np.float64)
     obs = batch.obs.reshape(B * T, *spec.obs_shape)
     embed = np.asarray(jax.jit(model.encode)(params, obs), np.float64).reshape(B, T, -1)
     found = reference.filter(filter_key, embed, action, batch.is_first)
-    features = np.stack([np.concatenate([sample, belief], -1) for _, sample, belief, _ in found], axis=1)
-
-    flat = features.reshape(B * T, -1)
+    flat = np.stack([reference.features(state) for _, state, _ in found], axis=1).reshape(B * T, -1)
     reward = reference.reward(flat)
-    fake_state = RSSMState(None, None, flat[:, :Z].astype(np.float32), flat[:, Z:].astype(np.float32))
-    image = np.asarray(jax.jit(model.decode)(params, fake_state), np.float64)
+    split = flat.shape[1] - (0 if config.kind == "ssm" else U)
+    sample, belief = (x.astype(np.float32) for x in (flat[:, :split], flat[:, split:]))
+    image = np.asarray(jax.jit(model.decode)(params, RSSMState(None, None, sample, belief, None)), np.float64)
     target = np.floor(obs / 8) / 32 - 0.5 + np.asarray(jax.random.uniform(noise_key, obs.shape)) / 32
     image_loss = 0.5 * np.square(target - image).sum((1, 2, 3)).mean()
     reward_loss = 0.5 * np.square(batch.reward.reshape(-1) - reward).mean()
-    distances = np.stack([kl(posterior, prior) for posterior, _, _, prior in found], axis=1)
+    distances = np.stack([kl(posterior, prior) for posterior, _, prior in found], axis=1)
     expected = dict(image_loss=image_loss, reward_loss=reward_loss)
     total = 0.01 * image_loss + 2.0 * reward_loss
     if config.kind != "rnn":
@@ -187,7 +234,10 @@ def test_the_loss_trains_every_parameter_but_the_prior_of_the_rnn(name):
         assert gradient.any() != (name == "rnn" and path.startswith("['prior']")), path
 
 
-@pytest.mark.parametrize("kind", ["rssm", "ssm"])
+PRIORS = dict(rssm={"input", "gru", "prior"}, ssm={"input", "prior"}, drnn={"encoder_gru", "latent", "decoder_gru"})
+
+
+@pytest.mark.parametrize("kind", PRIORS)
 def test_overshooting_trains_priors_towards_posteriors_and_not_back(kind):
     """No gradient for the targets; starting points have one where a distance of 2 or 3 reaches a target from them."""
     config = configured(kind=kind, overshooting_distance=3, free_nats=0.0)
@@ -196,26 +246,30 @@ def test_overshooting_trains_priors_towards_posteriors_and_not_back(kind):
     mean, sample = rng.normal(size=(2, B, T, Z)).astype(np.float32)
     std = rng.uniform(0.5, 2, (B, T, Z)).astype(np.float32)
     belief = rng.normal(size=(B, T, 0 if kind == "ssm" else U)).astype(np.float32)
-    states = RSSMState(mean, std, sample, belief)
+    encoder = rng.normal(size=(B, T, U if kind == "drnn" else 0)).astype(np.float32)
+    states = RSSMState(mean, std, sample, belief, encoder)
 
     @jax.jit
-    @jax.grad
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
     def gradient(states, params):
         return overshooting_loss(model, config, params, KEY, states, batch.prev_action, batch.is_first)
 
-    grad = gradient(states, random_params(learner))
+    loss, (grad, trained) = gradient(states, random_params(learner))
+    assert 0 < loss < np.inf
+    reached = {name: {bool(x.any()) for x in jax.tree.leaves(tree)} for name, tree in trained.items()}
+    assert reached == {name: {name in PRIORS[kind]} for name in trained}
     assert not grad.mean.any() and not grad.std.any()
     starts = np.array([[1, 1, 1, 1, 0, 0], [1, 0, 0, 1, 0, 0]], bool)  # row 1: an episode begins at time 3
     np.testing.assert_array_equal(np.abs(grad.sample).sum(-1) > 0, starts)
-    if kind == "rssm":
-        np.testing.assert_array_equal(np.abs(grad.belief).sum(-1) > 0, starts)
+    for carry in (grad.belief, grad.encoder):
+        np.testing.assert_array_equal(np.abs(carry).sum(-1) > 0, starts & (carry.size > 0))
 
 
-@pytest.fixture(scope="module")
-def memorising():
+@functools.cache
+def memorising(kind):
     """(learner, jitted update, first state, a small batch of structured images and rewards)."""
-    config = rssm.RSSMConfig(**SIZES, **WIDTHS, learning_rate=0.01, free_nats=3.0, reward_scale=10.0, clip_norm=0.5)
-    _, learner = rssm.make(config, SPEC)
+    settings = dict(kind=kind, learning_rate=0.01, free_nats=3.0, reward_scale=10.0, clip_norm=0.5)
+    _, learner = rssm.make(rssm.RSSMConfig(**SIZES, **WIDTHS, **settings), SPEC)
     batch = random_steps(SPEC, B, T)
     batch.obs[:] = 0
     for b in range(B):
@@ -225,8 +279,8 @@ def memorising():
     return learner, jax.jit(learner.update), jax.jit(learner.init)(KEY), batch
 
 
-def test_the_first_update_is_adam_on_a_clipped_gradient(memorising):
-    learner, update, state, batch = memorising
+def test_the_first_update_is_adam_on_a_clipped_gradient():
+    learner, update, state, batch = memorising("rssm")
     after, metrics = update(state, KEY, batch)
     moments = [x for x in jax.tree.leaves(after.opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(x, "mu")][0]
     clipped = [np.asarray(mu) / 0.1 for mu in jax.tree.leaves(moments.mu)]
@@ -236,8 +290,9 @@ def test_the_first_update_is_adam_on_a_clipped_gradient(memorising):
         np.testing.assert_allclose(new - old, -0.01 * grad / (np.abs(grad) + 1e-4), atol=1e-5)
 
 
-def test_a_small_batch_is_memorised(memorising):
-    learner, update, state, batch = memorising
+@pytest.mark.parametrize("kind", ["rssm", pytest.param("drnn", marks=pytest.mark.slow)])
+def test_a_small_batch_is_memorised(kind):
+    learner, update, state, batch = memorising(kind)
     history = []
     for i in range(150):
         state, metrics = update(state, jax.random.fold_in(KEY, i), batch)
@@ -256,7 +311,7 @@ def products(jaxpr):
             yield from products(inside)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ["rssm", "ssm", "rnn", pytest.param("drnn", marks=pytest.mark.slow)])
 def test_bfloat16_is_of_the_networks_alone(name):
     """Products have bfloat16 operands; parameters, gradients, beliefs, losses are float32 and nearly the same."""
     for dtype in ("float32", "bfloat16"):

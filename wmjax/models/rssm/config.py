@@ -1,10 +1,10 @@
-"""Settings of PlaNet's three latent dynamics models and of their training (Hafner et al. 2019)."""
+"""Settings of PlaNet's four latent dynamics models and of their training (Hafner et al. 2019)."""
 
 from dataclasses import dataclass
 
 from wmjax.types import UsageError
 
-KINDS = ("rssm", "ssm", "rnn")
+KINDS = ("rssm", "ssm", "rnn", "drnn")
 ACTIVATIONS = ("relu", "elu")
 DTYPES = ("float32", "bfloat16")
 
@@ -13,10 +13,10 @@ DTYPES = ("float32", "bfloat16")
 class RSSMConfig:
     """Defaults are the paper's appendix A, or the authors' code where the paper is silent (said so on the line)."""
 
-    kind: str = "rssm"  # rssm: GRU and sample; ssm: sample alone; rnn: no sample, no KL (Fig. 2)
+    kind: str = "rssm"  # rssm: GRU and sample; ssm: sample alone; rnn: no sample, no KL (Fig. 2); drnn: 2 GRUs (Fig. 8)
     stochastic: int = 30  # Z, size of the sample
-    deterministic: int = 200  # GRU units
-    hidden: int = 200  # units of the layers before the GRU, the prior and the posterior
+    deterministic: int = 200  # units of each GRU
+    hidden: int = 200  # units of the layers before the GRU (not of the drnn), the prior and the posterior
     min_std: float = 0.1  # not in the paper: authors' code
     activation: str = "relu"  # appendix E compares relu and elu
     encoder_widths: tuple[int, ...] = (32, 64, 128, 256)  # Ha & Schmidhuber 2018

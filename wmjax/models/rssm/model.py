@@ -1,10 +1,11 @@
-"""PlaNet's latent dynamics models: RSSM, purely stochastic SSM and deterministic RNN (Hafner et al. 2019, section 3).
+"""PlaNet's latent dynamics models: RSSM, purely stochastic SSM, deterministic RNN and DRNN (Hafner et al. 2019).
 
-One step of each, with a action, h belief, s sample, o embedded image:
+One step of each (section 3 and Fig. 8), with a action, h belief, s sample, o embedded image:
 
     rssm   h' = GRU(h, f(s, a))     prior  s' ~ p(s'|h')       posterior  s' ~ q(s'|h', o')    features [s', h']
     ssm                             prior  s' ~ p(s'|s, a)     posterior  s' ~ q(s'|prior, o') features s'
     rnn    as rssm, with the means in place of samples
+    drnn   e' = GRU(e, [o', a, s])  both   s' ~ p(s'|e', s, h) h' = GRU(h, s')                 features h'  (`drnn.py`)
 
 The rnn's loss has no divergence (authors' code), so that nothing trains its prior: where no image is seen, GRU and
 heads are given the code of the prior's first weights.
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from wmjax.models.rssm import drnn
 from wmjax.nets.gru import GRU
 from wmjax.nets.images import ImageDecoder, ImageEncoder
 from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead, glorot
@@ -29,32 +31,49 @@ class RSSMState:
     mean: Array  # float32 [B, Z]
     std: Array  # float32 [B, Z]
     sample: Array  # float32 [B, Z]
-    belief: Array  # float32 [B, U]; U = 0 for the ssm
+    belief: Array  # float32 [B, U], the GRU's state, of the drnn its decoder's; U = 0 for the ssm
+    encoder: Array  # float32 [B, U], the state of the drnn's encoder; U = 0 for the others
 
 
 def make_modules(config, obs_shape):
     """The flax modules of one time step, by the name of their parameters."""
     activation = {"relu": nn.relu, "elu": nn.elu}[config.activation]
     gaussian = dict(size=config.stochastic, activation=activation, min_std=config.min_std)
-    modules = dict(
-        encoder=ImageEncoder(config.encoder_widths, activation=activation),
-        decoder=ImageDecoder(obs_shape, config.decoder_widths, config.decoder_hidden, activation),
+    single = dict(
         input=nn.Dense(config.hidden, kernel_init=glorot),
         prior=GaussianHead((config.hidden,), **gaussian),
         posterior=ObservedGaussianHead(config.hidden, **gaussian),
+    )
+    modules = dict(
+        encoder=ImageEncoder(config.encoder_widths, activation=activation),
+        decoder=ImageDecoder(obs_shape, config.decoder_widths, config.decoder_hidden, activation),
+        **(drnn.make_modules(config, activation) if config.kind == "drnn" else single),
         reward=MLP((config.reward_units,) * config.reward_layers, 1, activation),
     )
-    if config.kind != "ssm":
+    if config.kind in ("rssm", "rnn"):
         modules["gru"] = GRU(config.deterministic)
     return modules, activation
+
+
+def state_sizes(config):
+    """Numbers of each array of an RSSMState."""
+    belief = 0 if config.kind == "ssm" else config.deterministic
+    encoder = config.deterministic if config.kind == "drnn" else 0
+    return RSSMState(config.stochastic, config.stochastic, config.stochastic, belief, encoder)
+
+
+def feature_size(config):
+    """F: the sample and the belief; of the drnn the belief alone."""
+    sizes = state_sizes(config)
+    return sizes.belief if config.kind == "drnn" else sizes.sample + sizes.belief
 
 
 def init_params(key, config, env_spec):
     """Parameters of every module: a dict by module name."""
     modules, _ = make_modules(config, env_spec.obs_shape)
     keys = dict(zip(modules, jax.random.split(key, len(modules)), strict=True))
-    units = 0 if config.kind == "ssm" else config.deterministic
-    features = jnp.zeros((1, config.stochastic + units))
+    units = state_sizes(config).belief
+    features, sample = jnp.zeros((1, feature_size(config))), jnp.zeros((1, config.stochastic))
     latent = jnp.zeros((1, config.hidden if config.kind == "ssm" else units))
     seen = jnp.zeros((1, 2 * config.stochastic if config.kind == "ssm" else units))
     image = jnp.zeros((1, *env_spec.obs_shape))
@@ -62,14 +81,16 @@ def init_params(key, config, env_spec):
     embed, encoder = modules["encoder"].init_with_output(keys["encoder"], image)
     inputs = dict(
         decoder=(features,),
-        input=(jnp.concatenate([features[:, : config.stochastic], action], -1),),
+        input=(jnp.concatenate([sample, action], -1),),
         prior=(latent,),
         reward=(features,),
         gru=(latent, jnp.zeros((1, config.hidden))),
+        **drnn.example_inputs(config, embed, action),
     )
     params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items() if name in inputs}
     params["encoder"] = encoder
-    params["posterior"] = modules["posterior"].init(keys["posterior"], seen, embed, method="init_both")
+    if "posterior" in modules:
+        params["posterior"] = modules["posterior"].init(keys["posterior"], seen, embed, method="init_both")
     return params
 
 
@@ -78,10 +99,40 @@ def cast(tree, dtype):
     return jax.tree.map(lambda x: x.astype(dtype), tree)
 
 
+def make_cell(config, activation, apply, draw):
+    """(project, observe, imagine, features) of one step of the rssm, ssm or rnn; apply and draw as in `make_model`."""
+
+    def project(params, embedding):
+        """[B, D] -> [B, hidden], the embedding's share of the posterior's first layer: one product over all steps."""
+        return apply(params, "posterior", embedding, method="project")
+
+    def transition(params, state, action):
+        """The prior of the next step -> mean, std, belief."""
+        hidden = activation(apply(params, "input", jnp.concatenate([state.sample, action], -1)))
+        if config.kind == "ssm":
+            return (*apply(params, "prior", hidden), state.belief)
+        belief = apply(params, "gru", state.belief, hidden)
+        return (*apply(params, "prior", belief), belief)
+
+    def observe(params, key, state, prev_action, embed):
+        prior_mean, prior_std, belief = transition(params, state, prev_action)
+        seen = jnp.concatenate([prior_mean, prior_std], -1) if config.kind == "ssm" else belief
+        mean, std = apply(params, "posterior", seen, embed)
+        return RSSMState(mean, std, draw(key, mean, std), belief, state.encoder), (prior_mean, prior_std)
+
+    def imagine(params, key, state, action):
+        mean, std, belief = transition(params, state, action)
+        return RSSMState(mean, std, draw(key, mean, std), belief, state.encoder)
+
+    def features(state):
+        return jnp.concatenate([state.sample, state.belief], -1)
+
+    return project, observe, imagine, features
+
+
 def make_model(config, env_spec):
     """The WorldModel of `config` for environments of `env_spec`. Its aux is the prior of each step: (mean, std)."""
     modules, activation = make_modules(config, env_spec.obs_shape)
-    units = 0 if config.kind == "ssm" else config.deterministic
 
     def apply(params, name, *args, **kwargs):
         """A module's output in float32, computed in the compute dtype."""
@@ -93,49 +144,34 @@ def make_model(config, env_spec):
             return mean
         return mean + std * jax.random.normal(key, mean.shape)
 
-    def transition(params, state, action):
-        """The prior of the next step -> mean, std, belief."""
-        hidden = activation(apply(params, "input", jnp.concatenate([state.sample, action], -1)))
-        if config.kind == "ssm":
-            return (*apply(params, "prior", hidden), state.belief)
-        belief = apply(params, "gru", state.belief, hidden)
-        return (*apply(params, "prior", belief), belief)
+    cell = drnn.make_cell(apply, draw) if config.kind == "drnn" else make_cell(config, activation, apply, draw)
+    project, step, imagine, features_of = cell
 
     def initial(params, batch):
-        sizes = (config.stochastic, config.stochastic, config.stochastic, units)
         # a buffer each: one may not be donated twice
-        return RSSMState(*(jnp.zeros((batch, size), jnp.float32) for size in sizes))
+        return jax.tree.map(lambda size: jnp.zeros((batch, size), jnp.float32), state_sizes(config))
 
     def encode(params, obs):
-        """obs uint8 [B, X, Y, C] -> [B, hidden]: the image's share of the posterior's first layer."""
+        """obs uint8 [B, X, Y, C] -> the cell's share of the embedding: [B, hidden], of the drnn [B, 3 U]."""
         image = image_bits.bin_centre(image_of(obs), config.image_bits)
-        return apply(params, "posterior", apply(params, "encoder", image), method="project")
+        return project(params, apply(params, "encoder", image))
 
     def observe(params, key, state, prev_action, embed, is_first):
         first = is_first[:, None]
         state, prev_action = jax.tree.map(lambda x: jnp.where(first, 0.0, x), (state, prev_action))
-        prior_mean, prior_std, belief = transition(params, state, prev_action)
-        seen = jnp.concatenate([prior_mean, prior_std], -1) if config.kind == "ssm" else belief
-        mean, std = apply(params, "posterior", seen, embed)
-        return RSSMState(mean, std, draw(key, mean, std), belief), (prior_mean, prior_std)
-
-    def imagine(params, key, state, action):
-        mean, std, belief = transition(params, state, action)
-        return RSSMState(mean, std, draw(key, mean, std), belief)
+        return step(params, key, state, prev_action, embed)
 
     def features(params, state):
-        return jnp.concatenate([state.sample, state.belief], -1)
+        return features_of(state)
 
     def reward(params, state):
-        return apply(params, "reward", features(params, state))[:, 0]
+        return apply(params, "reward", features_of(state))[:, 0]
 
     def discount(params, state):
         return jnp.ones(state.sample.shape[0])  # PlaNet predicts no terminations: its tasks end by time alone
 
     def decode(params, state):
         """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
-        return apply(params, "decoder", features(params, state))
+        return apply(params, "decoder", features_of(state))
 
-    return WorldModel(
-        initial, encode, observe, imagine, features, reward, discount, decode, (config.stochastic + units,)
-    )
+    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, (feature_size(config),))
