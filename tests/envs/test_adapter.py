@@ -64,6 +64,17 @@ class DmChoice:
         return {"pixels": self.rng.integers(0, 255, (6, 6), dtype=np.uint8)}
 
 
+class Seedless(GymWalk):
+    """Its reset takes no seed: what it draws goes on from one episode to the next."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.rng = np.random.default_rng(seed)
+
+    def reset(self):
+        return super().reset()
+
+
 def assert_equal(step: Step, other: Step) -> None:
     for field in FIELDS:
         np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
@@ -83,7 +94,7 @@ def test_gymnasium_episode_and_bounds():
     np.testing.assert_allclose(made[-2].actions[0], [0, -1])
     np.testing.assert_allclose(made[-1].actions[0], [1, 3], rtol=1e-6)
     step = env.step(np.ones((2, 2)))
-    assert np.any(step.obs != first.obs), "only the first reset takes the seed"
+    assert np.any(step.obs != first.obs), "every episode has a seed of its own"
     assert step.is_first.all() and not step.reward.any() and not step.prev_action.any()
     with pytest.raises(NonFiniteError):
         env.step(np.full((2, 2), np.nan))
@@ -106,7 +117,7 @@ def test_true_termination_of_one_row():
     np.testing.assert_array_equal(step.discount, [1, 1])
 
 
-@pytest.mark.parametrize("make_env", [GymWalk, DmChoice])
+@pytest.mark.parametrize("make_env", [GymWalk, DmChoice, Seedless])
 def test_restore_is_exact(make_env, tmp_path):
     env = envs.adapt(make_env, 3, 1)
     rng = np.random.default_rng(0)
@@ -160,6 +171,78 @@ class DmStub:
     def step(self, action):
         self.actions.append(action)
         return dm_env.TimeStep(dm_env.StepType.MID, *self.arrival, np.zeros((6, 6, 3), np.uint8))
+
+
+class Drifting(GymWalk):
+    """No function of its seed: it counts how often any of its kind was begun."""
+
+    begun = 0
+
+    def reset(self, *, seed=None):
+        Drifting.begun += 1
+        return super().reset(seed=seed)
+
+    def image(self):
+        return np.full((4, 5, 3), Drifting.begun, np.uint8)
+
+
+def test_a_snapshot_holds_the_present_episode_alone():
+    env = envs.adapt(GymWalk, 1, 0)
+    env.reset()
+    for _ in range(12):
+        step = env.step(np.zeros((1, 2)))
+    snapshot = env.snapshot()
+    assert snapshot["episodes"] == 3 and snapshot["decisions"] == 2 and snapshot["actions"].shape == (2, 1, 2)
+    assert_equal(envs.adapt(GymWalk, 1, 0).restore(snapshot), step)
+
+
+def test_an_environment_that_is_no_function_of_its_seed_is_told_and_its_episode_cut(capsys):
+    env = envs.adapt(Drifting, 2, 0)
+    assert "Drifting is no function of its seed and its actions: a resumed run cuts" in capsys.readouterr().err
+    env.reset()
+    env.step(np.zeros((2, 2)))
+    snapshot = env.snapshot()
+    restored = env.restore(snapshot)
+    assert restored.is_last.all() and "the present episode of row 1 is cut" in capsys.readouterr().err
+    assert env.step(np.zeros((2, 2))).is_first.all()
+
+
+def test_environments_are_seen_and_decided_in_as_asked():
+    """Three steps a decision, a time limit of four, grey images of another size, rewards summed."""
+
+    class Wide(GymStub):
+        def step(self, action):
+            image = np.full((6, 12, 3), 10 * len(self.actions), np.uint8)
+            self.actions.append(action)
+            return {"pixels": image * 0, "camera": image}, 1.0, False, False, {}
+
+        def reset(self, *, seed=None):
+            return {"camera": np.zeros((6, 12, 3), np.uint8)}, {}
+
+    view = dict(action_repeat=3, episode_steps=4, size=8, grey=True, image_key="camera")
+    env = envs.adapt(lambda seed: Wide(), 1, 0, **view)
+    assert env.spec.obs_shape == (8, 8, 1) and env.spec.action_repeat == 3 and env.spec.time_limit == 2
+    env.reset()
+    steps = [env.step(np.array([0])) for _ in range(3)]
+    assert [float(x.reward[0]) for x in steps] == [3, 1, 0] and [bool(x.is_last[0]) for x in steps] == [0, 1, 0]
+    assert [int(x.obs.max()) for x in steps] == [20, 30, 0] and (steps[1].discount == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("view", "named"),
+    [
+        (dict(size=7), "size=7"),
+        (dict(action_repeat=0), "action_repeat=0"),
+        (dict(episode_steps=0), "episode_steps=0"),
+        (dict(grey=1), "grey=1"),
+        (dict(image_key=3), "image_key=3"),
+        (dict(gray=True), "unknown option of adapt 'gray'. Did you mean grey"),
+        (dict(image_key="camera"), "expected an image"),
+    ],
+)
+def test_views_that_are_refused(view, named):
+    with pytest.raises(UsageError, match=named):
+        envs.adapt(DmChoice, 1, 0, **view)
 
 
 inf, specs = np.inf, dm_env.specs
@@ -264,8 +347,8 @@ class OldStep(GymStub):
 @pytest.mark.parametrize(
     ("make_env", "named"),
     [
-        (OldReset, "OldReset.reset.* takes no seed"),
-        (OldWrapper, "OldWrapper.reset.* takes no seed"),
+        (OldReset, "OldReset.reset.*returned ndarray; gym before 0.26"),
+        (OldWrapper, "OldWrapper.reset.*returned ndarray; gym before 0.26"),
         (ObservationOnly, r"reset\(\).*observation, info.*ndarray"),
         (OldStep, r"step\(\) returned 4 values.*five"),
         (lambda seed: GymStub(image=(3, 64, 64)), r"\(3, 64, 64\).*channels.*last"),

@@ -5,20 +5,27 @@
 Neither package is imported: an environment with `action_space` is taken for a gymnasium one, one with `action_spec`
 for a dm_env one, and spaces are known by the names of their classes. The rows run one after the other in this process.
 
-What is asked of an environment: it is a function of its seed and its actions, for `restore` makes all environments
-again and replays every action since they were made, so that a snapshot grows with the run; its actions are one
-continuous vector or one integer; it shows an image, uint8 [X, Y, C] or [X, Y], as its observation, or under the key
-"pixels" of its observation, or through `render`; all rows have the same actions and images. `adapt` tries it: it
-makes all environments, begins an episode in each, takes one decision in the first, closes them and makes others.
+What is asked of an environment: its actions are one continuous vector or one integer; it shows an image, uint8
+[X, Y, C] or [X, Y], as its observation, under a key of its observation, or through `render`; all rows have the same
+actions and images. `adapt` tries it: it makes all environments, begins an episode in each, takes one decision in the
+first, and that again, closes them and makes others.
+
+Every episode has a seed of its own, made of the row's and its number. A gymnasium environment is given it at `reset`;
+one whose `reset` takes no seed, and a dm_env one, is made anew by `make_env(seed)` for every episode. So `restore`
+plays the present episode again and nothing before it. Where that shows another image than before, the environment is
+no function of seed and actions: its row begins a new episode.
 """
 
+import zlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from PIL import Image
 
-from wmjax.envs.check import check_action, check_begun
+from wmjax import console
+from wmjax.envs.check import check_action, check_begun, check_int, check_name
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import ActionSpec, EnvSpec, NonFiniteError, Step, UsageError
 
@@ -32,6 +39,34 @@ class _Actions(NamedTuple):
     spec: ActionSpec
     low: Any
     high: Any
+
+
+class View(NamedTuple):
+    """How an environment is decided in and seen.
+
+    action_repeat: environment steps a decision, rewards summed; episode_steps: time limit in environment steps, None:
+    the environment's own; size: side of the square image it is resized to, None: as it is; grey: one channel;
+    image_key: of the image in a dict of observations; render: environment -> uint8 [X, Y, C], None: the observation is
+    the image, or what the environment renders where it is none.
+    """
+
+    action_repeat: int = 1
+    episode_steps: int | None = None
+    size: int | None = None
+    grey: bool = False
+    image_key: str = "pixels"
+    render: Callable[[Any], np.ndarray] | None = None
+
+
+def check_view(view: View) -> None:
+    """Raises UsageError for values out of range."""
+    check_int("action_repeat", view.action_repeat, low=1, high=100)
+    check_int("episode_steps", view.episode_steps, low=1, high=10**9, optional=True)
+    check_int("size", view.size, low=8, high=256, optional=True)
+    if not isinstance(view.grey, bool):
+        raise UsageError(f"grey={view.grey!r} is not allowed: expected True or False.")
+    if not isinstance(view.image_key, str):
+        raise UsageError(f"image_key={view.image_key!r} is not allowed: expected the name of an observation.")
 
 
 class _Arrival(NamedTuple):
@@ -49,21 +84,23 @@ def adapt(
     seed: int,
     *,
     purpose: str = "train",
-    render: Callable[[Any], np.ndarray] | None = None,
+    **view: Any,
 ) -> "AdaptedVecEnv":
     """Makes a VecEnv of `num_envs` environments of the user's own.
 
     Args:
-        make_env: makes one environment from an integer seed. A gymnasium one is given that seed at its first reset too.
+        make_env: makes one environment from an integer seed. A gymnasium one is given one at every reset too.
         num_envs: rows E, 1 to 1024.
         seed, purpose: as of `wmjax.envs.make`; every row gets a seed of its own, made of both.
-        render: environment -> uint8 [X, Y, C]; None when the observation is the image.
+        view: fields of View, such as render=function(environment), action_repeat or size.
 
     Raises:
         UsageError: an environment of neither kind, or one that is not as asked above.
         NonFiniteError: a first reward is a NaN or an infinity.
     """
-    return AdaptedVecEnv(make_env, row_seeds(seed, num_envs, purpose), render)
+    for name in view:
+        check_name("option of adapt", name, View._fields)
+    return AdaptedVecEnv(make_env, row_seeds(seed, num_envs, purpose), View(**view))
 
 
 class AdaptedVecEnv:
@@ -72,74 +109,112 @@ class AdaptedVecEnv:
     Actions of `spec` are in [-1, 1] and are stretched to the environment's own bounds where it has bounds.
     """
 
-    def __init__(self, make_env, seeds: list[int], render):
-        self._make_env, self._num_envs, self._seeds, self._render = make_env, len(seeds), seeds, render
+    def __init__(self, make_env, seeds: list[int], view: View):
+        check_view(view)
+        self._make_env, self._num_envs, self._seeds, self._view = make_env, len(seeds), seeds, view
+        self._remade = False  # whether every episode is another environment
         self._make_rows()
-        tried = self._envs
+        tried = list(self._envs)
         try:
             self._try_rows()
+            tried += self._envs
         finally:
             self.close()
         self._make_rows()  # trying began episodes: start afresh
         cores = {id(getattr(env, "unwrapped", env)) for env in [*tried, *self._envs]}
-        if len(cores) < 2 * len(seeds):
+        if len(cores) < len(seeds) + len({id(env) for env in tried}):
             self.close()
             raise UsageError("make_env returned one object twice: it must make a new environment at every call.")
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
-        return self._advance(self._zeros(), is_reset=True)
+        return self._advance(self._zeros(), np.ones(self._num_envs, bool))
 
     def step(self, action) -> Step:
         """Takes one decision in every row that goes on; begins an episode in the others."""
-        check_begun(bool(self._history), "step")
-        return self._advance(check_action(action, self._num_envs, self.spec.action), is_reset=False)
+        check_begun(bool(self._episodes.any()), "step")
+        return self._advance(check_action(action, self._num_envs, self.spec.action), self._is_last)
 
     def close(self) -> None:
         """Closes every environment that has a `close`."""
         for env in self._envs:
-            getattr(env, "close", lambda: None)()
+            _close(env)
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the rows' seeds [E] and everything done so far: actions [T, E, ...] and is_reset, bool [T]."""
+        """Returns what a replay of the present episodes needs.
+
+        seeds, episodes, decisions: int [E], of the rows, episodes begun, decisions taken in the present one; actions:
+        [max(decisions), E, ...], aligned at the end; images: uint32 [E], a checksum of what each row shows.
+        """
         self._check_whole()
-        check_begun(bool(self._history), "snapshot")
-        actions, is_reset = zip(*self._history, strict=True)
-        return {"seeds": np.array(self._seeds), "actions": np.array(actions), "is_reset": np.array(is_reset)}
+        check_begun(bool(self._episodes.any()), "snapshot")
+        none = self._zeros()[None][:0]
+        return {
+            "seeds": np.array(self._seeds),
+            "episodes": self._episodes.copy(),
+            "decisions": self._decisions.copy(),
+            "actions": np.concatenate([none, *(action[None] for action in self._actions)]),
+            "images": np.array([zlib.crc32(image.tobytes()) for image in self._images], np.uint32),
+        }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
-        """Makes all environments again and replays a snapshot."""
+        """Makes all environments again and replays a snapshot; rows that then show something else begin an episode."""
         actions = np.asarray(snapshot["actions"])
         if not np.array_equal(snapshot.get("seeds", []), self._seeds) or actions.shape[1:] != self._zeros().shape:
             raise UsageError("this snapshot is of another environment: num_envs, seed or the actions differ.")
         self.close()
         self._make_rows()
-        for action, is_reset in zip(actions, snapshot["is_reset"], strict=True):
-            step = self._advance(action, is_reset=bool(is_reset))
-        return step
+        self._episodes = np.asarray(snapshot["episodes"]) - 1
+        decisions = np.asarray(snapshot["decisions"])
+        step = self._advance(self._zeros(), np.ones(self._num_envs, bool))
+        rows = [jax.tree.map(lambda x, row=row: x[row], step) for row in range(self._num_envs)]
+        for back in range(len(actions), 0, -1):
+            for row in np.flatnonzero(decisions >= back).tolist():
+                arrival = self._decide(row, actions[-back][row])
+                rows[row] = self._record(row, arrival, actions[-back][row], is_first=False)
+        self._actions = list(actions)
+        for row, image in enumerate(np.asarray(snapshot["images"])):
+            if zlib.crc32(self._images[row].tobytes()) != image:
+                console.warn(f"warning: {self._told(row)}: the present episode of row {row} is cut")
+                self._is_last[row] = True
+        return jax.tree.map(lambda *xs: np.stack(xs), *rows).replace(is_last=self._is_last.copy())
 
     def _make_rows(self) -> None:
-        """Makes the environments and forgets the history."""
+        """Makes the environments and forgets what they did."""
         self._envs = [self._make_env(seed) for seed in self._seeds]
-        self._begun = np.zeros(self._num_envs, bool)
+        self._episodes = np.zeros(self._num_envs, np.int64)
+        self._decisions = np.zeros(self._num_envs, np.int64)
+        self._elapsed = np.zeros(self._num_envs, np.int64)  # environment steps of the present episode
         self._is_last = np.zeros(self._num_envs, bool)
-        self._history = []  # of (action [E, A] or [E], is_reset)
+        self._actions = []  # the last max(decisions) arrays [E, ...]
+        self._images: list[np.ndarray] = [np.zeros(0, np.uint8)] * self._num_envs  # what each row shows
         self._moving: int | None = None  # the row that is stepped now, or that raised
 
     def _try_rows(self) -> None:
-        """Sets `spec` after an episode's beginning in every row and one decision in the first."""
+        """Sets `spec` after an episode's beginning in every row and one decision in the first, taken twice."""
         (action, low, high), *others = map(_read_actions, self._envs)
         for row, other in enumerate(others, 1):
             if other.spec != action or not (np.array_equal(other.low, low) and np.array_equal(other.high, high)):
                 raise UsageError(f"row {row} has other actions than row 0: {_named(_space_of(self._envs[row]))}.")
         self._low, self._high = low, high
-        if not _is_dm(self._envs[0]):
-            _check_reset(self._envs[0])
+        self._remade = _is_dm(self._envs[0]) or not _takes_seed(self._envs[0])
         shapes = [self._begin(row).obs.shape for row in range(self._num_envs)]
         for row, shape in enumerate(shapes):
             _check_shape(row, shape, shapes[0])
-        self.spec = EnvSpec(jax.ShapeDtypeStruct(shapes[0], np.uint8), action)
-        _check_shape(0, self._decide(0, self._zeros()[0]).obs.shape, shapes[0])
+        own = getattr(getattr(self._envs[0], "spec", None), "max_episode_steps", None)
+        limits = [each for each in (own, self._view.episode_steps) if isinstance(each, int)]
+        limit = -(-min(limits) // self._view.action_repeat) if limits else None
+        obs = jax.ShapeDtypeStruct(shapes[0], np.uint8)
+        self.spec = EnvSpec(obs, action, self._view.action_repeat, limit)
+        first = self._decide(0, self._zeros()[0]).obs
+        _check_shape(0, first.shape, shapes[0])
+        self._episodes[0] -= 1
+        begun = self._begin(0).obs
+        if not np.array_equal(self._decide(0, self._zeros()[0]).obs, first) or begun.shape != shapes[0]:
+            console.warn(f"warning: {self._told(0)}: a resumed run cuts its present episodes")
+
+    def _told(self, row: int) -> str:
+        return f"{type(self._envs[row]).__name__} is no function of its seed and its actions"
 
     def _check_whole(self) -> None:
         """Raises UsageError where an environment raised in a decision: other rows have moved, some have not."""
@@ -155,56 +230,83 @@ class AdaptedVecEnv:
             return np.zeros(self._num_envs, np.int32)
         return np.zeros((self._num_envs, self.spec.action.size), np.float32)
 
-    def _advance(self, action: np.ndarray, *, is_reset: bool) -> Step:
-        """Begins an episode in the rows that need one, takes a decision in the others."""
+    def _advance(self, action: np.ndarray, is_first: np.ndarray) -> Step:
+        """Begins an episode in the rows where bool [E] `is_first` is set, takes a decision in the others."""
         self._check_whole()
-        is_first = self._is_last | is_reset
         rows = []
-        for row, first in enumerate(is_first):
+        for row, first in enumerate(np.array(is_first)):
             self._moving = row
-            rows.append(self._begin(row) if first else self._decide(row, action[row]))
-            _check_shape(row, rows[-1].obs.shape, self.spec.obs_shape)
+            arrival = self._begin(row) if first else self._decide(row, action[row])
+            _check_shape(row, arrival.obs.shape, self.spec.obs_shape)
+            rows.append(self._record(row, arrival, action[row], is_first=bool(first)))
         self._moving = None
-        self._history.append((action, is_reset))
-        obs, reward, discount, is_last = (np.array(field) for field in zip(*rows, strict=True))
-        self._is_last = is_last
-        mask = is_first if self.spec.action.discrete else is_first[:, None]
-        prev_action = np.where(mask, self._zeros(), action)
-        return Step(prev_action, obs, reward.astype(np.float32), discount.astype(np.float32), is_first, is_last.copy())
+        self._actions = [*self._actions, action][len(self._actions) + 1 - int(self._decisions.max()) :]
+        return jax.tree.map(lambda *xs: np.stack(xs), *rows)
+
+    def _record(self, row: int, arrival: _Arrival, action: np.ndarray, *, is_first: bool) -> Step:
+        """The arrival as a Step without the axis of rows."""
+        self._is_last[row], self._images[row] = arrival.is_last, arrival.obs
+        action = self._zeros()[row] if is_first else np.asarray(action)
+        numbers = (np.float32(arrival.reward), np.float32(arrival.discount))
+        return Step(action, arrival.obs.copy(), *numbers, np.bool_(is_first), np.bool_(arrival.is_last))
 
     def _begin(self, row: int) -> _Arrival:
         """Begins an episode in one row."""
+        self._episodes[row] += 1
+        self._decisions[row] = self._elapsed[row] = 0
+        seed = _episode_seed(self._seeds[row], int(self._episodes[row]))
+        if self._remade:
+            _close(self._envs[row])
+            self._envs[row] = self._make_env(seed)
         env = self._envs[row]
         if _is_dm(env):
             obs = env.reset().observation
         else:
-            obs, _ = env.reset() if self._begun[row] else env.reset(seed=self._seeds[row])
-        self._begun[row] = True
-        return _Arrival(_read_image(env, obs, self._render), 0.0, 1.0, False)
+            obs, _ = env.reset() if self._remade else env.reset(seed=seed)
+        return _Arrival(_read_image(env, obs, self._view), 0.0, 1.0, False)
 
     def _decide(self, row: int, action: np.ndarray) -> _Arrival:
-        """Takes one decision in one row."""
+        """Takes one decision in one row: so many steps of the environment, or until its episode ends."""
         env = self._envs[row]
         if self.spec.action.discrete:
-            control = int(self._low + action)
+            control: Any = int(self._low + action)
         else:
             control = self._low + (action + 1) / 2 * (self._high - self._low)
             control = np.clip(control, self._low, self._high).astype(self._low.dtype)
-        if _is_dm(env):
-            arrival = env.step(control)
-            obs, reward, last = arrival.observation, arrival.reward, arrival.last()
-            terminated = _read_number("discount", arrival.discount, row) == 0
-        else:
-            arrival = env.step(control)
-            if len(arrival) != 5:
-                raise UsageError(
-                    f"{type(env).__name__}.step() returned {len(arrival)} values: expected gymnasium's five, "
-                    "(observation, reward, terminated, truncated, info); gym before 0.26 has four."
-                )
-            obs, reward, terminated, truncated, _ = arrival
-            last = terminated or truncated
-        discount = 0.0 if last and terminated else 1.0
-        return _Arrival(_read_image(env, obs, self._render), _read_number("reward", reward, row), discount, bool(last))
+        total, limit = 0.0, self._view.episode_steps or np.inf
+        for _ in range(self._view.action_repeat):
+            obs, reward, terminated, last = _step_once(env, control, row)
+            total += reward
+            self._elapsed[row] += 1
+            last = last or self._elapsed[row] >= limit
+            if last:
+                break
+        self._decisions[row] += 1
+        return _Arrival(_read_image(env, obs, self._view), total, 0.0 if terminated else 1.0, bool(last))
+
+
+def _episode_seed(seed: int, episode: int) -> int:
+    """The seed of a row's n-th episode, from 1: the row's own of the first."""
+    return seed if episode == 1 else int(np.random.SeedSequence((seed, episode)).generate_state(1)[0] >> 1)
+
+
+def _close(env: Any) -> None:
+    getattr(env, "close", lambda: None)()
+
+
+def _step_once(env: Any, control: Any, row: int) -> tuple[Any, float, bool, bool]:
+    """(observation, reward, whether it terminated, whether the episode is over) after one step of an environment."""
+    arrival = env.step(control)
+    if _is_dm(env):
+        reward, discount = _read_number("reward", arrival.reward, row), _read_number("discount", arrival.discount, row)
+        return arrival.observation, reward, arrival.last() and discount == 0, arrival.last()
+    if len(arrival) != 5:
+        raise UsageError(
+            f"{type(env).__name__}.step() returned {len(arrival)} values: expected gymnasium's five, "
+            "(observation, reward, terminated, truncated, info); gym before 0.26 has four."
+        )
+    obs, reward, terminated, truncated, _ = arrival
+    return obs, _read_number("reward", reward, row), bool(terminated), bool(terminated or truncated)
 
 
 def _is_dm(env: Any) -> bool:
@@ -252,17 +354,21 @@ def _read_actions(env: Any) -> _Actions:
     return _Actions(ActionSpec(space.shape[0], False, -1.0, 1.0), low, high)
 
 
-def _check_reset(env: Any) -> None:
-    """Raises UsageError unless reset is gymnasium's."""
-    expected = f"{type(env).__name__}.reset(): expected gymnasium's reset(seed=...) -> (observation, info)"
+def _takes_seed(env: Any) -> bool:
+    """Whether reset takes a seed; raises UsageError unless it returns what gymnasium's does."""
+    takes_seed = True
     try:
         begun = env.reset(seed=0)
     except TypeError as error:
         if "seed" not in str(error):
             raise
-        raise UsageError(f"{expected}, but it takes no seed; gym before 0.26 is not supported.") from error
+        begun, takes_seed = env.reset(), False
     if not isinstance(begun, tuple) or len(begun) != 2:
-        raise UsageError(f"{expected}, but it returned {type(begun).__name__}; gym before 0.26 is not supported.")
+        raise UsageError(
+            f"{type(env).__name__}.reset(): expected gymnasium's reset(seed=...) -> (observation, info), but it "
+            f"returned {type(begun).__name__}; gym before 0.26 is not supported."
+        )
+    return takes_seed
 
 
 def _check_shape(row: int, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
@@ -282,17 +388,13 @@ def _read_number(what: str, value: Any, row: int) -> float:
     return number
 
 
-def _read_image(env: Any, obs: Any, render: Callable[[Any], np.ndarray] | None) -> np.ndarray:
+def _read_image(env: Any, obs: Any, view: View) -> np.ndarray:
     """Returns the image of one row, uint8 [X, Y, C], as a copy."""
-    if render is not None:
-        obs = render(env)
-    elif hasattr(obs, "keys"):
-        obs = obs["pixels"] if "pixels" in obs else None
-    image = np.array(obs)
+    image = np.array(_image_of(env, obs, view))
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise UsageError(
             f"{type(env).__name__} shows {image.dtype} {image.shape}: expected an image, uint8 [X, Y, C] or [X, Y]; "
-            "pass render=function(environment)."
+            "pass render=function(environment), or make it with render_mode='rgb_array'."
         )
     image = image if image.ndim == 3 else image[..., None]
     first, _, last = image.shape
@@ -301,4 +403,22 @@ def _read_image(env: Any, obs: Any, render: Callable[[Any], np.ndarray] | None) 
             f"{type(env).__name__} shows an image of {image.shape}: expected [X, Y, C], channels last, and these seem "
             "to be first; pass render=function(environment) or wrap it."
         )
+    if view.grey and last == 3:
+        image = np.array(Image.fromarray(image).convert("L"))[..., None]
+    if view.size is not None and image.shape[:2] != (view.size, view.size):
+        channels = [Image.fromarray(image[..., i]) for i in range(image.shape[-1])]
+        resized = [np.array(each.resize((view.size, view.size), Image.Resampling.BOX)) for each in channels]
+        image = np.stack(resized, axis=-1)
     return image
+
+
+def _image_of(env: Any, obs: Any, view: View) -> Any:
+    """What is taken for the image: what `render` or the observation gives, or else what the environment renders."""
+    if view.render is not None:
+        return view.render(env)
+    if hasattr(obs, "keys"):
+        obs = obs[view.image_key] if view.image_key in obs else None
+    array = np.asarray(obs)
+    if (array.dtype != np.uint8 or array.ndim not in (2, 3)) and getattr(env, "render_mode", None) == "rgb_array":
+        return env.render()
+    return obs
