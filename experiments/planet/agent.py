@@ -102,14 +102,15 @@ def load(folder, member=0, task=None):
     chosen = settings(config)
     task = next(iter(chosen.tasks)) if task is None else task
     check_name("--task", task, chosen.tasks)
+    full = pick(chosen.tasks[task], member).task
     spec = spec_of(chosen)
     agent = make_agent(chosen, spec)
     learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
     rest = dict.fromkeys(("counters", "env", "eval_env"), checkpoint.AS_SAVED)
     episodes, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
     learner = state["learner"]
-    full, label = pick(chosen.tasks[task], member).task, labels(chosen.tasks)[task]
-    return Loaded(agent, acting_params(learner), full, label, chosen.env, spec, episodes, int(learner.updates[0]))
+    params, label = acting_params(learner), labels(chosen.tasks)[task]
+    return Loaded(agent, params, full, label, chosen.env, spec, episodes, int(learner.updates[0]))
 
 
 def check_lengths(train, specs, capacity):
