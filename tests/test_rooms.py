@@ -140,7 +140,7 @@ def test_packages_are_imported_if_and_only_if_they_are_declared():
             assert found & declared or path.name == "rivals.py", f"{path} imports {name}, which is not declared"
             used |= found
     assert not declared - used
-    assert not declared & rivals
+    assert declared & rivals <= {"gymnasium"}  # there with an extra of its own
 
 
 def canonical(name):

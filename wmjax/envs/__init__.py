@@ -6,6 +6,8 @@ A name is "family:task". What a family accepts as options is written in its modu
     atari  every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
     ball   "ball:diffusing" and "ball:drifting", a bouncing ball         `wmjax/envs/bouncing_ball.py`
     physics the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"   `wmjax/envs/physics.py`
+    gym    an id of gymnasium's registry, "gym:CarRacing-v3"                             `wmjax/envs/own.py`
+    py     a function of your own, "py:my_package.module:make_env"                       `wmjax/envs/own.py`
     fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
 
 `adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`), `pad` those whose actions are
@@ -88,6 +90,8 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
         "atari": _make_atari,
         "ball": _make_ball,
         "physics": _make_physics,
+        "gym": _make_gym,
+        "py": _make_py,
         "fake": _make_fake,
     }
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
@@ -120,6 +124,18 @@ def _make_physics(task, seeds, options):
     from wmjax.envs import physics
 
     return physics.make(task, seeds, options)
+
+
+def _make_gym(env_id, seeds, options):
+    from wmjax.envs import own
+
+    return own.make_gym(env_id, seeds, options)
+
+
+def _make_py(name, seeds, options):
+    from wmjax.envs import own
+
+    return own.make_py(name, seeds, options)
 
 
 def _make_fake(task, seeds, options):

@@ -1,0 +1,100 @@
+"""A user's own environments by name: "gym:CarRacing-v3" and "py:my_package.module:make_env".
+
+    gym   an id of gymnasium's registry, "gym:my_module:MyEnv-v0" to import what registers it first; drawn by
+          render_mode="rgb_array" where its observation is no image
+    py    a function (seed) -> gymnasium or dm_env environment, in a module that Python finds from the current folder
+
+What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Options of `make("gym:...", num_envs, seed,
+...)` and `make("py:...", ...)`:
+
+    size            height and width of the square image that is made of theirs, 8 to 256 (64)
+    action_repeat   environment steps a decision, 1 to 100 (1)
+    episode_steps   time limit in environment steps. None: the environment's own
+    grey            one channel of three (False)
+    image_key       of the image, where observations are dicts (pixels)
+"""
+
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from wmjax.envs.adapter import AdaptedVecEnv, View
+from wmjax.envs.check import check_name, check_options, nearest
+from wmjax.types import UsageError
+
+
+class OwnOptions(NamedTuple):
+    """See the module's text."""
+
+    size: int = 64
+    action_repeat: int | None = 1
+    episode_steps: int | None = None
+    grey: bool = False
+    image_key: str = "pixels"
+
+
+def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:
+    """Makes environments of gymnasium's registry.
+
+    Raises:
+        UsageError: unknown id or option, a package that the environment needs, or one that is not as asked.
+    """
+    try:
+        import gymnasium
+    except ImportError as error:
+        raise UsageError("gym environments need gymnasium: pip install gymnasium.") from error
+    module, colon, name = env_id.rpartition(":")
+    if colon:
+        _import(module)
+    try:
+        gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        near = nearest(name, list(gymnasium.registry))
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UsageError(f"unknown gymnasium id {name!r}.{hint} {' '.join(str(error).split())}") from error
+    return _adapt(functools.partial(_make_gym, name), seeds, "gym", options)
+
+
+def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:
+    """Makes environments by a function of the user's own, "module:function".
+
+    Raises:
+        UsageError: no such module or function, unknown option, or environments that are not as asked.
+    """
+    module_name, colon, function = name.rpartition(":")
+    if not colon or not module_name or not function:
+        raise UsageError(f"py:{name}: give py:my_package.module:function, a function (seed) -> environment.")
+    module = _import(module_name)
+    callables = [each for each in dir(module) if callable(getattr(module, each)) and not each.startswith("_")]
+    check_name(f"function of {module_name}", function, callables)
+    return _adapt(getattr(module, function), seeds, "py", options)
+
+
+def _adapt(make_env: Callable[[int], Any], seeds: list[int], family: str, options: dict[str, Any]) -> AdaptedVecEnv:
+    options = check_options(family, options, OwnOptions)
+    return AdaptedVecEnv(make_env, seeds, View(**options._replace(action_repeat=options.action_repeat or 1)._asdict()))
+
+
+def _make_gym(name: str, seed: int) -> Any:
+    """One environment; it is seeded at its resets."""
+    import gymnasium
+
+    try:
+        return gymnasium.make(name, render_mode="rgb_array")
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UsageError(f"gym:{name} needs another package: {' '.join(str(error).split())}") from error
+    except (gymnasium.error.Error, ImportError, TypeError) as error:
+        raise UsageError(f"gym:{name} cannot be made: {' '.join(str(error).split())}") from error
+
+
+def _import(name: str) -> Any:
+    """A module that is found from the current folder too."""
+    if os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"{name}: {error}; modules are looked for in {os.getcwd()} and among Python's own.") from error
