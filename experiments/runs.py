@@ -1,26 +1,11 @@
 """Trainings as processes of their own, for tables and figures over many runs."""
 
-import queue
-import subprocess
-import sys
-import time
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+import contextlib
 
 from absl import flags
 
-from wmjax import console
-from wmjax.run import stop
+from wmjax.run import jobs, stop
 from wmjax.types import UsageError
-
-
-class Training(NamedTuple):
-    """One run of a main."""
-
-    main: str  # module, such as experiments.planet
-    folder: str  # of the run
-    config: str  # "FILE:ARGUMENT"
-    settings: list[str]  # overrides such as "model.channels=8"
 
 
 def cores_flag(values):
@@ -36,52 +21,24 @@ def check_cores(cores):
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
 
 
-def train_all(trainings, cores):
+def train_all(trainings, cores=()):
     """Trains what is not finished, one run on each of `cores` at a time; what a run prints is in FOLDER.log.
 
-    Raises: as `train`, the first error after all others have ended.
-    """
-    prefixes: queue.SimpleQueue = queue.SimpleQueue()  # of the cores that are free
-    pinned: list[tuple[str, ...]] = [("taskset", "-c", core) for core in cores]
-    for prefix in pinned or [()]:
-        prefixes.put(prefix)
-
-    def train_one(training):
-        prefix = prefixes.get()
-        console.say(" ".join([training.folder, *prefix]))
-        try:
-            with open(f"{training.folder}.log", "w") as log:
-                train(training, prefix, log)
-        finally:
-            prefixes.put(prefix)
-
-    with ThreadPoolExecutor(prefixes.qsize()) as pool:
-        for future in [pool.submit(train_one, training) for training in trainings]:
-            future.result()
-
-
-def train(training, prefix=(), log=None):
-    """Trains one run, or resumes it; returns at once where it is finished.
-
-    Args:
-        prefix: words before the command, such as those of taskset.
-        log: an open file for what the run prints; None: the terminal.
-
+    Args: trainings: of `jobs.training`; cores: numbers of cores, as text; none: one run at a time on all.
     Raises:
-        UsageError: training ended with another exit code than 0.
-        stop.Stopped: a signal came since `stop.listen`; the run was asked to save and end.
+        UsageError: a training ended with another exit code than 0.
+        stop.Stopped: a signal came.
+        In both cases the runs that were under way have been asked to save, and have ended.
     """
-    stop.check()
-    command = [*prefix, sys.executable, "-m", training.main, f"--workdir={training.folder}"]
-    command += [f"--config={training.config}", *(f"--config.{setting}" for setting in training.settings)]
-    # In a group of its own, so that Ctrl-C reaches it once, from here.
-    process, told = subprocess.Popen(command, stdout=log, stderr=log and subprocess.STDOUT, process_group=0), False
-    while process.poll() is None:
-        time.sleep(0.1)
-        if stop.asked() and not told:
-            process.terminate()
-            told = True
-    stop.check()
-    if process.returncode:
-        where = "" if log is None else f", see {log.name}"
-        raise UsageError(f"{training.folder}: training ended with exit code {process.returncode}{where}")
+    for job in trainings:
+        jobs.forget(job.folder)
+    slots = jobs.make_slots(len(cores) or 1, [int(core) for core in cores] or jobs.allowed_cores())
+    stop.listen()
+    try:
+        with contextlib.closing(jobs.run_all(trainings, slots, tries=1)) as runs:
+            for job, ended in runs:
+                if ended.code:
+                    told = f"training ended with exit code {ended.code}: {ended.last}"
+                    raise UsageError(f"{job.folder}: {told}; see {jobs.log_of(job.folder)}")
+    finally:
+        stop.forget()

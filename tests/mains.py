@@ -174,6 +174,11 @@ def call(module, *words):
     return Ended(code, out.getvalue(), err.getvalue())
 
 
+def settings_of(job):
+    """["seed=0", ...] of the words of a training's Job."""
+    return [word.removeprefix("--config.") for word in job.command if word.startswith("--config.")]
+
+
 def command(module, *flags):
     """Runs `python -m experiments.<module>` as a user does."""
     words = [sys.executable, "-m", f"experiments.{module}", *flags]

@@ -20,7 +20,7 @@ from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_whole
 from wmjax.report.statistics import with_interval
-from wmjax.run import cli
+from wmjax.run import cli, jobs
 from wmjax.types import UsageError
 
 # What is left out -> the setting that takes its value of the paper.
@@ -71,10 +71,10 @@ def left_out(name):
 
 
 def training(options, place, seed, settings):
-    """The Training of one seed of a variant."""
+    """The Job of one seed of a variant."""
     config = f"{configs.__file__}:{options.data},{options.model},cpu_games"
     common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
-    return runs.Training("experiments.environment_models", str(place), config, [*common, *settings])
+    return jobs.training("experiments.environment_models", place, config, [*common, *settings])
 
 
 def table(options, places):

@@ -28,7 +28,7 @@ from wmjax.report import benchmark
 from wmjax.report.page import markdown, write_comparison, write_whole
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
-from wmjax.run import cli
+from wmjax.run import cli, jobs
 from wmjax.storage import workdir
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
@@ -62,9 +62,8 @@ def main(argv):
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
     runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.models}
-    for seed in range(options.seeds):  # all models of a seed first: an unfinished table can be compared
-        for name, places in runs.items():
-            train(options, name, seed, places[seed])
+    seeds = range(options.seeds)  # all models of a seed first: an unfinished table can be compared
+    processes.train_all([training(options, name, seed, runs[name][seed]) for seed in seeds for name in runs])
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
     if runs:
@@ -111,17 +110,13 @@ def base_of(name):
     return BASE + name[len(kind_of(name)) :]
 
 
-def train(options, name, seed, place):
-    """Trains one run in a process of its own, or resumes it; at once where it is finished.
-
-    Raises: Stopped when a signal asks for it, after the run has ended in order.
-    """
+def training(options, name, seed, place):
+    """The Job of one seed of a model."""
     settings = [f"seed={seed}", *options.set]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
-    console.say(f"{name}, seed {seed}: {place}")
     config = f"{configs.__file__}:{options.data},{kind_of(name)},{options.preset}"
-    processes.train(processes.Training("experiments.environment_models", str(place), config, settings))
+    return jobs.training("experiments.environment_models", place, config, settings)
 
 
 def likelihoods(options, runs, folder):

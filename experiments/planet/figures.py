@@ -27,7 +27,7 @@ from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_comparison, write_whole
 from wmjax.report.statistics import with_interval
 from wmjax.report.video import write_film
-from wmjax.run import cli, stop
+from wmjax.run import cli, jobs
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
@@ -76,7 +76,6 @@ def main(argv):
     cli.use_jax()
     folder = pathlib.Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    stop.listen()
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in used}
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
@@ -107,10 +106,10 @@ def check(options):
 
 
 def training(options, places, name, seed):
-    """The Training of one seed of a variant."""
+    """The Job of one seed of a variant."""
     settings = [f"seed={seed}", f"train.episodes={options.episodes}", *VARIANTS[name], *options.set]
     config = f"{configs.__file__}:{options.task},{options.preset}"
-    return runs.Training("experiments.planet", str(places[name][seed]), config, settings)
+    return jobs.training("experiments.planet", places[name][seed], config, settings)
 
 
 def curves(part, places, folder):

@@ -108,10 +108,21 @@ def times(rows: Rows) -> str:
 
 
 def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metric: str) -> bytes:
-    """A picture of a metric of several groups of runs: mean, band from lowest to highest, thin seed lines.
+    """A picture of a metric of several groups of runs, as `comparison_in_page`."""
+    content = io.BytesIO()
+    _comparison(groups, title, metric).savefig(content, format=file_format, dpi=150)
+    return content.getvalue()
+
+
+def comparison_in_page(groups: dict[str, list[Rows]], title: str, metric: str) -> str:
+    """SVG: a metric of several groups of runs: mean, band from lowest to highest, thin seed lines.
 
     Seeds evaluated at different steps are interpolated to each other's steps, over the range that all of them cover.
     """
+    return _svg(_comparison(groups, title, metric))
+
+
+def _comparison(groups: dict[str, list[Rows]], title: str, metric: str) -> Any:
     figure, axes = _figure((7, 4))
     for index, (name, runs) in enumerate(groups.items()):
         colour = COLOURS[index % len(COLOURS)]
@@ -134,9 +145,7 @@ def comparison(groups: dict[str, list[Rows]], title: str, file_format: str, metr
         axes.legend(frameon=False)
     if _is_loss(metric):
         _fit_axis(axes)
-    content = io.BytesIO()
-    figure.savefig(content, format=file_format, dpi=150)
-    return content.getvalue()
+    return figure
 
 
 def panels(

@@ -52,7 +52,7 @@ def open_workdir(path: str | Path, config: dict, may_differ: Collection[str] = (
     path, config = Path(path), json.loads(json.dumps(config))
     try:
         path.mkdir(parents=True, exist_ok=True)
-        _lock(path)
+        lock(path)
         resumed = (path / CONFIG).exists()
         changed = _changed(path, config, may_differ) if resumed else _check_empty(path)
         if changed:
@@ -99,7 +99,8 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _lock(path: Path) -> None:
+def lock(path: Path) -> None:
+    """Holds a folder for this process until it ends or calls `close_workdir`; UsageError if another one does."""
     place = path.resolve()
     if place in _locks:  # this process started a run here before
         return

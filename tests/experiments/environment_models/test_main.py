@@ -1,7 +1,6 @@
 """The environment models' mains as a user runs them: training, resuming after kills, the table, refusals."""
 
 import json
-import pathlib
 import shutil
 import signal
 
@@ -9,7 +8,6 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import runs
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
@@ -19,6 +17,7 @@ from tests.fakes import SPEC, random_steps
 from tests.mains import assert_as_whole, metrics, summary
 from wmjax import replay
 from wmjax.models import state_space
+from wmjax.run import jobs
 from wmjax.storage import datasets, workdir
 from wmjax.train import make_phase
 from wmjax.types import UsageError
@@ -265,15 +264,18 @@ def test_table_refuses_in_one_line(flag, message, tmp_path):
 
 
 def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):
-    def train(training, prefix, log):
-        folder, settings = pathlib.Path(training.folder), training.settings
-        with open(tmp_path / "asked.jsonl", "a") as file:
-            print(json.dumps([training.config.partition(":")[2], *settings, *prefix]), file=file)
-        loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
-        folder.mkdir()
-        (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + "\n")
+    def run_all(trainings, slots, tries):
+        for index, training in enumerate(trainings):
+            folder, settings = training.folder, mains.settings_of(training)
+            config = next(word for word in training.command if word.startswith("--config="))
+            with open(tmp_path / "asked.jsonl", "a") as file:
+                print(json.dumps([config.partition(":")[2], *settings, *slots[index % 2].prefix]), file=file)
+            loss = 70 + int(folder.name[-1]) + 5 * ("contrast" in settings[-1])
+            folder.mkdir()
+            (folder / "metrics.jsonl").write_text(json.dumps({"eval/loss": loss, "train/kl": 3}) + "\n")
+            yield training, jobs.Ended(0, "", 0)
 
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(jobs, "run_all", run_all)
     flags = ("--data=d", f"--folder={tmp_path}", "--seeds=2", "--updates=7", "--cores=0,1", "--set=train.every=7")
     ended = mains.call("environment_models.ablations", *flags)
     assert ended.code == 0, ended.stderr

@@ -7,10 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import runs
 from experiments.planet import figures
 from tests import mains
-from wmjax.run import cli
+from wmjax.run import cli, jobs
 
 
 def run(*args):
@@ -30,11 +29,13 @@ def whole(tmp_path_factory):
 def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def train(training, prefix, log):
-        asked.append((*training.settings, *prefix))
-        shutil.copytree(whole, training.folder)
+    def run_all(trainings, slots, tries):
+        for training in trainings:
+            asked.append((*mains.settings_of(training), *slots[0].prefix))
+            shutil.copytree(whole, training.folder)
+            yield training, jobs.Ended(0, "", 0)
 
-    monkeypatch.setattr(runs, "train", train)
+    monkeypatch.setattr(jobs, "run_all", run_all)
     monkeypatch.setattr(figures, "PARTS", dict(models=["rssm", "ssm"], open_loop=["rssm"]))
     options = ("--task=fake:counter", "--seeds=2", "--episodes=5", "--set=env.size=16", "--cores=1", "--parts=models")
     assert run(*options, f"--folder={tmp_path}") == 0
@@ -45,7 +46,7 @@ def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatc
     text = (tmp_path / "figures.md").read_text()
     assert "## models" in text and " 5 episodes |" in text and (tmp_path / "models.png").stat().st_size > 0
     assert capsys.readouterr().out.endswith(text)
-    monkeypatch.setattr(runs, "train", lambda *args: None)  # finished
+    monkeypatch.setattr(jobs, "run_all", lambda *args, **more: (each for each in ()))  # finished
     assert run(*options[:-1], "--parts=open_loop", f"--folder={tmp_path}") == 0
     text = (tmp_path / "figures.md").read_text()
     assert "| copying the last frame |" in text and "| rssm" in text

@@ -1,0 +1,260 @@
+"""Runs a training main with every combination of values, on this machine's cores and GPUs or on a cluster.
+
+    python -m launch.sweep --main=experiments.planet --config=experiments/planet/config.py:cheetah_run,cpu \\
+        --folder=runs/kinds --set=model.kind=rssm,ssm,rnn --set=seed=0:5 --config.train.episodes=60 --jobs=2
+    python -m launch.sweep --folder=runs/kinds                     goes on with what is unfinished
+    python -m launch.sweep --folder=runs/kinds --status            or --report, --retry=failed, --dry_run
+    python -m launch.sweep --folder=runs/kinds --extend --set=seed=5:10
+
+Each --set is an axis of the product, all --zip together are one. --config.key=value holds for every cell. Every cell is
+checked as the main would before the first one starts. Exit code 0: all cells are done; 2: bad input, or some have
+failed; 75: stopped by a signal, the same command goes on.
+"""
+
+import functools
+import importlib
+import importlib.util
+import os
+import pathlib
+import re
+import sys
+
+from absl import flags
+
+from experiments.training import define_flags as define_training_flags
+from launch import grid, results, slurm
+from launch.grid import SEED
+from launch.results import Run
+from wmjax import console, envs
+from wmjax.run import cli, jobs, stop
+from wmjax.storage import files, workdir
+from wmjax.types import UsageError
+
+SWEEP = "sweep.json"
+FAILED = "failed"
+NO_SWEEP = "give --main=MODULE, --config=FILE:ARGUMENT and --set=KEY=V1,V2 once or more"
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_string("main", None, "training main, such as experiments.planet", flag_values=values)
+    flags.DEFINE_string("config", None, "its FILE:ARGUMENT; --config.key=value as for the main", flag_values=values)
+    cli.path_flag(values, "folder", "of the sweep; a folder for each run is made in it")
+    flags.DEFINE_multi_string("set", [], "axis KEY=V1,V2 or KEY=FROM:TO; once or more", flag_values=values)
+    flags.DEFINE_multi_string("zip", [], "as --set, but all of these together are one axis", flag_values=values)
+    flags.DEFINE_list("tasks", [], "axis: tasks in place of the one in --config's argument", flag_values=values)
+    flags.DEFINE_enum("pack", None, [SEED], "trains several seeds in one program", flag_values=values)
+    cli.int_flag(values, "pack_size", 4, "seeds of one program with --pack", 2, 1024)
+    flags.DEFINE_enum("engine", "local", list(ENGINES), "where the runs compute", flag_values=values)
+    cli.int_flag(values, "jobs", None, "local: runs at a time; none: one, or as the GPUs hold", 1, 4096)
+    cli.int_flag(values, "per_gpu", 1, "local: runs that share a GPU", 1, 64)
+    flags.DEFINE_multi_string("slurm", [], "slurm: submitit's key=value, such as partition=gpu", flag_values=values)
+    cli.int_flag(values, "tries", 3, "of a run that ends with another code than 0, 2, 3 and 75", 1, 1000)
+    flags.DEFINE_bool("extend", False, "adds the values of --set, --zip and --tasks to the sweep", flag_values=values)
+    flags.DEFINE_bool("status", False, "prints the cells and their states", flag_values=values)
+    flags.DEFINE_bool("report", False, "writes report.html and sweep.csv", flag_values=values)
+    flags.DEFINE_enum("retry", None, [FAILED], "runs those again that have failed", flag_values=values)
+    flags.DEFINE_bool("dry_run", False, "prints what would be started, as lines for a shell", flag_values=values)
+
+
+def main(argv):
+    """Does once what the command line says. argv: the command line."""
+    fixed = [word for word in argv[1:] if re.match(r"--?config\.", word)]
+    options = cli.parse_flags([word for word in argv if word not in fixed], define_flags, __name__)
+    if options.folder is None:
+        raise UsageError(f"give --folder=DIR of a sweep; for a new one {NO_SWEEP}")
+    folder = pathlib.Path(options.folder)
+    definition = define(options, [word.partition("config.")[2] for word in fixed], folder)
+    runs = plan(folder, definition)
+    if options.status or options.report:
+        found = results.read(runs, definition["axes"], options.tries)
+        console.say("\n".join(results.status(found)))
+        if options.report:
+            console.say(f"report: {results.write_report(folder, found)}")
+        return
+    start = ENGINES[options.engine](options, folder)
+    check(definition, runs, options.engine)
+    unfinished = todo(runs, options)
+    if options.dry_run:
+        console.say("\n".join(shell_lines(unfinished, options)))
+        return
+    try:
+        write_definition(folder, definition)
+        for job in unfinished:
+            if jobs.state(job.folder, options.tries) == FAILED:
+                jobs.forget(job.folder)
+        stop.listen()
+        start(unfinished)
+        finish(folder, results.read(runs, definition["axes"], options.tries))
+    finally:
+        workdir.close_workdir(folder)
+
+
+def finish(folder, found):
+    """Tells how a sweep ended and writes its report; raises UsageError where runs have failed. found: its results."""
+    console.say("\n".join(results.status(found)))
+    page = console.try_drawing(results.write_report, folder, found)
+    console.say(f"report: {page or 'could not be written'}")
+    failed = [each for each in found if each.state == FAILED]
+    if failed:
+        told = f"{failed[0].name} ended with exit code {failed[0].ended.code}"
+        raise UsageError(f"{len(failed)} of {len(found)} cells failed: {told}; --retry={FAILED} runs them again")
+
+
+def define(options, settings, folder):
+    """The definition of the sweep: that of its folder, where the flags name none.
+
+    Args: settings: "key=value" of every cell, of --config.key=value.
+    Raises: UsageError for flags that are missing or contradict each other, and a folder that holds another sweep.
+    """
+    old, given = read_definition(folder), read_flags(options, settings)
+    if not any(given.values()):
+        if old is None:
+            raise UsageError(f"{folder} holds no sweep: {NO_SWEEP}")
+        return old
+    if options.extend:
+        if old is None:
+            raise UsageError(f"--extend: {folder} holds no sweep")
+        kept = {name: value for name, value in given.items() if value and name not in ("axes", "zipped")}
+        check_same(folder, old, old | kept)
+        axes = grid.extended(old, given["axes"], given["zipped"])
+        return old | dict(axes=axes, packs=grid.packs(axes.get(SEED, []), old["pack_size"], old["packs"]))
+    if not given["main"] or not given["config"] or not given["axes"]:
+        raise UsageError(NO_SWEEP)
+    if old is not None:
+        check_same(folder, old, given)
+        return old
+    return given | dict(packs=grid.packs(given["axes"].get(SEED, []), given["pack_size"], []))
+
+
+def read_flags(options, settings):
+    """What the flags say of the definition; UsageError for those that contradict each other."""
+    axes, zipped = grid.read_axes(options.set, options.zip, options.tasks)
+    for setting in settings:
+        key, equals, _ = setting.partition("=")
+        if not equals or key in axes:
+            why = "there is an axis of it" if equals else "give --config.key=value"
+            raise UsageError(f"--config.{setting}: {why}")
+    if options.pack and not options.extend and (SEED not in axes or SEED in zipped):
+        raise UsageError(f"--pack={SEED} needs --set={SEED}=...")
+    given = dict(main=options.main, config=options.config, settings=settings, axes=axes, zipped=zipped)
+    return given | dict(pack_size=options.pack_size if options.pack else 0)
+
+
+def read_definition(folder):
+    """The definition of the sweep in a folder; None if it holds none."""
+    try:
+        return files.read_sealed(folder / SWEEP)
+    except FileNotFoundError:
+        return None
+    except (ValueError, OSError) as error:
+        raise UsageError(f"{folder / SWEEP} is damaged: choose another folder, or remove it") from error
+
+
+def write_definition(folder, definition):
+    """Makes the folder this process's own and keeps the definition in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        workdir.lock(folder)
+        if (folder / workdir.CONFIG).exists():
+            raise UsageError(f"{folder} is the working folder of a run: choose another folder")
+        files.write_sealed(folder / SWEEP, definition)
+    except OSError as error:
+        raise UsageError(f"cannot use {folder} for a sweep: {error}") from error
+
+
+def check_same(folder, old, new):
+    """Raises UsageError, with the differences, unless two definitions have the same cells."""
+    one, two = ({k: v for k, v in workdir.flatten(each).items() if k != "packs"} for each in (old, new))
+    told = [f"{k} {one.get(k)} -> {two.get(k)}" for k in sorted(one.keys() | two.keys()) if one.get(k) != two.get(k)]
+    if told:
+        more = "; --extend adds values" if all(each.startswith("axes.") for each in told) else ""
+        raise UsageError(f"{folder} holds another sweep: {'; '.join(told)}{more}; choose another folder")
+
+
+def plan(folder, definition):
+    """The runs of a sweep, in the order in which they start. definition: as of `define`."""
+    cells = grid.product(definition["axes"], definition["zipped"])
+    packs = [pack for pack in definition["packs"] if len(pack) > 1]
+    runs = []
+    for names in grid.packed(cells, packs):
+        first = cells[names[0]]
+        place, settings = folder / names[0], definition["settings"]
+        config, words = grid.words(definition["config"], settings, first)
+        folders = {names[0]: place}
+        if len(names) > 1:
+            seeds = [cells[name][SEED] for name in names]
+            place = folder / grid.name_of(first | {SEED: f"{seeds[0]}_to_{seeds[-1]}"})
+            words = [*words, f"population={len(names)}"]
+            folders = {name: place / f"seed_{seed}" for name, seed in zip(names, seeds, strict=True)}
+        job = jobs.training(definition["main"], place, config, words)
+        runs.append(Run(job, {name: cells[name] for name in names}, folders))
+    return runs
+
+
+def check(definition, runs, engine):
+    """Raises UsageError, with the name of a cell, for what its main would refuse.
+
+    On the machine that computes, engine local, one environment of each task is tried too.
+    """
+    module = definition["main"]
+    try:
+        found = importlib.util.find_spec(f"{module}.__main__") and importlib.import_module(f"{module}.agent")
+    except ModuleNotFoundError as error:
+        raise UsageError(f"--main={module}: {error}; give a training main, such as experiments.planet") from error
+    if not hasattr(found, "settings"):
+        raise UsageError(f"--main={module} is no training main: {module}.agent has no settings")
+    tried = set()
+    for run in runs:
+        name = next(iter(run.cells))
+        words = [word for word in run.job.command if word.startswith("--")]
+        try:
+            options = cli.parse_flags([module, *words], functools.partial(define_training_flags, ""), module)
+            chosen = found.settings(options.config)
+            for task in {each.task for each in getattr(chosen, "members", ())} if engine == "local" else ():
+                if (task, str(chosen.env)) not in tried:
+                    envs.make(task, 1, 0, **chosen.env).close()
+                    tried.add((task, str(chosen.env)))
+        except UsageError as error:
+            raise UsageError(f"cell {name}: {error}") from error
+
+
+def todo(runs, options):
+    """The jobs that are to be started: those that are neither done nor failed, with --retry=failed these too."""
+    left_out = ("done",) if options.retry else ("done", FAILED)
+    return [run.job for run in runs if jobs.state(run.job.folder, options.tries) not in left_out]
+
+
+def shell_lines(unfinished, options):
+    """The lines of --dry_run."""
+    slots = local_slots(options) if options.engine == "local" else [jobs.Slot((), {}, "")]
+    return [jobs.shell(job, slots[index % len(slots)]) for index, job in enumerate(unfinished)]
+
+
+def local_slots(options):
+    """The slots of this machine; UsageError where its GPUs hold fewer than --jobs."""
+    cores, gpus = jobs.allowed_cores(), jobs.visible_gpus(os.environ)
+    held = len(gpus) * options.per_gpu
+    count = options.jobs or held or 1
+    if gpus and count > held:
+        raise UsageError(f"--jobs={count}: {len(gpus)} GPUs hold {held} with --per_gpu={options.per_gpu}")
+    return jobs.make_slots(count, cores, gpus, options.per_gpu)
+
+
+def local(options, folder):
+    """The engine of this machine: a queue of slots over processes."""
+    del folder
+    slots = local_slots(options)
+
+    def start(unfinished):
+        for _ in jobs.run_all(unfinished, slots, options.tries):
+            pass
+
+    return start
+
+
+ENGINES = dict(local=local, slurm=slurm.engine)  # (flags, folder) -> function of jobs, which returns when they ended
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, sys.argv))
