@@ -20,7 +20,7 @@ def main(argv):
     starts = folder.with_name(f"{folder.name}.starts")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with open(starts, "a") as file:
-        print(json.dumps(dict(flags=flags, cores=sorted(os.sched_getaffinity(0)))), file=file, flush=True)
+        print(json.dumps(dict(flags=flags, pid=os.getpid())), file=file, flush=True)
     first = len(starts.read_text().splitlines()) == 1
     what, _, number = fault.partition(":")
     print("begins", flush=True)
