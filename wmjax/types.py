@@ -91,8 +91,8 @@ class Step:
 class Plan:
     """What a planner decided, one row for each environment."""
 
-    action: Array  # float32 [B, A], the action to take now
-    mean: Array  # float32 [B, H, A], the belief over action sequences
+    action: Array  # float32 [B, A] or int32 [B], the action to take now
+    mean: Array  # float32 [B, H, A], the belief over action sequences; of discrete actions their probabilities
     std: Array  # float32 [B, H, A]
     value: Array  # float32 [B], predicted sum of rewards of the elite sequences
 
@@ -134,7 +134,7 @@ class Planner(NamedTuple):
 class Actor(NamedTuple):
     initial: Callable[..., Any]  # (params, E) -> carry
     act: Callable[..., tuple[Any, Array, Any]]
-    # (params, key, carry, step [E], explore) -> (carry, action [E, A], extras); explore: bool
+    # (params, key, carry, step [E], explore) -> (carry, action [E, A] or int32 [E], extras); explore: bool
 
 
 class Learner(NamedTuple):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from tests.fakes import Point, make_point_model
-from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
+from wmjax.planners import CEMConfig, ShootingConfig
 from wmjax.planners.search import score
-from wmjax.types import ActionSpec, UsageError
+from wmjax.types import UsageError
 
 MODEL = make_point_model(2)
 PARAMS = np.float32(1)
@@ -39,8 +39,7 @@ def test_rewards_after_a_predicted_end_do_not_count():
         (lambda: CEMConfig(candidates=0, elites=0), "candidates 0"),
         (lambda: ShootingConfig(horizon=0), "horizon 0"),
         (lambda: ShootingConfig(candidates=0), "candidates 0"),
-        (lambda: make_cem(MODEL, ActionSpec(4, True, 0, 3), CEMConfig()), "4 discrete"),
-        (lambda: make_random_shooting(MODEL, ActionSpec(4, True, 0, 3), ShootingConfig()), "4 discrete"),
+        (lambda: CEMConfig(action="mode"), "action 'mode'"),
     ],
 )
 def test_refusals_name_the_setting(make, named):

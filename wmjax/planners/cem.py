@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from wmjax.planners.search import check_continuous, check_search, over_rows, score
+from wmjax.planners.beliefs import make_beliefs
+from wmjax.planners.search import check_search, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 ACTIONS = ("mean", "best")
@@ -39,27 +40,26 @@ class CEMConfig:
 
 
 def make_cem(model, action_spec, config):
-    """A Planner that refits a Gaussian belief to its best samples, starting from N(0, 1) at every call.
+    """A Planner that refits a belief to its best samples, starting anew at every call.
 
+    Beliefs are Gaussians that start from N(0, 1), or categoricals of discrete actions (`planners/beliefs.py`).
     Candidates are clipped to the action bounds before they are scored and refitted; the belief's deviation is the
     square root of the elites' biased variance (the authors' code; the paper prints a mean absolute deviation).
-    The action is the first mean, or with config.action "best" that of the last iteration's best sample.
+    The action is the first mean (the likeliest of discrete actions), or with config.action "best" that of the last
+    iteration's best sample.
     """
-    check_continuous(action_spec)
+    beliefs = make_beliefs(action_spec)
 
     def plan(params, key, state):
-        def refit(belief, key):
-            mean, std, *_ = belief
+        def refit(found, key):
             draw_key, model_key = jax.random.split(key)
-            noise = jax.random.normal(draw_key, (config.horizon, config.candidates, action_spec.size))
-            candidates = jnp.clip(mean[:, None] + std[:, None] * noise, action_spec.low, action_spec.high)
+            candidates = beliefs.draw(draw_key, found[0], config.candidates)
             values, best = jax.lax.top_k(score(model, params, model_key, state, candidates), config.elites)
             elites = candidates[:, best]  # [H, K, A]
-            return (elites.mean(axis=1), elites.std(axis=1), values.mean(), elites[0, 0]), None
+            return (beliefs.refit(elites), values.mean(), elites[0, 0]), None
 
-        shape = (config.horizon, action_spec.size)
-        belief = (jnp.zeros(shape), jnp.ones(shape), jnp.zeros(()), jnp.zeros(shape[1:]))
-        (mean, std, value, best), _ = jax.lax.scan(refit, belief, jax.random.split(key, config.iterations))
-        return Plan(best if config.action == "best" else mean[0], mean, std, value)
+        found = (beliefs.start(config.horizon), jnp.zeros(()), jnp.zeros(action_spec.size))
+        ((mean, std), value, best), _ = jax.lax.scan(refit, found, jax.random.split(key, config.iterations))
+        return Plan(beliefs.decide(best if config.action == "best" else mean[0]), mean, std, value)
 
     return Planner(over_rows(plan))

@@ -38,9 +38,3 @@ def check_search(horizon, candidates):
         raise UsageError(f"planner horizon {horizon}: must be at least 1")
     if candidates < 1:
         raise UsageError(f"planner candidates {candidates}: must be at least 1")
-
-
-def check_continuous(action_spec):
-    """Raises UsageError for discrete actions, which Gaussian beliefs cannot search."""
-    if action_spec.discrete:
-        raise UsageError(f"this planner needs continuous actions, the environment has {action_spec.size} discrete ones")

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
-from wmjax.planners.search import check_continuous, check_search, over_rows, score
+from wmjax.planners.beliefs import make_beliefs
+from wmjax.planners.search import check_search, over_rows, score
 from wmjax.types import Plan, Planner
 
 
@@ -21,16 +22,19 @@ class ShootingConfig:
 
 
 def make_random_shooting(model, action_spec, config):
-    """A Planner that draws sequences from N(0, 1), clipped to the action bounds, and takes the best one."""
-    check_continuous(action_spec)
+    """A Planner that draws sequences from CEM's first belief and takes the best one.
+
+    That is N(0, 1), clipped to the action bounds, or equal probabilities of discrete actions.
+    """
+    beliefs = make_beliefs(action_spec)
 
     def plan(params, key, state):
         draw_key, model_key = jax.random.split(key)
-        shape = (config.horizon, config.candidates, action_spec.size)
-        candidates = jnp.clip(jax.random.normal(draw_key, shape), action_spec.low, action_spec.high)
+        belief = beliefs.start(config.horizon)
+        candidates = beliefs.draw(draw_key, belief, config.candidates)
         values = score(model, params, model_key, state, candidates)
         best = jnp.argmax(values)
         sequence = candidates[:, best]
-        return Plan(sequence[0], sequence, jnp.ones_like(sequence), values[best])
+        return Plan(beliefs.decide(sequence[0]), sequence, belief[1], values[best])
 
     return Planner(over_rows(plan))

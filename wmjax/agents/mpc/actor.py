@@ -10,8 +10,16 @@ from wmjax.types import Actor
 def make_actor(model, planner, action_spec, config):
     """An Actor whose carry is the model's belief, one row for each environment; extras is the Plan.
 
-    `explore` adds Normal(0, config.exploration_noise) and clips to the action bounds.
+    `explore` adds Normal(0, config.exploration_noise) and clips to the action bounds; of discrete actions it takes one
+    by chance with that probability.
     """
+
+    def explored(key, action):
+        if action_spec.discrete:
+            chance_key, draw_key = jax.random.split(key)
+            drawn = jax.random.randint(draw_key, action.shape, 0, action_spec.size)
+            return jnp.where(jax.random.uniform(chance_key, action.shape) < config.exploration_noise, drawn, action)
+        return action + config.exploration_noise * jax.random.normal(key, action.shape)
 
     def act(params, key, carry, step, explore):
         observe_key, plan_key, noise_key = jax.random.split(key, 3)
@@ -19,8 +27,9 @@ def make_actor(model, planner, action_spec, config):
         embed = model.encode(params, step.obs)
         carry, _ = model.observe(params, observe_key, carry, prev_action, embed, step.is_first)
         plan = planner.plan(params, plan_key, carry)
-        noise = config.exploration_noise * jax.random.normal(noise_key, plan.action.shape)
-        action = jnp.clip(plan.action + jnp.where(explore, noise, 0.0), action_spec.low, action_spec.high)
+        action = jnp.where(explore, explored(noise_key, plan.action), plan.action)
+        if not action_spec.discrete:
+            action = jnp.clip(action, action_spec.low, action_spec.high)
         return carry, action, plan
 
     def initial(params, rows):

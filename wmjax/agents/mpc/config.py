@@ -7,7 +7,10 @@ from wmjax.types import UsageError
 
 @dataclass(frozen=True)
 class MPCConfig:
-    """exploration_noise: deviation of the Gaussian added to planned actions when exploring; 0.3 in appendix A."""
+    """exploration_noise: deviation of the Gaussian added to planned actions when exploring; 0.3 in appendix A.
+
+    Of discrete actions, not in the paper: the probability of one by chance.
+    """
 
     exploration_noise: float = 0.3
 
