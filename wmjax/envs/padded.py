@@ -2,10 +2,11 @@
 
     agent      [ a0 a1 a2 a3 a4 a5 ]
     cartpole   [ a0 ]                 decides
-    record     [ a0  0  0  0  0  0 ]  Step.prev_action
+    record     [ a0 a1 a2 a3 a4 a5 ]  Step.prev_action; zeros where is_first
 
-What an environment does not take is recorded as zeros, whatever was asked for: of such a task a model sees constant
-zeros there, and the weights behind them get no gradient from it.
+What an environment does not take is recorded as it was asked for, so that a model learns that it does nothing there. A
+planner, which is not told the task, proposes such actions; recorded as zeros they would be unlike all that the model
+has seen in that task.
 """
 
 import dataclasses
@@ -15,6 +16,8 @@ import numpy as np
 
 from wmjax.envs.check import check_action
 from wmjax.types import Step, UsageError
+
+PADDING = "padding"  # its name in a snapshot
 
 
 def pad(env: Any, size: int) -> Any:
@@ -38,30 +41,34 @@ class PaddedVecEnv:
 
     def __init__(self, env: Any, size: int):
         self._env, self._taken = env, env.spec.action.size
+        self._rest = np.zeros((0, size - self._taken), np.float32)  # of the newest actions: what is not taken [E, ...]
         self.spec = env.spec._replace(action=env.spec.action._replace(size=size))
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
-        return self._recorded(self._env.reset())
+        return self._recorded(self._env.reset(), None)
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one decision in every row, action [E, size]."""
         action = check_action(action, len(action), self.spec.action)
-        return self._recorded(self._env.step(action[:, : self._taken]))
+        return self._recorded(self._env.step(action[:, : self._taken]), action[:, self._taken :])
 
     def snapshot(self) -> dict[str, Any]:
-        """Returns the environment's own snapshot."""
-        return self._env.snapshot()
+        """Returns the environment's own snapshot, and what it did not take of the newest actions."""
+        return self._env.snapshot() | {PADDING: self._rest.copy()}
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        return self._recorded(self._env.restore(snapshot))
+        own = {name: value for name, value in snapshot.items() if name != PADDING}
+        return self._recorded(self._env.restore(own), np.asarray(snapshot[PADDING]))
 
     def close(self) -> None:
         """Closes the environment."""
         self._env.close()
 
-    def _recorded(self, step: Step) -> Step:
-        """The Step with zeros behind its action."""
-        zeros = np.zeros((len(step.prev_action), self.spec.action.size - self._taken), np.float32)
-        return dataclasses.replace(step, prev_action=np.concatenate([step.prev_action, zeros], axis=1))
+    def _recorded(self, step: Step, rest: np.ndarray | None) -> Step:
+        """The Step with `rest`, [E, size - taken] or None, behind its action; zeros where an episode begins."""
+        shape = (len(step.prev_action), self.spec.action.size - self._taken)
+        none = np.zeros(shape, np.float32)
+        self._rest = none if rest is None else np.where(step.is_first[:, None], none, rest)
+        return dataclasses.replace(step, prev_action=np.concatenate([step.prev_action, self._rest], axis=1))
