@@ -26,10 +26,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from wmjax.envs import snapshots
 from wmjax.envs.check import (
     check_action,
     check_begun,
-    check_identity,
     check_int,
     check_name,
     check_options,
@@ -41,7 +41,6 @@ EDGE = 4.0
 START = 2.0
 TASKS = ("counter", "terminating")
 OBSERVED = ("image", "image+state")
-KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step in a snapshot; the rest is drawn anew
 
 
 class FakeOptions(NamedTuple):
@@ -115,18 +114,14 @@ class FakeVecEnv:
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the state: identity (int), position [E, A], elapsed [E], episodes [E], the last Step without obs."""
-        check_begun(self._step is not None, "snapshot")
-        state = {"position": self._position, "elapsed": self._elapsed, "episodes": self._episodes}
-        arrays = state | {f"step_{name}": getattr(self._step, name) for name in KEPT}
-        return {"identity": self._identity} | {name: np.array(array) for name, array in arrays.items()}
+        state = dict(position=self._position, elapsed=self._elapsed, episodes=self._episodes)
+        return snapshots.take(self._identity, state, self._step)
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        check_identity(snapshot, self._identity)
-        self._position = np.array(snapshot["position"])
-        self._elapsed = np.array(snapshot["elapsed"])
-        self._episodes = np.array(snapshot["episodes"])
-        self._step = Step(obs=self._see(), **{name: np.array(snapshot[f"step_{name}"]) for name in KEPT})
+        own = snapshots.arrays_of(snapshot, self._identity, "position", "elapsed", "episodes")
+        self._position, self._elapsed, self._episodes = own
+        self._step = snapshots.step_of(snapshot, self._see())
         return self._copy()
 
     def _begin(self, rows: np.ndarray) -> None:

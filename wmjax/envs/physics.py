@@ -28,11 +28,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from wmjax.envs import drawing_thread
+from wmjax.envs import drawing_thread, snapshots
 from wmjax.envs.check import (
     check_action,
     check_begun,
-    check_identity,
     check_int,
     check_name,
     check_options,
@@ -42,7 +41,6 @@ from wmjax.envs.dmc import ACTION_REPEAT, EPISODE_STEPS
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
 OBSERVED = ("state", "image+state")
-KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step in a snapshot; the rest is made anew
 BYTES = 8  # of a float64
 
 
@@ -149,18 +147,14 @@ class PhysicsVecEnv:
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the state: identity (int), states [E, S], elapsed [E], episodes [E], the last Step without obs."""
-        check_begun(self._step is not None, "snapshot")
-        state = {"states": self._states, "elapsed": self._elapsed, "episodes": self._episodes}
-        arrays = state | {f"step_{name}": getattr(self._step, name) for name in KEPT}
-        return {"identity": self._identity} | {name: np.array(array) for name, array in arrays.items()}
+        state = dict(states=self._states, elapsed=self._elapsed, episodes=self._episodes)
+        return snapshots.take(self._identity, state, self._step)
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        check_identity(snapshot, self._identity)
-        self._states = np.array(snapshot["states"])
-        self._elapsed = np.array(snapshot["elapsed"])
-        self._episodes = np.array(snapshot["episodes"])
-        self._step = Step(obs=self._see(), **{name: np.array(snapshot[f"step_{name}"]) for name in KEPT})
+        own = snapshots.arrays_of(snapshot, self._identity, "states", "elapsed", "episodes")
+        self._states, self._elapsed, self._episodes = own
+        self._step = snapshots.step_of(snapshot, self._see())
         return jax.tree.map(np.copy, self._step)
 
     def _begin(self, rows: np.ndarray) -> None:
