@@ -113,7 +113,7 @@ def cpu():
     config.env.size = 48
     config.model.update(
         likelihood="bernoulli",  # sees small things sooner
-        restart_below=0.5,  # without it Freeway returned 3 in place of 21
+        restart_below=0.5,  # see docs/lab/2026-11-29-freeway-restart.md
         encoder_widths=(16, 32, 64),
         decoder_widths=(64, 32, 16),
         cells=(64,),  # learns in fewer updates than two
