@@ -2,10 +2,10 @@
 
 import csv
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -201,9 +201,7 @@ def test_dry_run_is_lines_for_a_shell(tmp_path, capsys):
 
 def drive(folder, *words):
     """A driver in a process of its own."""
-    process = multiprocessing.get_context("fork").Process(target=lambda: os._exit(call(folder, *words)))
-    process.start()
-    return process
+    return subprocess.Popen([sys.executable, "-m", "launch.sweep", f"--folder={folder}", *words], cwd=ROOT)
 
 
 def wait_for(found):
@@ -214,10 +212,10 @@ def wait_for(found):
 
 
 def test_a_killed_driver_and_then_a_signal(tmp_path, capfd):
-    first = drive(tmp_path, *MAIN, "--set=fault=sleep:3", "--set=seed=0,1")
+    first = drive(tmp_path, *MAIN, "--set=fault=sleep:20", "--set=seed=0,1")
     wait_for((tmp_path / "asleep").exists)
     os.kill(first.pid, signal.SIGKILL)
-    first.join()
+    first.wait()
     (tmp_path / "asleep").unlink()
     assert call(tmp_path, "--status") == 0
     out = capfd.readouterr().out
@@ -225,8 +223,8 @@ def test_a_killed_driver_and_then_a_signal(tmp_path, capfd):
     second = drive(tmp_path, "--jobs=2")
     wait_for((tmp_path / "asleep").exists)  # of the other cell; the first one is waited for
     os.kill(second.pid, signal.SIGTERM)
-    second.join()
-    assert second.exitcode == 75
+    second.wait()
+    assert second.returncode == 75
     out, err = capfd.readouterr()
     (name,) = {name for name, count in starts(tmp_path).items() if "seed_1" in name}
     assert ended(tmp_path, name) == (75, "begins", 0) and "stopped by SIGTERM: the same command goes on" in err
@@ -240,8 +238,8 @@ def test_two_drivers_do_not_run_one_sweep(tmp_path, capfd):
     assert call(tmp_path) == 2
     assert f"another process is running in {tmp_path}" in capfd.readouterr().err
     os.kill(first.pid, signal.SIGINT)
-    first.join()
-    assert first.exitcode == 75 and ended(tmp_path, next(iter(starts(tmp_path)))).code == 75
+    first.wait()
+    assert first.returncode == 75 and ended(tmp_path, next(iter(starts(tmp_path)))).code == 75
 
 
 def test_packed_and_unpacked_sweeps_have_equal_reports(tmp_path, capsys):
