@@ -8,9 +8,6 @@ writes it lives, so a run whose driver was killed is waited for, not started twi
 """
 
 import collections
-import contextlib
-import errno
-import fcntl
 import json
 import os
 import shlex
@@ -156,7 +153,7 @@ def forget(folder: Path) -> None:
 
 def state(folder: Path, tries: int) -> str:
     """A run in one word: running, done, failed, stopped (saved, goes on), again (failed, has tries left), waiting."""
-    if workdir.is_running_elsewhere(folder) or _is_locked(log_of(folder)):
+    if workdir.is_running_elsewhere(folder) or files.is_locked(log_of(folder)):
         return "running"
     ended = read_ended(folder)
     if ended is None or ended.code == 0:
@@ -210,7 +207,7 @@ def _begin(job: Job, slot: Slot, log: IO[bytes] | None = None) -> Work:
     log_of(job.folder).parent.mkdir(parents=True, exist_ok=True)
     waited = log is not None
     log = log or open(log_of(job.folder), "ab")  # noqa: SIM115  the job's own from here on
-    if workdir.is_running_elsewhere(job.folder) or not _lock(log):
+    if workdir.is_running_elsewhere(job.folder) or files.lock(log) is False:
         if not waited:
             console.say(f"{job.folder}: another process works on it: waiting")
         return Work(job, slot, log, None, 0.0, 0)
@@ -263,25 +260,3 @@ def _last_line(log: Path, offset: int) -> str:
         printed = file.read().decode(errors="backslashreplace").replace("\r", "\n").replace("\x1b[2K", "")
     lines = [line.strip() for line in printed.splitlines() if line.strip()]
     return lines[-1][:LAST_LINE] if lines else ""
-
-
-def _lock(file: IO[bytes]) -> bool:
-    """Locks an open file for this process and those that inherit it; False if another has it."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (*files.NOT_THERE, errno.ENOLCK):
-            raise
-    return True
-
-
-def _is_locked(log: Path) -> bool:
-    """Whether a process that writes this log lives; False where locks do not tell."""
-    with contextlib.suppress(OSError), open(log, "rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False

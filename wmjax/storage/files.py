@@ -1,12 +1,14 @@
-"""Files that are whole or absent, survive a power cut and tell when they were changed."""
+"""Files that are whole or absent, survive a power cut, tell when they were changed, and can be locked."""
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from wmjax.types import UsageError
 
@@ -97,4 +99,32 @@ def is_disk_full(error: BaseException | None) -> bool:
         if any(words in str(error) for words in ("No space left on device", "Disk quota exceeded", "ENOSPC")):
             return True
         error = error.__cause__ or error.__context__
+    return False
+
+
+def lock(file: IO) -> bool | None:
+    """Locks an open file, for this process and those that inherit it, until it is closed.
+
+    Returns: True; False where another process has it; None where the file system has no locks.
+    """
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (*NOT_THERE, errno.ENOLCK):
+            raise
+        return None
+    return True
+
+
+def is_locked(path: str | Path) -> bool:
+    """Whether a process that lives has locked a file; False where there is none, or where locks do not tell."""
+    try:
+        with open(path, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
     return False

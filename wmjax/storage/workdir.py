@@ -7,8 +7,6 @@ versions.json   one entry for every start: command, changed settings, packages, 
 """
 
 import datetime
-import errno
-import fcntl
 import importlib.metadata
 import json
 import os
@@ -22,7 +20,8 @@ from typing import Any
 import jax
 
 from wmjax import console
-from wmjax.storage.files import NOT_THERE, atomic_write, is_disk_full
+from wmjax.storage import files
+from wmjax.storage.files import atomic_write, is_disk_full
 from wmjax.types import UsageError
 
 CONFIG, VERSIONS, LOCK = "config.json", "versions.json", ".lock"
@@ -105,14 +104,11 @@ def lock(path: Path) -> None:
     if place in _locks:  # this process started a run here before
         return
     file = open(place / LOCK, "a")  # noqa: SIM115  stays open as long as the run
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    locked = files.lock(file)
+    if locked is False:
         file.close()
-        raise UsageError(f"another process is running in {path}: wait for it or choose another folder") from error
-    except OSError as error:
-        if error.errno not in (*NOT_THERE, errno.ENOLCK):
-            raise
+        raise UsageError(f"another process is running in {path}: wait for it or choose another folder")
+    if locked is None:
         console.warn(f"warning: no locks on the file system of {path}: start one run there at a time")
     _locks[place] = file
 
@@ -120,16 +116,7 @@ def lock(path: Path) -> None:
 def is_running_elsewhere(path: str | Path) -> bool:
     """Whether another process has opened the working folder and is alive; False where locks do not tell."""
     place = Path(path).resolve()
-    if place in _locks:
-        return False
-    try:
-        with open(place / LOCK) as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:
-        return False
-    return False
+    return place not in _locks and files.is_locked(place / LOCK)
 
 
 def _check_empty(path: Path) -> list[str]:
