@@ -22,6 +22,7 @@ Life of one row, for an episode of n decisions (rows of an episode: n + 1):
     step(-) ->  is_first   the next episode's obs_0; the action given for this row is ignored
 """
 
+import importlib
 from typing import Any, Protocol
 
 import numpy as np
@@ -33,6 +34,17 @@ from wmjax.envs.seeds import row_seeds
 from wmjax.types import EnvSpec, Step, UsageError
 
 __all__ = ["VecEnv", "adapt", "make", "pad"]
+
+# family -> function (task, row seeds, options) -> VecEnv; imported when asked for: importing this package costs nothing
+FAMILIES = dict(
+    dmc="dmc.make",
+    atari="atari.make",
+    ball="bouncing_ball.make",
+    physics="physics.make",
+    gym="own.make_gym",
+    py="own.make_py",
+    fake="fake.make",
+)
 
 
 class VecEnv(Protocol):
@@ -85,60 +97,11 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
         UsageError: unknown family, task or option, or a value of the wrong type or range; one line, with the nearest
             names.
     """
-    families = {
-        "dmc": _make_dmc,
-        "atari": _make_atari,
-        "ball": _make_ball,
-        "physics": _make_physics,
-        "gym": _make_gym,
-        "py": _make_py,
-        "fake": _make_fake,
-    }
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
-    if not colon or family not in families:
-        close = nearest(family, list(families))[:1]
+    if not colon or family not in FAMILIES:
+        close = nearest(family, list(FAMILIES))[:1]
         hint = f" Did you mean {close[0]}:{task}?" if close and colon else ""
-        raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(families)}.")
-    return families[family](task, row_seeds(seed, num_envs, purpose), options)
-
-
-def _make_dmc(task, seeds, options):
-    from wmjax.envs import dmc  # here, so that importing this package costs nothing
-
-    return dmc.make(task, seeds, options)
-
-
-def _make_atari(game, seeds, options):
-    from wmjax.envs import atari
-
-    return atari.make(game, seeds, options)
-
-
-def _make_ball(task, seeds, options):
-    from wmjax.envs import bouncing_ball
-
-    return bouncing_ball.make(task, seeds, options)
-
-
-def _make_physics(task, seeds, options):
-    from wmjax.envs import physics
-
-    return physics.make(task, seeds, options)
-
-
-def _make_gym(env_id, seeds, options):
-    from wmjax.envs import own
-
-    return own.make_gym(env_id, seeds, options)
-
-
-def _make_py(name, seeds, options):
-    from wmjax.envs import own
-
-    return own.make_py(name, seeds, options)
-
-
-def _make_fake(task, seeds, options):
-    from wmjax.envs import fake
-
-    return fake.make(task, seeds, options)
+        raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(FAMILIES)}.")
+    module, _, function = FAMILIES[family].partition(".")
+    make_family = getattr(importlib.import_module(f"wmjax.envs.{module}"), function)
+    return make_family(task, row_seeds(seed, num_envs, purpose), options)
