@@ -7,7 +7,7 @@ import jax
 
 from experiments import presets
 from experiments.planet.config import BLOCKS, FAMILY, EvalConfig, PlannerConfig, TrainConfig
-from wmjax import replay
+from wmjax import envs, replay
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.check import check_name
 from wmjax.models import rssm
@@ -111,6 +111,12 @@ def load(folder, member=0, task=None):
     learner = state["learner"]
     params, label = acting_params(learner), labels(chosen.tasks)[task]
     return Loaded(agent, params, full, label, chosen.env, spec, episodes, int(learner.updates[0]))
+
+
+def test_env(loaded, rows, seed, **options):
+    """Environments of test episodes for a Loaded agent: a VecEnv that takes its actions. options: beside the run's."""
+    env = envs.make(loaded.task, rows, seed, purpose="test", **loaded.env | options)
+    return envs.pad(env, loaded.spec.action.size)
 
 
 def check_lengths(train, specs, capacity):

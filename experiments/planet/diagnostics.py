@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments.planet.agent import load
-from wmjax import console, envs, imagine
+from experiments.planet.agent import load, test_env
+from wmjax import console, imagine
 from wmjax.nets.mlp import MLP
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
@@ -68,9 +68,7 @@ def main(argv):
     folder = pathlib.Path(options.workdir)
     loaded = load(folder, options.member)
     check_task(loaded.task)
-    shown = loaded.env | dict(observe="image+state")
-    env = envs.make(loaded.task, options.episodes, options.seed, purpose="test", **shown)
-    env = envs.pad(env, loaded.spec.action.size)
+    env = test_env(loaded, options.episodes, options.seed, observe="image+state")
     player = make_player(loaded.agent.actor, options.episodes, explore=True)
     play_key, fit_key, filter_key, open_key = jax.random.split(jax.random.key(options.seed), 4)
     steps, returns = play_episodes(env, player, loaded.params, play_key[None], Stopwatch())

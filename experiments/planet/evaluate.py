@@ -12,9 +12,9 @@ import sys
 import jax
 from absl import flags
 
-from experiments.planet.agent import load
+from experiments.planet.agent import load, test_env
 from experiments.planet.predictions import evaluate, make_predict
-from wmjax import console, envs
+from wmjax import console
 from wmjax.report.page import write_whole
 from wmjax.run import cli
 from wmjax.run.collect import make_player
@@ -38,8 +38,7 @@ def main(argv):
     cli.use_jax()
     folder = pathlib.Path(options.workdir)
     loaded = load(folder, options.member, options.task)
-    env = envs.make(loaded.task, options.episodes, options.seed, purpose="test", **loaded.env)
-    env = envs.pad(env, loaded.spec.action.size)
+    env = test_env(loaded, options.episodes, options.seed)
     predict = make_predict(loaded.agent, env.spec)
     player = make_player(loaded.agent.actor, options.episodes, explore=False)
     name = f"evaluate_{loaded.episodes:06d}{loaded.label}"

@@ -9,10 +9,8 @@ test episodes, and their error by step beside copying the last frame (Fig. 10). 
 `python -m experiments.planet.simulator --setting=planet`.
 """
 
-import io
 import pathlib
 import sys
-from typing import Any
 
 import jax
 import numpy as np
@@ -20,9 +18,10 @@ from absl import flags
 
 from experiments import runs
 from experiments.planet import config as configs
-from experiments.planet.agent import load
+from experiments.planet.agent import load, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
-from wmjax import console, envs
+from wmjax import console
+from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_comparison, write_whole
 from wmjax.report.statistics import with_interval
@@ -73,13 +72,13 @@ def main(argv):
     """Trains what is missing, draws and prints. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     check(options)
-    cli.use_jax()
     folder = pathlib.Path(options.folder)
     folder.mkdir(parents=True, exist_ok=True)
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in used}
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
     runs.train_all(trainings, options.cores)
+    cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     lines = [
         f"{options.task}, preset {options.preset}, {options.episodes} episodes, {options.seeds} seeds "
         f"{' '.join(options.set)}".rstrip()
@@ -162,7 +161,7 @@ def open_loop(places, folder):
 def test_episodes(place):
     """Beginnings of test episodes that a run plays with exploration noise: Step [PREDICTED, ROWS]."""
     loaded = load(place)
-    env = envs.pad(envs.make(loaded.task, ROWS, 0, purpose="test", **loaded.env), loaded.spec.action.size)
+    env = test_env(loaded, ROWS, 0)
     player = make_player(loaded.agent.actor, ROWS, explore=True)
     steps, _ = play_episodes(env, player, loaded.params, jax.random.key(0)[None], Stopwatch())
     env.close()
@@ -190,18 +189,8 @@ def pixel_error(images, true):
 
 def write_errors(path, errors):
     """PNG: mean errors by step. errors: [seeds, steps] by name."""
-    from matplotlib.figure import Figure
-
-    figure: Any = Figure(figsize=(6, 3), layout="tight")
-    axes = figure.subplots()
-    for name, own in errors.items():
-        axes.plot(np.arange(1, own.shape[1] + 1), own.mean(axis=0), label=name, linestyle="--" if " " in name else "-")
-    axes.set(xlabel="steps after the last frame seen", ylabel="squared error of a pixel", ylim=(0, None))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write_whole(path, content.getvalue())
+    curves = {name: own.mean(axis=0) for name, own in errors.items()}
+    write_whole(path, plots.lines(curves, "steps after the last frame seen", "squared error of a pixel", (0, None)))
 
 
 if __name__ == "__main__":

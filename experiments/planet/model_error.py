@@ -11,7 +11,6 @@ It needs episodes that show states beside images: "physics:<task>" with observe=
 """
 
 import functools
-import io
 from typing import Any
 
 import jax
@@ -20,6 +19,7 @@ import numpy as np
 
 from wmjax import envs, imagine
 from wmjax.ops.axes import time_first
+from wmjax.report import plots
 from wmjax.report.page import Picture, write_whole
 from wmjax.types import UsageError
 
@@ -131,16 +131,5 @@ def metrics(found):
 
 def draw(path, found):
     """Writes a PNG of correlation and regret against the horizon."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 2.6), layout="tight")
-    axes = figure.subplots()
-    for name, colour in (("correlation", "#3366aa"), ("regret", "#dd7722")):
-        axes.plot(np.arange(1, len(found[name]) + 1), found[name], "o-", markersize=3, color=colour, label=name)
-    axes.axhline(0, color="#888888", linewidth=0.6)
-    axes.set(xlabel="horizon", ylim=(min(-0.1, np.nanmin(found["correlation"], initial=0)), 1.05))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    write_whole(path, content.getvalue())
+    low = min(-0.1, np.nanmin(found["correlation"], initial=0))
+    write_whole(path, plots.lines(found, "horizon", "", (low, 1.05)))

@@ -8,7 +8,6 @@ FOLDER/episodes.jsonl: the same command goes on with what is missing. Writes FOL
 paper's figure shows returns of 132 to 837 on cheetah_run; its grid stands in the picture alone, so this one is ours.
 """
 
-import io
 import pathlib
 import sys
 from typing import Any
@@ -21,6 +20,7 @@ from wmjax import console
 from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.planners import CEMConfig
+from wmjax.report import plots
 from wmjax.report.page import markdown, write_whole
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli
@@ -118,8 +118,8 @@ def picture(task, found):
         points = [tuple(point.values()) for point in slice_of(name)]
         places = np.arange(len(points))
         for place, point in zip(places, points, strict=True):
-            axes.plot([place] * len(found[point]), found[point], ".", color="#dd7722", markersize=4)
-        axes.plot(places, [values[point] for point in points], "o-", color="#3366aa", markersize=4)
+            axes.plot([place] * len(found[point]), found[point], ".", color=plots.COLOURS[1], markersize=4)
+        axes.plot(places, [values[point] for point in points], "o-", color=plots.COLOURS[0], markersize=4)
         axes.set_xticks(places, [f"{each:g}" for each in SLICES[name]])
         axes.set(xlabel=name, ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
@@ -134,9 +134,7 @@ def picture(task, found):
         axes.set_xticks(range(len(columns)), [f"{each:g}" for each in columns])
         axes.set_yticks(range(len(rows)), [f"{each:g}" for each in rows])
         axes.set(xlabel=other, ylabel=one)
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=110)
-    return content.getvalue()
+    return plots.png(figure)
 
 
 if __name__ == "__main__":

@@ -178,6 +178,26 @@ def panels(
     figure.supxlabel(x_label, fontsize=8)
     figure.supylabel(y_label, fontsize=8)
     figure.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4, frameon=False)
+    return png(figure)
+
+
+def lines(curves: Mapping[str, Sequence[float]], x_label: str, y_label: str, y_limits: tuple[Any, Any]) -> bytes:
+    """A PNG of curves by name, their values at 1, 2, 3, ...; y_limits: None for what fits."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3), layout="tight")
+    axes = figure.subplots()
+    for colour, (name, y) in zip(COLOURS, curves.items(), strict=False):
+        axes.plot(range(1, len(y) + 1), y, "o-", markersize=3, color=colour, label=name)
+    axes.axhline(0, color=GREY, linewidth=0.6)
+    axes.set(xlabel=x_label, ylabel=y_label, ylim=y_limits)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=8)
+    return png(figure)
+
+
+def png(figure: Any) -> bytes:
+    """A matplotlib Figure as a PNG file."""
     content = io.BytesIO()
     figure.savefig(content, format="png", dpi=150)
     return content.getvalue()
