@@ -62,15 +62,15 @@ def decision(task, threads, reference=None):
 def raw(task, threads, ours):
     """The Work of rolling out as many physics steps, with controls that are ready."""
     env, obs = make(task, threads)
-    simulator = env._simulator
-    rows, steps = CONFIG.candidates, CONFIG.horizon * REPEAT * simulator.substeps
+    mujoco = env._simulator
+    rows, steps = CONFIG.candidates, CONFIG.horizon * REPEAT * mujoco.substeps
     control = np.random.default_rng(0).uniform(-1, 1, (rows, CONFIG.horizon, env.spec.action.size))
     control = control.repeat(steps // CONFIG.horizon, axis=1)
     states = np.repeat(obs, rows, axis=0).view(np.float64)[..., 0]
 
     def call():
         for _ in range(CONFIG.iterations):
-            simulator.rollout(states, control)
+            mujoco.rollout(states, control)
 
     amounts = {"physics steps": physics_steps(env)}
     tags = dict(task=task, threads=threads)

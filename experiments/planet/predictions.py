@@ -59,7 +59,7 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
 
     Args:
       member_folders: of every member [S]; env: VecEnv of S * M rows; player: greedy Player; predict: from
-      `make_predict`; params: [S, ...]; keys: [S]; measure: from `model_error.make_measure`, or None.
+      `make_predict`; params: [S, ...]; keys: [S]; measure: from `model_error.make_measures`, or None.
     Writes videos/<name>.mp4, a member's M rows side by side, and of its first row videos/open_loop_<name>.png and
     videos/model_error_<name>.png.
     Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
