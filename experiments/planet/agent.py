@@ -6,11 +6,10 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import presets
-from experiments.planet.config import BLOCKS, FAMILY, EvalConfig, PlannerConfig, TrainConfig
+from experiments.planet.config import BLOCKS, FAMILY, MODELS, EvalConfig, PlannerConfig, TrainConfig
 from wmjax import envs, replay
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.check import check_name
-from wmjax.models import rssm
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, lifecycle, pools
 from wmjax.run.cli import build
@@ -27,7 +26,8 @@ class Settings(NamedTuple):
     tasks: dict[str, tuple[Member, ...]]  # the members as players of each task, by its short name
     devices: str
     env: dict
-    model: rssm.RSSMConfig
+    family: str  # of MODELS
+    model: Any  # the family's config
     planner: PlannerConfig
     agent: MPCConfig
     train: TrainConfig
@@ -57,10 +57,13 @@ def settings(config):
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
-    built = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
+    family = blocks["family"]
+    check_name("config.family", family, MODELS)
+    classes: dict[str, type] = BLOCKS | dict(model=MODELS[family].config)
+    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in classes.items()}
     tasks = by_task(members, tuple(presets.tasks(each, FAMILY) for each in built["train"].tasks))
     options = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
-    return Settings(members, tasks, blocks["devices"], env=options, **built)
+    return Settings(members, tasks, blocks["devices"], options, family, **built)
 
 
 def labels(tasks):
@@ -76,7 +79,7 @@ def spec_of(chosen):
 
 def make_agent(chosen, env_spec):
     """Model, learner and actor. chosen: Settings."""
-    model, learner = rssm.make(chosen.model, env_spec)
+    model, learner = MODELS[chosen.family].make(chosen.model, env_spec)
     planner = chosen.planner
     if planner.name == "cem":
         cem = CEMConfig(planner.horizon, planner.iterations, planner.candidates, planner.elites, planner.action)

@@ -6,14 +6,16 @@ Presets: `paper` is appendix A; `cpu` learns cheetah_run in minutes on two cores
 or a full environment name such as fake:counter.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ml_collections import ConfigDict, config_dict
 
 from experiments.presets import block, check_counts, split, tasks
 from wmjax.agents.mpc import MPCConfig
 from wmjax.envs import dmc
-from wmjax.models.rssm import RSSMConfig
+from wmjax.models import rssm
 from wmjax.types import UsageError
 
 PLANNERS = ("cem", "random_shooting")
@@ -87,8 +89,16 @@ class PlannerConfig:
         check_counts(self, "config.planner")
 
 
+class Family(NamedTuple):
+    """A family of models that PlaNet's loop trains."""
+
+    config: type  # the dataclass of config.model
+    make: Callable  # (config, env_spec) -> (WorldModel, Learner)
+
+
+MODELS = dict(rssm=Family(rssm.RSSMConfig, rssm.make))  # by config.family
 FAMILY = "dmc"  # of tasks that name none
-BLOCKS = dict(model=RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
+BLOCKS = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
 EXAMPLE = "cheetah_run"  # the task of which --help tells
 USAGE = "experiments/planet/config.py:TASK,PRESET"
 
@@ -99,13 +109,14 @@ def paper():
         dict(
             seed=0,
             population=1,  # seeds trained in one program: seed, seed + 1, ...; each as a run of its own would
+            family="rssm",  # of the model: whose settings config.model holds
             devices="1",  # or a number, or all: environment rows, replay and batches are split over them
             env=dict(
                 size=64,
                 action_repeat=config_dict.placeholder(int),  # none: the paper's for its tasks
                 episode_steps=config_dict.placeholder(int),  # none: the task's own time limit
             ),
-            model=block(RSSMConfig()),
+            model=block(rssm.RSSMConfig()),
             planner=block(PlannerConfig()),
             agent=block(MPCConfig()),
             train=block(TrainConfig()),

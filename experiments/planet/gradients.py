@@ -22,6 +22,7 @@ from experiments.planet.agent import make_agent, settings
 from experiments.presets import config_flag
 from wmjax import console, envs, replay
 from wmjax.agents.random import make_random_actor
+from wmjax.envs.check import check_name
 from wmjax.models.rssm.learner import make_optimizer, model_loss
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
@@ -45,6 +46,7 @@ def main(argv):
         raise UsageError(f"give --config={configs.USAGE}")
     cli.use_jax()
     chosen = settings(options.config)
+    check_name("config.family", chosen.family, ["rssm"])  # whose loss is taken apart here
     task, seed = chosen.members[0]
     env = envs.make(task, options.episodes, seed, **chosen.env)
     agent = make_agent(chosen, env.spec)

@@ -92,6 +92,7 @@ def test_overlap_is_one_phase_late(whole, tmp_path):
         (["--config.train.replay_rows=9"], ["replay_rows=9", "13"]),
         (["--config.env.size=24"], ["24x24", "16, 32, 64"]),
         (["--config.train.replay_rows=2000000000"], ["GB"]),
+        (["--config.family=lstm"], ["config.family", "lstm", "rssm"]),
         (["--config.model.kind=lstm"], ["lstm", "rssm, ssm, rnn, drnn"]),
         (["--config.train.batch=many"], ["config.train.batch", "many"]),
         (["--config.seed=-1"], ["config.seed=-1"]),
