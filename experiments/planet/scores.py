@@ -1,18 +1,15 @@
 """Published returns on the tasks of the control suite: the tables in published/, which name their sources."""
 
-import csv
-import functools
 import pathlib
+
+from experiments.published import read
 
 FOLDER = pathlib.Path(__file__).parent / "published"
 
 
-@functools.cache
 def published(name="hafner_2019"):
     """{task: {agent: return}} of one table."""
-    text = (FOLDER / f"{name}.csv").read_text()
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return {row.pop("task"): {agent: float(value) for agent, value in row.items()} for row in csv.DictReader(lines)}
+    return read(FOLDER / f"{name}.csv")
 
 
 def references(task, env):

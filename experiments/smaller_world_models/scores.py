@@ -5,12 +5,11 @@ The numbers are in published/*.csv, which name their sources. All 36 games of th
 scores in both tables; the two agree on random play, but on human play in ten games alone. Other games have no numbers.
 """
 
-import csv
-import functools
 import pathlib
 
 import numpy as np
 
+from experiments.published import read
 from wmjax.console import try_drawing
 from wmjax.report.page import Table, write_table
 
@@ -22,11 +21,9 @@ HNS = "HNS: human-normalised score, 0% is random play, 100% the human of Mnih et
 NOTE = "±: standard deviation, of the newest evaluation over its episodes, of the published means over runs. " + HNS
 
 
-@functools.cache
 def published(name):
     """A file of published numbers as {game: {column: number}}."""
-    lines = [line for line in (FOLDER / name).read_text().splitlines() if not line.startswith("#")]
-    return {row.pop("game"): {key: float(value) for key, value in row.items()} for row in csv.DictReader(lines)}
+    return read(FOLDER / name)
 
 
 def game_of(task):

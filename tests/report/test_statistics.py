@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from wmjax.report.statistics import aggregates, half_interval, interquartile_mean, intervals
+from wmjax.report.statistics import (
+    aggregates,
+    half_interval,
+    interquartile_mean,
+    intervals,
+    pearson,
+    significant_correlation,
+)
 
 
 def test_interquartile_mean_by_hand():
@@ -54,3 +61,23 @@ def test_interval_is_that_of_the_normal_distribution():
     low, high = intervals([scores], resamples=4_000)["mean"]
     half = 1.96 * scores.std() / np.sqrt(400)
     np.testing.assert_allclose([low, high], [scores.mean() - half, scores.mean() + half], atol=0.01)
+
+
+@pytest.mark.parametrize("count", [5, 12, 40])
+def test_correlation_and_its_interval_are_scipys(count):
+    x, noise = np.random.default_rng(count).normal(size=(2, count))
+    found = stats.pearsonr(x, x + noise)
+    interval = found.confidence_interval(0.95)
+    np.testing.assert_allclose(pearson(x, x + noise), (found.statistic, interval.low, interval.high), rtol=1e-6)
+
+
+def test_correlation_at_the_edges():
+    assert np.isnan(pearson([1, 1, 1, 1], [1, 2, 3, 4])).all()
+    assert pearson([1, 2, 4], [1, 2, 3])[1:] == (-1, 1)
+    assert pearson([1, 2, 3, 4], [2, 4, 6, 8]) == pytest.approx((1, 1, 1))
+
+
+def test_five_pairs_tell_little():
+    """A correlation of just this size has a p-value of 5%."""
+    assert significant_correlation(5) == pytest.approx(0.878, abs=1e-3)
+    assert stats.t.sf(0.878 * np.sqrt(3 / (1 - 0.878**2)), 3) * 2 == pytest.approx(0.05, abs=1e-3)
