@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import Point, make_point_model
-from wmjax.planners import CEMConfig, ShootingConfig
+from tests.fakes import SPEC, Point, make_point_model
+from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.planners.search import score
 from wmjax.types import UsageError
 
@@ -27,6 +27,14 @@ def test_rewards_after_a_predicted_end_do_not_count():
     np.testing.assert_allclose(value, [-9 - 4 / 2 - 1 / 4, -16 * 1.75])
     value = score(model, PARAMS, KEY, state, actions[:1])
     np.testing.assert_allclose(value, [-9, -16])
+
+
+@pytest.mark.parametrize(("make", "config"), [(make_cem, CEMConfig), (make_random_shooting, ShootingConfig)])
+def test_a_horizon_that_the_model_does_not_take_is_refused(make, config):
+    model, action = MODEL._replace(horizon=8), SPEC.action
+    make(model, action, config(horizon=8))
+    with pytest.raises(UsageError, match="planner horizon 12: .* 8 steps at once"):
+        make(model, action, config(horizon=12))
 
 
 @pytest.mark.parametrize(
