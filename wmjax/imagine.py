@@ -55,7 +55,12 @@ def filter_steps(model, params, key, steps, action_spec):
     prev_action = model_action(steps.prev_action, action_spec)  # [B, T, A]
     embed = unfold_like(model.encode(params, fold(steps.obs)), prev_action)
     start = model.initial(params, prev_action.shape[0])
-    return filter(model, params, key, start, prev_action=prev_action, embed=embed, is_first=steps.is_first)
+    state, states, aux = filter(
+        model, params, key, start, prev_action=prev_action, embed=embed, is_first=steps.is_first
+    )
+    if model.with_reward is not None:
+        state, states = model.with_reward(state, steps.reward[:, -1]), model.with_reward(states, steps.reward)
+    return state, states, aux
 
 
 def begin(model, params, key, obs, action_spec):

@@ -126,6 +126,8 @@ class WorldModel(NamedTuple):
     # (params, key, state, actions [H, B, A]) -> float32 [H, B], mean rewards after each action, of a model that
     # predicts a whole sequence at once and whose episodes do not end; None: the reward of each imagined state
     horizon: int | None = None  # H of a model whose `rewards` take sequences of one length alone; None: of any
+    with_reward: Callable[..., State] | None = None
+    # (state, reward [...]) -> state: told the reward of its arrival; None: the model is not told rewards
 
 
 class Planner(NamedTuple):

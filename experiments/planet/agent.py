@@ -4,6 +4,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments import presets
 from experiments.planet.config import BLOCKS, FAMILY, MODELS, EvalConfig, PlannerConfig, TrainConfig
@@ -16,7 +17,7 @@ from wmjax.run.cli import build
 from wmjax.run.members import Member, by_task, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
 from wmjax.train import acting_params, with_average
-from wmjax.types import Actor, EnvSpec, Learner, UsageError, WorldModel
+from wmjax.types import Actor, EnvSpec, Learner, Step, UsageError, WorldModel
 
 
 class Settings(NamedTuple):
@@ -88,7 +89,22 @@ def make_agent(chosen, env_spec):
         shooting = ShootingConfig(planner.horizon, planner.candidates)
         planner = make_random_shooting(model, env_spec.action, shooting)
     learner = with_average(learner, chosen.train.average_decay)
+    if model.horizon is not None:
+        check_update(learner, env_spec, chosen.train.chunk)
     return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
+
+
+def check_update(learner, env_spec, rows):
+    """Traces an update on a chunk of so many rows: UsageError where the learner takes none so short."""
+
+    def array(shape, dtype):
+        return jax.ShapeDtypeStruct((1, rows, *shape), dtype)
+
+    action = array((), np.int32) if env_spec.action.discrete else array((env_spec.action.size,), np.float32)
+    obs = jax.tree.map(lambda x: array(x.shape, x.dtype), env_spec.obs)
+    numbers, flags = [array((), np.float32)] * 2, [array((), bool)] * 2
+    key = jax.random.key(0)
+    jax.eval_shape(learner.update, jax.eval_shape(learner.init, key), key, Step(action, obs, *numbers, *flags))
 
 
 def load(folder, member=0, task=None):

@@ -34,8 +34,11 @@ def pictures(labels):
 def make_predict(agent, env_spec):
     """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
 
-    T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut.
+    T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut. None of a model
+    that predicts no images.
     """
+    if agent.model.decode is None:
+        return None
 
     @jax.jit
     def images_of(params, key, steps):
@@ -55,7 +58,7 @@ def first_episode(steps, most):
 
 
 def evaluate(member_folders, name, env, player, predict, params, keys, measure=None):
-    """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted.
+    """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted, if any.
 
     Args:
       member_folders: of every member [S]; env: VecEnv of S * M rows; player: greedy Player; predict: from
@@ -71,10 +74,11 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
     for i, own in enumerate(np.split(returns, len(member_folders))):
         seen = member(steps, (slice(None), i))
         first = first_episode(seen, PREDICTED)
-        imagined = predict(member(params, i), predict_keys[i], first)
         videos = member_folders[i] / "videos"
         try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
-        try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
+        if predict is not None:
+            imagined = predict(member(params, i), predict_keys[i], first)
+            try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
         rows.append(evaluated(own))
         if measure is not None:
             found = measure(

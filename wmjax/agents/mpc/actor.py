@@ -26,6 +26,8 @@ def make_actor(model, planner, action_spec, config):
         prev_action = model_action(step.prev_action, action_spec)
         embed = model.encode(params, step.obs)
         carry, _ = model.observe(params, observe_key, carry, prev_action, embed, step.is_first)
+        if model.with_reward is not None:
+            carry = model.with_reward(carry, step.reward)
         plan = planner.plan(params, plan_key, carry)
         action = jnp.where(explore, explored(noise_key, plan.action), plan.action)
         if not action_spec.discrete:

@@ -4,14 +4,28 @@ from dataclasses import dataclass
 
 from wmjax.types import UsageError
 
-KINDS = ("rssm", "ssm", "rnn", "drnn")
-ACTIVATIONS = ("relu", "elu")
-DTYPES = ("float32", "bfloat16")
+CHOICES = dict(
+    kind=("rssm", "ssm", "rnn", "drnn"),
+    activation=("relu", "elu"),
+    reward_from=("features", "images"),
+    reward_gradient=("shared", "stopped"),
+    image_fit=("crop", "resize"),
+    compute_dtype=("float32", "bfloat16"),
+)
+POSITIVE = (
+    "stochastic deterministic hidden decoder_hidden reward_units reward_horizon min_std learning_rate adam_epsilon "
+    "clip_norm"
+)
+NOT_NEGATIVE = "reward_layers free_nats kl_scale image_side image_scale reward_scale overshooting_scale"
+WIDTHS = ("encoder_widths", "decoder_widths", "reward_widths")
 
 
 @dataclass(frozen=True)
 class RSSMConfig:
-    """Defaults are the paper's appendix A, or the authors' code where the paper is silent (said so on the line)."""
+    """Defaults are the paper's appendix A, or the authors' code where the paper is silent (said so on the line).
+
+    Settings said to be of the trade-offs study are of Babaeizadeh et al. 2020; by default they change nothing.
+    """
 
     kind: str = "rssm"  # rssm: GRU and sample; ssm: sample alone; rnn: no sample, no KL (Fig. 2); drnn: 2 GRUs (Fig. 8)
     stochastic: int = 30  # Z, size of the sample
@@ -24,7 +38,14 @@ class RSSMConfig:
     decoder_hidden: int = 1024
     reward_layers: int = 2  # "two fully connected layers of size 200"
     reward_units: int = 200
+    reward_from: str = "features"  # trade-offs study: features of a state (LT_LR), or images of a horizon (LT_OR)
+    reward_horizon: int = 12  # of reward_from=images: images seen and rewards predicted at once, the planner's horizon
+    reward_widths: tuple[int, ...] = (32, 32, 16, 8)  # of reward_from=images: channels of its convolutions
+    reward_leak: bool = False  # of reward_from=images: the published input, in training the last of its own targets
+    reward_gradient: str = "shared"  # trade-offs study: what the reward's loss trains; stopped: the reward head alone
     image_bits: int = 5
+    image_side: int = 128  # trade-offs study: pixels of the centre that is predicted; the image's or more: all; 0: none
+    image_fit: str = "crop"  # of a smaller image_side: that part of the image (Fig. 4), or resize, all of it (Fig. 6)
     free_nats: float = 3.0  # on the KL of each time step, summed over dimensions
     kl_scale: float = 1.0
     image_scale: float = 1.0
@@ -36,26 +57,31 @@ class RSSMConfig:
     clip_norm: float = 1000.0
     compute_dtype: str = "float32"  # or bfloat16, for accelerators: of the networks; parameters and losses stay float32
 
+    @property
+    def predicts_images(self):
+        """Whether there is a decoder: without it this is the trade-offs study's R_LL."""
+        return self.image_scale > 0 and self.image_side > 0
+
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
-        if self.activation not in ACTIVATIONS:
-            raise UsageError(f"model activation {self.activation!r}: choose one of {', '.join(ACTIVATIONS)}")
-        if self.compute_dtype not in DTYPES:
-            raise UsageError(f"model compute_dtype {self.compute_dtype!r}: choose one of {', '.join(DTYPES)}")
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
         if not 1 <= self.image_bits <= 8:
             raise UsageError(f"model image_bits {self.image_bits}: choose 1 to 8")
         if self.overshooting_distance < 1:
             raise UsageError(f"model overshooting_distance {self.overshooting_distance}: choose 1 (off) or more")
         if self.overshooting_distance > 1 and self.kind == "rnn":
             raise UsageError("model kind 'rnn' has no stochastic latents to overshoot: set overshooting_distance=1")
-        positive = "stochastic deterministic hidden decoder_hidden reward_units min_std learning_rate adam_epsilon"
-        for name in (*positive.split(), "clip_norm"):
+        for name in POSITIVE.split():
             if not getattr(self, name) > 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
-        for name in ("reward_layers", "free_nats", "kl_scale", "image_scale", "reward_scale", "overshooting_scale"):
+        for name in NOT_NEGATIVE.split():
             if not getattr(self, name) >= 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
-        for name in ("encoder_widths", "decoder_widths"):
+        for name in WIDTHS:
             if not getattr(self, name) or min(getattr(self, name)) < 1:
                 raise UsageError(f"model {name} {getattr(self, name)}: give at least one width, each above 0")
+        if self.reward_from == "images" and not self.predicts_images:
+            raise UsageError("model reward_from 'images' needs them: set image_scale and image_side above 0")
+        if self.reward_from == "features" and self.reward_leak:
+            raise UsageError("model reward_leak is of reward_from=images")

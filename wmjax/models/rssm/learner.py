@@ -5,18 +5,21 @@ import jax.numpy as jnp
 import optax
 
 from wmjax import imagine
+from wmjax.models.rssm import image_rewards
 from wmjax.models.rssm.model import init_params, make_model
 from wmjax.nets.images import decoder_kernels
 from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
-from wmjax.ops.axes import fold
+from wmjax.ops.axes import fold, unfold_like
+from wmjax.ops.centre import crop, shrink
 from wmjax.ops.gradients import gradient_step
 from wmjax.types import Learner, LearnerState, image_of
 
 
 def make(config, env_spec):
     """(WorldModel, Learner) of an RSSMConfig; raises UsageError if the network cannot take the images of env_spec."""
-    decoder_kernels(env_spec.obs_shape)
+    if config.predicts_images:
+        decoder_kernels(env_spec.obs_shape)
     model = make_model(config, env_spec)
     optimizer = make_optimizer(config)
 
@@ -48,17 +51,19 @@ def model_loss(model, config, action_spec, params, key, batch):
     """Negative bound in nats for each time step, the mean over the batch.
 
     Args: batch: Step [B, T]; the rest as in `make`.
-    Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss, reward_loss, kl (before free nats;
-      not of the rnn), overshooting_kl (where it is on).
+    Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss (where images are predicted),
+      reward_loss, kl (before free nats; not of the rnn), overshooting_kl (where it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
-    target = image_bits.dequantise(noise_key, fold(image_of(batch.obs)), config.image_bits)
     _, states, prior = imagine.filter_steps(model, params, filter_key, batch, action_spec)
-    flat = fold(states)
-    image_loss = -gaussian.unit_log_prob(target, model.decode(params, flat), 3).mean()
-    reward_loss = -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, flat), 0).mean()
-    metrics = dict(image_loss=image_loss, reward_loss=reward_loss)
-    loss = config.image_scale * image_loss + config.reward_scale * reward_loss
+    images, metrics, loss = None, {}, 0.0
+    if model.decode:
+        images = model.decode(params, fold(states))
+        target = image_bits.dequantise(noise_key, fold(image_of(batch.obs)), config.image_bits)
+        metrics["image_loss"] = image_loss(config, target, images)
+        loss += config.image_scale * metrics["image_loss"]
+    metrics["reward_loss"] = reward_loss(model, config, params, states, images, batch.reward)
+    loss += config.reward_scale * metrics["reward_loss"]
     if config.kind != "rnn":  # which has no noise and, in the authors' code, no divergence: nothing trains its prior
         kl = gaussian.kl_diagonal(states.mean, states.std, *prior)
         metrics["kl"] = kl.mean()
@@ -69,6 +74,26 @@ def model_loss(model, config, action_spec, params, key, batch):
         )
         loss += config.overshooting_scale * overshooting
     return loss, dict(loss=loss, **metrics)
+
+
+def image_loss(config, target, mean):
+    """Half the squared error of images [N, X, Y, C], summed over those pixels that are predicted, the mean over N."""
+    side = config.image_side
+    if side < target.shape[1]:
+        target, mean = dict(crop=crop, resize=shrink)[config.image_fit](target, side), crop(mean, side)
+    return -gaussian.unit_log_prob(target, mean, 3).mean()
+
+
+def reward_loss(model, config, params, states, images, reward):
+    """Half the squared error, the mean over the batch.
+
+    Args: states [B, T]; images: decoded from them [B * T, X, Y, C], or None; reward [B, T].
+    """
+    if config.reward_gradient == "stopped":
+        states, images = jax.lax.stop_gradient((states, images))
+    if config.reward_from == "images":
+        return image_rewards.reward_loss(config, params, unfold_like(images, reward), reward)
+    return -gaussian.unit_log_prob(reward.reshape(-1), model.reward(params, fold(states)), 0).mean()
 
 
 def overshooting_loss(model, config, params, key, states, prev_action, is_first):

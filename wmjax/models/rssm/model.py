@@ -16,7 +16,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wmjax.models.rssm import drnn
+from wmjax.models.rssm import drnn, image_rewards
+from wmjax.models.rssm.casting import make_apply
 from wmjax.nets.gru import GRU
 from wmjax.nets.images import ImageDecoder, ImageEncoder
 from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead, glorot
@@ -33,6 +34,7 @@ class RSSMState:
     sample: Array  # float32 [B, Z]
     belief: Array  # float32 [B, U], the GRU's state, of the drnn its decoder's; U = 0 for the ssm
     encoder: Array  # float32 [B, U], the state of the drnn's encoder; U = 0 for the others
+    reward: Array | None = None  # float32 [B, 1], the last reward, of reward_leak alone
 
 
 def make_modules(config, obs_shape):
@@ -44,11 +46,13 @@ def make_modules(config, obs_shape):
         prior=GaussianHead((config.hidden,), **gaussian),
         posterior=ObservedGaussianHead(config.hidden, **gaussian),
     )
+    decoder = ImageDecoder(obs_shape, config.decoder_widths, config.decoder_hidden, activation)
+    of_features = MLP((config.reward_units,) * config.reward_layers, 1, activation)
     modules = dict(
         encoder=ImageEncoder(config.encoder_widths, activation=activation),
-        decoder=ImageDecoder(obs_shape, config.decoder_widths, config.decoder_hidden, activation),
+        **(dict(decoder=decoder) if config.predicts_images else {}),
         **(drnn.make_modules(config, activation) if config.kind == "drnn" else single),
-        reward=MLP((config.reward_units,) * config.reward_layers, 1, activation),
+        reward=image_rewards.make_module(config) if config.reward_from == "images" else of_features,
     )
     if config.kind in ("rssm", "rnn"):
         modules["gru"] = GRU(config.deterministic)
@@ -59,7 +63,8 @@ def state_sizes(config):
     """Numbers of each array of an RSSMState."""
     belief = 0 if config.kind == "ssm" else config.deterministic
     encoder = config.deterministic if config.kind == "drnn" else 0
-    return RSSMState(config.stochastic, config.stochastic, config.stochastic, belief, encoder)
+    reward = 1 if config.reward_leak else None
+    return RSSMState(config.stochastic, config.stochastic, config.stochastic, belief, encoder, reward)
 
 
 def feature_size(config):
@@ -83,7 +88,7 @@ def init_params(key, config, env_spec):
         decoder=(features,),
         input=(jnp.concatenate([sample, action], -1),),
         prior=(latent,),
-        reward=(features,),
+        reward=image_rewards.example_inputs(config, image) if config.reward_from == "images" else (features,),
         gru=(latent, jnp.zeros((1, config.hidden))),
         **drnn.example_inputs(config, embed, action),
     )
@@ -94,9 +99,13 @@ def init_params(key, config, env_spec):
     return params
 
 
-def cast(tree, dtype):
-    """Every leaf in a floating-point dtype."""
-    return jax.tree.map(lambda x: x.astype(dtype), tree)
+def make_draw(config):
+    """A function (key, mean, std) -> sample; of the rnn the mean."""
+
+    def draw(key, mean, std):
+        return mean + std * jax.random.normal(key, mean.shape)
+
+    return (lambda key, mean, std: mean) if config.kind == "rnn" else draw
 
 
 def make_cell(config, activation, apply, draw):
@@ -114,15 +123,18 @@ def make_cell(config, activation, apply, draw):
         belief = apply(params, "gru", state.belief, hidden)
         return (*apply(params, "prior", belief), belief)
 
+    def arrive(key, state, mean, std, belief):
+        return state.replace(mean=mean, std=std, sample=draw(key, mean, std), belief=belief)
+
     def observe(params, key, state, prev_action, embed):
         prior_mean, prior_std, belief = transition(params, state, prev_action)
         seen = jnp.concatenate([prior_mean, prior_std], -1) if config.kind == "ssm" else belief
         mean, std = apply(params, "posterior", seen, embed)
-        return RSSMState(mean, std, draw(key, mean, std), belief, state.encoder), (prior_mean, prior_std)
+        return arrive(key, state, mean, std, belief), (prior_mean, prior_std)
 
     def imagine(params, key, state, action):
         mean, std, belief = transition(params, state, action)
-        return RSSMState(mean, std, draw(key, mean, std), belief, state.encoder)
+        return arrive(key, state, mean, std, belief)
 
     def features(state):
         return jnp.concatenate([state.sample, state.belief], -1)
@@ -130,22 +142,32 @@ def make_cell(config, activation, apply, draw):
     return project, observe, imagine, features
 
 
+def make_heads(apply, features_of):
+    """(features, reward, discount, decode) of a WorldModel; apply and features_of as in `make_model`."""
+
+    def features(params, state):
+        return features_of(state)
+
+    def reward(params, state):
+        return apply(params, "reward", features_of(state))[:, 0]
+
+    def discount(params, state):
+        return jnp.ones(state.sample.shape[0])  # PlaNet predicts no terminations: its tasks end by time alone
+
+    def decode(params, state):
+        """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
+        return apply(params, "decoder", features_of(state))
+
+    return features, reward, discount, decode
+
+
 def make_model(config, env_spec):
     """The WorldModel of `config` for environments of `env_spec`. Its aux is the prior of each step: (mean, std)."""
     modules, activation = make_modules(config, env_spec.obs_shape)
-
-    def apply(params, name, *args, **kwargs):
-        """A module's output in float32, computed in the compute dtype."""
-        weights, args = cast((params[name], args), config.compute_dtype)
-        return cast(modules[name].apply(weights, *args, **kwargs), jnp.float32)
-
-    def draw(key, mean, std):
-        if config.kind == "rnn":
-            return mean
-        return mean + std * jax.random.normal(key, mean.shape)
-
+    apply, draw = make_apply(config, modules), make_draw(config)
     cell = drnn.make_cell(apply, draw) if config.kind == "drnn" else make_cell(config, activation, apply, draw)
     project, step, imagine, features_of = cell
+    features, reward, discount, decode = make_heads(apply, features_of)
 
     def initial(params, batch):
         # a buffer each: one may not be donated twice
@@ -161,17 +183,7 @@ def make_model(config, env_spec):
         state, prev_action = jax.tree.map(lambda x: jnp.where(first, 0.0, x), (state, prev_action))
         return step(params, key, state, prev_action, embed)
 
-    def features(params, state):
-        return features_of(state)
-
-    def reward(params, state):
-        return apply(params, "reward", features_of(state))[:, 0]
-
-    def discount(params, state):
-        return jnp.ones(state.sample.shape[0])  # PlaNet predicts no terminations: its tasks end by time alone
-
-    def decode(params, state):
-        """Mean of a unit Gaussian over the image in [-0.5, 0.5], float32 [B, X, Y, C]."""
-        return apply(params, "decoder", features_of(state))
-
-    return WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, (feature_size(config),))
+    decode = decode if config.predicts_images else None
+    size = (feature_size(config),)
+    model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, size)
+    return image_rewards.with_image_rewards(model, config, apply) if config.reward_from == "images" else model
