@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from experiments.presets import block, check_counts, split, tasks
 from wmjax.agents.mpc import MPCConfig
 from wmjax.envs import dmc
-from wmjax.models import rssm
+from wmjax.models import reward_only, rssm
 from wmjax.types import UsageError
 
 PLANNERS = ("cem", "random_shooting")
@@ -96,7 +96,10 @@ class Family(NamedTuple):
     make: Callable  # (config, env_spec) -> (WorldModel, Learner)
 
 
-MODELS = dict(rssm=Family(rssm.RSSMConfig, rssm.make))  # by config.family
+MODELS = dict(  # by config.family
+    rssm=Family(rssm.RSSMConfig, rssm.make),
+    reward_only=Family(reward_only.RewardOnlyConfig, reward_only.make),
+)
 FAMILY = "dmc"  # of tasks that name none
 BLOCKS = dict(model=rssm.RSSMConfig, planner=PlannerConfig, agent=MPCConfig, train=TrainConfig, evaluation=EvalConfig)
 EXAMPLE = "cheetah_run"  # the task of which --help tells

@@ -1,0 +1,119 @@
+"""What a design costs: parameters, operations and time of a decision and of an update (Tables 6 and 7)."""
+
+import dataclasses
+import math
+import pathlib
+
+import jax
+import numpy as np
+
+from experiments.planet.agent import make_agent, settings, spec_of
+from experiments.published import read
+from experiments.trade_offs import config as configs
+from wmjax.report import benchmark
+from wmjax.report.page import markdown
+from wmjax.types import Step
+
+FOLDER = pathlib.Path(__file__).parent
+EPISODE = 250  # decisions of an episode; the paper's "inference step", as its seconds tell
+UPDATES = 100  # its "training step"
+
+
+def measure(task, design, preset, overrides=(), timed=True):
+    """The cost of a design: dict of numbers.
+
+    A decision's time is that of one iteration of the planner times its iterations: in images, at the paper's size, a
+    whole one takes minutes on a CPU. Operations are those of the whole.
+
+    Args: overrides: ["model.hidden=8"] beside the preset; timed: False for parameters and operations alone, which
+      compile nothing.
+    """
+    config = configs.get_config(f"{task},{design},{preset}")
+    for setting in overrides:
+        key, _, value = setting.partition("=")
+        config.update_from_flattened_dict({key: type_of(config, key)(value)})
+    config.seed = 0
+    chosen = settings(config)
+    spec = spec_of(chosen)
+    whole = make_agent(chosen, spec)
+    state = jax.eval_shape(whole.learner.init, jax.random.key(0))
+    step, batch = steps_of(spec, (1,)), steps_of(spec, (chosen.train.batch, chosen.train.chunk))
+    found = dict(
+        parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
+        action_repeat=spec.action_repeat,
+        decision_gflop=benchmark.gflops(*decision(whole, state.params, step)),
+        update_gflop=benchmark.gflops(whole.learner.update, state, jax.random.key(0), batch),
+    )
+    if not timed:
+        return found
+    state = jax.jit(whole.learner.init)(jax.random.key(0))
+    short = make_agent(chosen._replace(planner=dataclasses.replace(chosen.planner, iterations=1)), spec)
+    decide, *args = decision(short, state.params, step)
+    act = benchmark.measure(benchmark.compiled("decision", decide, args, {}), 5)
+    train = benchmark.compiled("update", whole.learner.update, (state, jax.random.key(0), batch), {})
+    return found | dict(decision_ms=act["ms"] * chosen.planner.iterations, update_ms=benchmark.measure(train, 5)["ms"])
+
+
+def type_of(config, key):
+    """What turns the text of a setting into its type. config: a ConfigDict; key: "model.hidden"."""
+    block, name = key.split(".")
+    kind = config[block].get_type(name)
+    return (lambda text: text == "True") if kind is bool else kind
+
+
+def decision(agent, params, step):
+    """(function, arguments) of one decision of one environment."""
+
+    def act(params, key, step):
+        return agent.actor.act(params, key, agent.actor.initial(params, 1), step, False)[1]
+
+    return act, params, jax.random.key(0), step
+
+
+def steps_of(spec, shape):
+    """A Step [*shape] of random observations and zeros, the first of an episode first."""
+    rng = np.random.default_rng(0)
+    first = np.zeros(shape, bool)
+    first[..., 0] = True
+    zeros = np.zeros(shape, np.float32)
+    obs = jax.tree.map(lambda each: rng.integers(0, 255, (*shape, *each.shape)).astype(each.dtype), spec.obs)
+    action = np.zeros((*shape, spec.action.size), np.float32)
+    return Step(action, obs, zeros, np.ones(shape, np.float32), first, np.zeros(shape, bool))
+
+
+def lines(costs):
+    """Table 6. costs: `measure` by design."""
+    published = read(FOLDER / "published" / "cost.csv")
+    rows = []
+    for design, cost in costs.items():
+        paper = published.get(design)
+        rows.append(
+            [
+                design,
+                f"{cost['parameters']:,}",
+                f"{paper['parameters']:,.0f}" if paper else "-",
+                f"{cost['update_gflop']:,.2f}",
+                f"{cost['update_ms'] * UPDATES / 1e3:.1f}",
+                f"{paper['training_s']:g} on {paper['cards']:g}" if paper else "-",
+                f"{cost['decision_gflop']:,.2f}",
+                f"{cost['decision_ms'] * EPISODE / 1e3:.1f}",
+                f"{paper['inference_s']:g} on {paper['cards']:g}" if paper else "-",
+            ]
+        )
+    header = ["", "parameters", "published", "GFLOP an update", f"s for {UPDATES} updates", "published, V100 cards"]
+    header += ["GFLOP a decision", f"s for {EPISODE} decisions", "published, V100 cards"]
+    told = "The time of a decision is that of one iteration of the planner times their number."
+    return [told, "", *markdown(header, rows)]
+
+
+def worth(costs, scores, task):
+    """Table 7: scores by the seconds of an episode; published, too for each card. scores: {design: mean score}."""
+    published, paper = read(FOLDER / "published" / "cost.csv"), read(FOLDER / "published" / "online_scores.csv")
+    rows = []
+    for design in [each for each in costs if each in scores]:
+        row = [design, f"{scores[design] / (costs[design]['decision_ms'] * EPISODE / 1e3):.2f}", "-", "-"]
+        if design in published and task in paper[design]:
+            known = paper[design][task] / published[design]["inference_s"]
+            row[2:] = [f"{known:.2f}", f"{known / published[design]['cards']:.2f}"]
+        rows.append(row)
+    return markdown(["", "score a second of acting", "published", "published, for each card"], rows)

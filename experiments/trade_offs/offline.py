@@ -1,0 +1,148 @@
+"""The study's parts without exploration: all designs learn from the same episodes (Tables 1, 2, Figs. 8, 9).
+
+Those of one seed are the collected episodes of the five designs of that seed; asked about are their evaluations.
+"""
+
+import json
+
+import numpy as np
+
+from experiments.planet.offline import PREDICTIONS
+from experiments.trade_offs import pictures
+from experiments.trade_offs.cells import MAIN, training_of
+from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
+from wmjax.console import try_drawing
+from wmjax.report.page import SUMMARY, markdown
+from wmjax.report.statistics import half_interval, with_interval
+
+UPDATES = dict(paper=100_000, cpu=1500, smoke=20)  # not in the paper
+LOOKS = 2  # measurements of a run
+LOW = 0.5  # of all rewards: what `optimism` learns from
+
+
+def make_cells(part, online):
+    """A Cell of a part for each of those of the designs of Fig. 1. online: the Cells that collect."""
+    return [
+        cell._replace(folder=cell.folder.with_name(f"{part}_{cell.folder.name}"))
+        for cell in online
+        if cell.name in MAIN
+    ]
+
+
+def make_training(online):
+    """A function (cell, preset, settings) -> Job of the offline trainer. online: the Cells that have collected."""
+
+    def training(cell, preset, settings):
+        pool = [
+            each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed) and each.name in MAIN
+        ]
+        job = training_of("experiments.planet.offline", cell, preset, settings)
+        folders, updates = ",".join(map(str, pool)), UPDATES[preset]
+        words = [f"--train={folders}", f"--test={folders}", f"--updates={updates}", f"--every={updates // LOOKS}"]
+        if cell.folder.name.startswith("optimism_"):
+            words.append(f"--below={bound(pool):.4g}")
+        return job._replace(command=[*job.command, *words])
+
+    return training
+
+
+def bound(pool):
+    """The reward below which `optimism` learns. pool: folders of runs."""
+    return float(np.quantile(np.concatenate([collected_rewards(folder) for folder in pool]), LOW))
+
+
+def results(cell):
+    """summary.json of an offline run."""
+    return json.loads((cell.folder / SUMMARY).read_text())
+
+
+def lines(part, online, task, folder):
+    """The lines of a part. online: {name: [Cell of each seed]} of the runs that collected."""
+    cells = {name: make_cells(part, online[name]) for name in MAIN}
+    found = {name: [results(cell) for cell in own] for name, own in cells.items()}
+    told = ["The same episodes for every design, by digest: " + "; ".join(digests(found)) + ".", ""]
+    picture = folder / f"{part}_{task}.png"
+    try_drawing(heat_maps, picture, cells, found)
+    told += [f"![{part}]({picture.name})", "", "Rewards of windows of the evaluation episodes, seed 0.", ""]
+    return told + (optimism(found) if part == "optimism" else scores(found, task))
+
+
+def digests(found):
+    """The digest of each seed's pool; raises AssertionError where designs have learned from different ones."""
+    each = zip(*found.values(), strict=True)
+    sets = [{run["pools"]["train"]["digest"] for run in runs} for runs in each]
+    assert all(len(names) == 1 for names in sets), f"designs have learned from different episodes: {sets}"
+    return [f"seed {seed} {next(iter(names))[:12]}" for seed, names in enumerate(sets)]
+
+
+def measured(found, name):
+    """{design: a measurement of each seed [seeds]}."""
+    return {design: np.array([run["newest"][name] for run in runs]) for design, runs in found.items()}
+
+
+def scores(found, task):
+    """Tables 1 and 2: the 90th percentile of returns, the error of rewards, their correlation, and R beside images."""
+    episodes = next(iter(found.values()))[0]["score"]["episodes"]
+    returns = {design: np.array([run["score"]["percentile_90"] for run in runs]) for design, runs in found.items()}
+    errors = measured(found, "eval/reward_error_median")
+    rows = [
+        [
+            design,
+            with_interval(returns[design], 0),
+            listed(returns[design]),
+            printed("offline_scores", design, task),
+            with_interval(errors[design], 4),
+            printed("reward_errors", design, task),
+            with_interval(measured(found, "eval/r2_horizon")[design], 2),
+        ]
+        for design in found
+    ]
+    header = ["", f"90th percentile of {episodes} returns", "seeds", "published, of 100"]
+    header += ["median reward error", "published", "R2 of the horizon's sum"]
+    rho = correlation_cells([pair for design in found for pair in zip(errors[design], returns[design], strict=True)])
+    means = correlation_cells([(errors[design].mean(), returns[design].mean()) for design in found])
+    correlations = [
+        ["designs' means", *means, printed("reward_errors", "rho", task)],
+        ["all runs", *rho, "-"],
+    ]
+    return [
+        *markdown(header, rows),
+        "",
+        *markdown(
+            ["error with score", "rho (95% interval)", "n", "least that differs from 0 at 5%", "published"],
+            correlations,
+        ),
+        "",
+        *against_rewards(errors),
+    ]
+
+
+def against_rewards(errors):
+    """Whether designs with images have lower errors than `r` on the same episodes, seed by seed."""
+    rows = []
+    for design in [name for name in errors if name != "r"]:
+        ratio = np.log(errors[design] / errors["r"])
+        half = half_interval(ratio) if len(ratio) > 1 else np.nan
+        low, high = np.exp(ratio.mean() - half), np.exp(ratio.mean() + half)
+        rows.append([design, f"{np.exp(ratio.mean()):.2f}", "-" if np.isnan(half) else f"{low:.2f} to {high:.2f}"])
+    return markdown(["median error relative to r", "ratio", "95% interval"], rows)
+
+
+def optimism(found):
+    """Fig. 9 as numbers: what is predicted above what was learned from."""
+    off, errors = measured(found, "eval/optimism"), measured(found, "eval/reward_error_median")
+    rows = [
+        [design, with_interval(off[design], 3), listed(off[design], 3), with_interval(errors[design], 4)]
+        for design in found
+    ]
+    return markdown(["", "predicted less true, above the limit", "seeds", "median reward error"], rows)
+
+
+def heat_maps(path, cells, found):
+    """Draws the first seed's evaluation windows. cells: {design: [Cell]}; found: their results."""
+    counts, edges = {}, None
+    for design, own in cells.items():
+        with np.load(own[0].folder / PREDICTIONS) as arrays:
+            counts[design], edges = arrays["eval"], arrays["edges"]
+    limit = json.loads((next(iter(cells.values()))[0].folder / "config.json").read_text())["offline"]["below"]
+    pictures.write_heat_maps(path, counts, edges, limit)

@@ -1,0 +1,144 @@
+"""The trade-offs study: which parts of a visual model matter for planning (Babaeizadeh et al. 2020), in one command.
+
+    python -m experiments.trade_offs.study --preset=cpu --tasks=cheetah_run --seeds=3 --folder=runs/trade --cores=0,1
+
+Trains what is missing, as processes of PlaNet's main and of its offline trainer, and writes FOLDER/study.md with the
+paper's tables and figures beside the published numbers. The same command goes on; a folder belongs to one preset and
+one set of settings. Parts:
+
+    online      the five designs of Fig. 1, and two faults of the published code (Table 5, Figs. 2, 3, 14)
+    offline     the same designs on the episodes of all of them (Tables 1, 2, Fig. 8)
+    optimism    offline, without episodes of high reward (Fig. 9)
+    crop, resize  lt_lr that predicts less of the image (Figs. 4, 6)
+    scale       smaller models of two designs (Tables 3, 14, 15, Fig. 11)
+    sharing     with and without the reward's gradient in the representation (Fig. 7)
+    rewards     models without images (Fig. 10)
+    cost        parameters, operations and time (Tables 6, 7)
+"""
+
+import json
+import pathlib
+import sys
+
+from absl import flags
+
+from experiments import runs
+from experiments.trade_offs import cells as grid
+from experiments.trade_offs import config as configs
+from experiments.trade_offs import cost, offline, tables
+from wmjax import console
+from wmjax.envs.check import check_name
+from wmjax.report.page import write_whole
+from wmjax.run import cli, jobs
+from wmjax.types import UsageError
+
+CURVES = ("crop", "resize", "rewards")  # parts whose runs are compared by their returns alone
+OFFLINE = ("offline", "optimism")
+PARTS = ("online", "offline", "optimism", "crop", "resize", "scale", "sharing", "rewards", "cost")
+DEFINITION = "study.json"
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
+    flags.DEFINE_list("tasks", ["cheetah_run"], "as in config.py", flag_values=values)
+    flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
+    cli.int_flag(values, "seeds", 3, "of every run, from 0", 1, 100)
+    cli.path_flag(values, "folder", "where the runs are, or will be")
+    flags.DEFINE_multi_string("set", [], "setting of every run, as env.size=32; once or more", flag_values=values)
+    runs.cores_flag(values)
+
+
+def main(argv):
+    """Trains what is missing and writes the page. argv: the command line."""
+    options = cli.parse_flags(argv, define_flags, __name__)
+    folder = check(options)
+    variants = grid.variants(options.preset)
+    used = {part: own for part, own in variants.items() if part in needed(options.parts)}
+    cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
+    define(folder, dict(preset=options.preset, settings=sorted(options.set)))
+    train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
+    for part in [part for part in OFFLINE if part in options.parts]:
+        train(offline.make_cells(part, cells["online"]), options, offline.make_training(cells["online"]))
+    cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
+    text = "\n".join(page(options, folder, cells)) + "\n"
+    console.say(text.rstrip("\n"))
+    write_whole(folder / "study.md", text)
+
+
+def check(options):
+    """The folder; raises UsageError for flags that are missing or name nothing."""
+    if options.folder is None:
+        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    for part in options.parts:
+        check_name("--parts", part, PARTS)
+    check_name("--preset", options.preset, configs.PRESETS)
+    runs.check_cores(options.cores)
+    return pathlib.Path(options.folder)
+
+
+def needed(parts):
+    """The parts whose runs these parts are made of."""
+    return {*parts, *(["online"] if set(parts) & set(OFFLINE) else [])}
+
+
+def define(folder, definition):
+    """Notes in the folder what its runs are of; raises UsageError where it holds a study of something else."""
+    path = folder / DEFINITION
+    if path.exists() and (old := json.loads(path.read_text())) != definition:
+        raise UsageError(f"{folder} holds a study with {old}, not {definition}: choose another --folder")
+    write_whole(path, json.dumps(definition) + "\n")
+
+
+def train(cells, options, training):
+    """Trains the cells that are not done."""
+    wanted = [training(cell, options.preset, options.set) for cell in cells]
+    runs.train_all([job for job in wanted if jobs.state(job.folder, 1) != "done"], options.cores)
+
+
+def page(options, folder, cells):
+    """The lines of study.md. cells: of the parts that are trained online."""
+    lines = [
+        f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
+        "",
+        f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t). Scores are returns of the last "
+        "evaluation; published ones are of 1,000 episodes at full size.",
+    ]
+    for task in options.tasks:
+        costs = costs_of(task, options)
+        for part in options.parts:
+            own = by_name(cells.get(part, cells.get("online", [])), task)
+            lines += ["", f"## {task}: {part}", "", *part_lines(part, own, task, folder, costs)]
+    return lines
+
+
+def by_name(cells, task):
+    """{name: [Cell of each seed]} of one task."""
+    own = [cell for cell in cells if cell.task == task]
+    return {name: [cell for cell in own if cell.name == name] for name in dict.fromkeys(cell.name for cell in own)}
+
+
+def costs_of(task, options):
+    """{design: its cost}; times are measured for the part `cost` alone."""
+    timed = "cost" in options.parts
+    if not timed and "online" not in options.parts:
+        return {}
+    return {design: cost.measure(task, design, options.preset, options.set, timed) for design in grid.MAIN}
+
+
+def part_lines(part, cells, task, folder, costs):
+    """The lines of one part and task."""
+    if part == "online":
+        return tables.online(cells, task, folder, costs)
+    if part in OFFLINE:
+        return offline.lines(part, cells, task, folder)
+    if part in CURVES:
+        return tables.returns(cells, task, folder / f"{part}_{task}.png")
+    if part == "cost":
+        scores = {name: tables.scores({name: cells[name]})[name].mean() for name in grid.MAIN if name in cells}
+        return [*cost.lines(costs), "", *cost.worth(costs, scores, task)]
+    return dict(scale=tables.scaling, sharing=tables.sharing)[part](cells, task, folder)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, sys.argv))

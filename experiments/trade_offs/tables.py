@@ -1,0 +1,230 @@
+"""The tables and pictures of the study that are read from runs of PlaNet's main.
+
+cells: {name: [Cell of each seed]} of one part and one task.
+"""
+
+import numpy as np
+
+from experiments.planet.scores import published as of_planet
+from experiments.published import read
+from experiments.trade_offs import pictures
+from experiments.trade_offs.cells import MAIN, OTHER_GRADIENT
+from experiments.trade_offs.cost import FOLDER
+from wmjax.console import try_drawing
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import markdown, write_comparison
+from wmjax.report.statistics import pearson, significant_correlation, with_interval
+
+PUBLISHED = FOLDER / "published"
+
+
+def evaluations(cell):
+    """The lines of a run's metrics that hold evaluations; the last one's return is its score."""
+    return [row for row in read_metrics(cell.folder) if "eval/return_mean" in row]
+
+
+def score(cell):
+    """The mean return of the last evaluation."""
+    return evaluations(cell)[-1]["eval/return_mean"]
+
+
+def scores(cells):
+    """{name: scores of the seeds, float64 [seeds]}."""
+    return {name: np.array([score(cell) for cell in own]) for name, own in cells.items()}
+
+
+def listed(values, digits=0):
+    """Numbers of the seeds as text."""
+    return ", ".join(f"{value:.{digits}f}" for value in values)
+
+
+def printed(name, design, task):
+    """A published number as text; - where there is none."""
+    number = read(PUBLISHED / f"{name}.csv").get(design, {}).get(task)
+    return "-" if number is None else f"{number:g}"
+
+
+def returns(cells, task, picture):
+    """The table of scores beside the published ones, and the curves. picture: path of the PNG."""
+    folders = {name: [cell.folder for cell in own] for name, own in cells.items()}
+    try_drawing(write_comparison, picture, folders, task)
+    rows = [
+        [name, with_interval(own, 0), listed(own), printed("online_scores", name, task)]
+        for name, own in scores(cells).items()
+    ]
+    return [
+        f"![{picture.stem}]({picture.name})",
+        "",
+        *markdown(["", "return of the last evaluation", "seeds", "published, 1,000 episodes"], rows),
+    ]
+
+
+def online(cells, task, folder, costs):
+    """Table 5, Figs. 2 and 3, scores at equal compute, what ranks the scores. costs: of `cost.measure` by design."""
+    lines = ["### Returns (Table 5, Fig. 2)", "", *returns(cells, task, folder / f"online_{task}.png"), ""]
+    oracle = of_planet("babaeizadeh_2020").get(task, {}).get("oracle")
+    if oracle is not None:
+        lines += [f"The true simulator, published: {oracle:g}; ours: `experiments.planet.simulator`.", ""]
+    lines += ["### At equal compute", "", *equal_compute(cells, costs), ""]
+    lines += ["### Rewards of the collected episodes (Figs. 3, 14)", ""]
+    lines += reward_distribution(cells, folder / f"rewards_{task}.png")
+    return lines + ["", "### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
+
+
+def equal_compute(cells, costs):
+    """Scores at the number of episodes, operations and seconds of training and acting that all designs have spent."""
+    spent = {}
+    for name, own in cells.items():
+        cost = costs[own[0].variant.design]
+        spent[name] = [
+            [(spending(row, rows, cost), row["eval/return_mean"]) for row in evaluations(cell)]
+            for cell in own
+            for rows in [read_metrics(cell.folder)]
+        ]
+    least = np.min([curve[-1][0] for own in spent.values() for curve in own], axis=0)  # of each kind of spending
+    cells_of_rows = []
+    for name, own in spent.items():
+        found = [[at_budget(curve, kind, least[kind]) for curve in own] for kind in range(3)]
+        cells_of_rows.append([name, *(within(values) for values in found)])
+    header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.0f} GFLOP", f"{least[2]:.0f} s"]
+    return [
+        "Return of the last evaluation that is within what the cheapest run has spent on decisions and updates; - where "
+        "there is none. GFLOP are counted (see cost), seconds are those of these runs beside each other.",
+        "",
+        *markdown(header, cells_of_rows),
+    ]
+
+
+def spending(row, rows, cost):
+    """(episodes, GFLOP, seconds) of a run up to a line of its metrics."""
+    before = [each for each in rows if each["episodes"] <= row["episodes"]]
+    seconds = sum(each.get("time/act", 0) + each.get("time/update", 0) for each in before)
+    decisions = row["env_steps"] / cost["action_repeat"]
+    return row["episodes"], decisions * cost["decision_gflop"] + row["updates"] * cost["update_gflop"], seconds
+
+
+def at_budget(curve, kind, budget):
+    """The last score of a curve [((episodes, GFLOP, seconds), score)] within a budget; nan if there is none."""
+    found = [value for spent, value in curve if spent[kind] <= budget * (1 + 1e-9)]
+    return found[-1] if found else np.nan
+
+
+def within(values):
+    """Scores as a cell; of seeds some of which have none yet, how many have."""
+    known = np.array([value for value in values if not np.isnan(value)])
+    if not len(known):
+        return "-"
+    return with_interval(known, 0) + ("" if len(known) == len(values) else f" [{len(known)} of {len(values)} seeds]")
+
+
+def reward_distribution(cells, picture):
+    """The table and the picture of the rewards of single decisions in all collected episodes."""
+    found = {name: np.concatenate([collected_rewards(cell.folder) for cell in own]) for name, own in cells.items()}
+    try_drawing(pictures.write_histograms, picture, found)
+    rows = [
+        [name, *(f"{np.percentile(rewards, share):.2f}" for share in (50, 90, 99)), f"{rewards.max():.2f}"]
+        for name, rewards in found.items()
+    ]
+    header = ["", "median", "90th percentile", "99th", "highest"]
+    return [f"![{picture.stem}]({picture.name})", "", *markdown(header, rows)]
+
+
+def collected_rewards(folder):
+    """Rewards of all decisions of a run's collected episodes, float32 [N]."""
+    found = []
+    for path in sorted((folder / "replay").glob("*.npz")):
+        with np.load(path) as arrays:
+            found.append(arrays["reward"][~arrays["is_first"]])
+    return np.concatenate(found)
+
+
+def rankings(cells):
+    """Correlations over runs of the score with what a model could be chosen by."""
+    measures = {
+        "reward loss while training": "train/reward_loss",
+        "rank correlation with the simulator at the horizon": "model_error/correlation",
+        "regret of the elites at the horizon": "model_error/regret",
+    }
+    rows = []
+    for told, name in measures.items():
+        pairs = [(of_run(cell, name), score(cell)) for own in cells.values() for cell in own]
+        pairs = [pair for pair in pairs if pair[0] is not None]
+        rows.append([told, *correlation_cells(pairs)])
+    return [
+        f"Pearson's correlation of the score with each measure over {' '.join(cells)} and their seeds. Reward losses "
+        "of different families are not in one unit.",
+        "",
+        *markdown(["", "rho (95% interval)", "runs", "least that differs from 0 at 5%"], rows),
+    ]
+
+
+def correlation_cells(pairs):
+    """rho with its interval, the number of pairs and the least significant rho, as text."""
+    if len(pairs) < 3:
+        return ["-", str(len(pairs)), "-"]
+    rho, low, high = pearson(*np.array(pairs).T)
+    return [f"{rho:.2f} ({low:.2f} to {high:.2f})", str(len(pairs)), f"{significant_correlation(len(pairs)):.2f}"]
+
+
+def of_run(cell, name):
+    """A measure of a run: of training the median over its lines, of evaluations the last; None where there is none.
+
+    name: the metric, but for the horizon at its end, of which the longest is taken.
+    """
+    rows = read_metrics(cell.folder)
+    found = sorted({key for row in rows for key in row if key.startswith(name)}, key=lambda key: (len(key), key))
+    values = [row[found[-1]] for row in rows if row.get(found[-1]) is not None] if found else []
+    if not values:
+        return None
+    return float(np.median(values)) if name.startswith("train/") else values[-1]
+
+
+def scaling(cells, task, folder):
+    """Tables 3, 14, 15 and Fig. 11: errors and scores of one design at several sizes."""
+    lines = []
+    for design, column in (("ot_or", "ot_or"), ("lt_lr", "lt_lr")):
+        own = {name: runs for name, runs in cells.items() if runs[0].variant.design == design}
+        errors = {
+            kind: {name: np.median([of_run(cell, f"train/{kind}_loss") for cell in runs]) for name, runs in own.items()}
+            for kind in ("image", "reward")
+        }
+        means = {name: found.mean() for name, found in scores(own).items()}
+        rows = [[name, *(f"{errors[kind][name]:.4g}" for kind in errors), f"{means[name]:.0f}"] for name in own]
+        rhos = [correlation_cells([(errors[kind][name], means[name]) for name in own]) for kind in errors]
+        row = read(PUBLISHED / "scaling.csv").get(task, {})
+        told = [f"{row[f'{column}_{kind}']:.2f}" if row else "-" for kind in errors]
+        try_drawing(pictures.write_scatter, folder / f"scale_{design}_{task}.png", errors["image"], means)
+        lines += [
+            f"### {design}",
+            "",
+            f"![scale](scale_{design}_{task}.png)",
+            "",
+            *markdown(["", "image loss, median of training", "reward loss", "score"], rows),
+            "",
+            *markdown(
+                ["correlation with the score", "image", "reward"],
+                [
+                    ["rho (95% interval)", *(each[0] for each in rhos)],
+                    ["sizes", *(each[1] for each in rhos)],
+                    ["least that differs from 0 at 5%", *(each[2] for each in rhos)],
+                    ["published", *told],
+                ],
+            ),
+            "",
+        ]
+    return lines
+
+
+def sharing(cells, task, folder):
+    """Fig. 7: the score without the reward's gradient in the representation, less that with it."""
+    found, rows = scores(cells), []
+    for name in [name for name in cells if name.endswith(tuple(OTHER_GRADIENT))]:
+        design, _, gradient = name.rpartition("_")
+        difference = found[name] - found[design] if gradient == "stopped" else found[design] - found[name]
+        rows.append([design, OTHER_GRADIENT[gradient], with_interval(difference, 0), listed(difference)])
+    return [
+        "Score without the reward's gradient in the representation, less the score with it, seed by seed: above 0 it "
+        "should not be shared.",
+        "",
+        *markdown(["", "default", "not shared less shared", "seeds"], rows),
+    ]
