@@ -28,3 +28,34 @@ def to_space(x, size):
         inside = (row % size * size + column % size) * channels + channel
         out[:, row, column, channel] = x[:, row // size, column // size, inside]
     return out
+
+
+def convolve(layer, x, stride):
+    """Valid, with bias: pixel by pixel. layer: dict of kernel [k, k, C, D] and bias [D]."""
+    kernel, size = layer["kernel"], layer["kernel"].shape[0]
+    rows, columns = ((n - size) // stride + 1 for n in x.shape[1:3])
+    out = np.zeros((len(x), rows, columns, kernel.shape[3]))
+    for i, j in np.ndindex(rows, columns):
+        patch = x[:, i * stride : i * stride + size, j * stride : j * stride + size]
+        out[:, i, j] = np.einsum("bxyc,xycd->bd", patch, kernel) + layer["bias"]
+    return out
+
+
+def dense(layer, x):
+    return x @ layer["kernel"] + layer["bias"]
+
+
+def image_rewards(params, images, known=None):
+    """The network of `nets/reward.py`: images [B, K, X, Y, C] -> [B, out]."""
+    relu = lambda x: np.maximum(x, 0)
+    x = np.concatenate(list(np.moveaxis(images, 1, 0)), axis=-1)
+    for name in sorted(params["images"]):
+        x = relu(convolve(params["images"][name], x, 2))
+    x = x.reshape(len(x), -1)
+    if known is not None:
+        for i in range(3):
+            known = relu(dense(params["known"][f"Dense_{i}"], known))
+        x = np.concatenate([x, known], axis=-1)
+    for i in range(2):
+        x = relu(dense(params["head"][f"Dense_{i}"], x))
+    return dense(params["head"]["Dense_2"], x)

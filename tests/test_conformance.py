@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from wmjax import imagine
-from wmjax.models import rssm, state_space, vq_convlstm
+from wmjax.models import reward_only, rssm, state_space, vq_convlstm
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.planners import CEMConfig, make_cem
@@ -41,6 +41,11 @@ def tiny_state_space(spec, **settings):
     return spec, *state_space.make(config, spec)
 
 
+def tiny_reward_only(spec, **settings):
+    config = reward_only.RewardOnlyConfig(encoder_widths=(4, 8), code=8, lstm_units=8, **settings)
+    return spec, *reward_only.make(config, spec)
+
+
 ELU_OVERSHOOTING = dict(activation="elu", overshooting_distance=3)
 FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_anneal_target=0.5)
 MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for every test
@@ -53,19 +58,24 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for eve
     "dssm_det": lambda: tiny_state_space(DISCRETE_SPEC, kind="dssm_det"),
     "ar": lambda: tiny_state_space(SPEC, kind="ar"),
     "vae": lambda: tiny_state_space(SPEC, kind="vae"),
+    "reward_only": lambda: tiny_reward_only(SPEC),
 }
 VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "rssm_relu": lambda: tiny_rssm(SPEC),  # equal to numpy: models/rssm/test_learner.py
     "rnn": lambda: tiny_rssm(SPEC, kind="rnn"),  # likewise
     "drnn": lambda: tiny_rssm(SPEC, kind="drnn", overshooting_distance=3),  # likewise
+    "rssm_image_rewards": lambda: tiny_rssm(SPEC, reward_from="images", reward_horizon=2, reward_widths=(4,)),
+    "reward_only_conv": lambda: tiny_reward_only(DISCRETE_SPEC, kind="conv", horizon=2),
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),  # equal to loops: models/vq_convlstm/test_learner.py
     "dssm_vae": lambda: tiny_state_space(SPEC, kind="dssm_vae"),  # equal to numpy: models/state_space/test_model.py
     "rar": lambda: tiny_state_space(SPEC, kind="rar"),  # likewise
 }
-WITHOUT_NOISE = ("dssm_det", "ar")  # nothing at all is drawn, in updates neither
+WITHOUT_NOISE = ("dssm_det", "ar", "reward_only")  # nothing at all is drawn, in updates neither
 NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_autoregressive")  # the posterior is certain, draws hit few codes
 FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS}  # images of an episode that make its first state
 IN_PIXELS = ("rar", "ar")  # what they imagine they render
+NEEDED = dict.fromkeys(IN_PIXELS, ("decoder", "encoder", "reward")) | dict(rssm_image_rewards=("decoder", "reward"))
+FROM_THE_LAST_IMAGE = ("reward_only",)  # all that was before an image is forgotten, and no reward is told of its own
 PREDICTED = ("dssm_det", "ar")  # an image changes later states, not its own
 ACTIONS_THAT_REACH = dict(vae=(), ar=(1, 2, 3), sssm=(3,), dssm_det=(3,))
 
@@ -233,11 +243,11 @@ def test_planning_in_the_latents_needs_no_decoder(shapes):
     model, start = shapes.model, start_of(shapes)
     spec = shapes.spec.action._replace(discrete=False)  # planners search vectors; models take any
     planner = make_cem(model, spec, CEMConfig(horizon=2, iterations=1, candidates=4, elites=2))
-    needed = ("decoder", "encoder", "reward") if shapes.name in IN_PIXELS else ("reward",)
+    needed = NEEDED.get(shapes.name, ("reward",))
     params = shapes.params
-    if shapes.name not in IN_PIXELS:
+    if "decoder" not in needed:
         params = {name: value for name, value in params.items() if name != "decoder"}
-        assert len(params) == len(shapes.params) - 1
+        assert ("decoder" in shapes.params) == (model.decode is not None)
         plan = jax.eval_shape(planner.plan, params, KEY, start)
         assert plan.action.shape == (B, spec.size) and plan.mean.shape == (B, 2, spec.size)
     for missing in needed:
@@ -253,7 +263,8 @@ def test_shapes_and_types(case):
     for leaf in jax.tree.leaves((looked, jax.device_get(case.params))):
         assert leaf.dtype == np.float32 and np.isfinite(leaf).all()
     reward, discount = looked["seen"][2][1:3]
-    assert reward.std() > 0 and (discount >= 0).all() and (discount <= 1).all()
+    assert (reward.std() > 0) == (case.name not in FROM_THE_LAST_IMAGE)
+    assert (discount >= 0).all() and (discount <= 1).all()
 
 
 def test_initial_state_can_be_donated(case):
@@ -331,7 +342,8 @@ def test_is_first_erases_the_past(case):
     elsewhere = jax.tree.map(lambda x: np.asarray(x) + np.float32(3), case.start)
     one, two = look(case, batch=batch), look(case, batch=other, start=elsewhere)
     equal(at(one["seen"], 0, slice(3, None)), at(two["seen"], 0, slice(3, None)))
-    some_differ(at(one["seen"], 1, slice(3, None)), at(two["seen"], 1, slice(3, None)))
+    if case.name not in FROM_THE_LAST_IMAGE:
+        some_differ(at(one["seen"], 1, slice(3, None)), at(two["seen"], 1, slice(3, None)))
     some_differ(at(one["seen"], 0, slice(0, 3)), at(two["seen"], 0, slice(0, 3)))
 
 
@@ -357,7 +369,9 @@ def test_gradients_reach_back_in_their_own_row_and_nowhere_else(case):
         size = np.abs(grad).reshape(B, T, -1).sum(-1)
         reached = np.zeros((B, T), bool)
         reached[2, :4] = True
-        if name == "action":
+        if case.name in FROM_THE_LAST_IMAGE:
+            reached[2] = (np.arange(T) == 3) & (name == "embed")
+        elif name == "action":
             reached[2, 0] = False  # is_first: no action led there
             if case.name in ACTIONS_THAT_REACH:
                 reached[2] = np.isin(np.arange(T), ACTIONS_THAT_REACH[case.name])

@@ -40,9 +40,9 @@ def arrivals(rows, first=(), light=0):
     )
 
 
-def acting(action_spec, noise=0.3, planner=None):
+def acting(action_spec, noise=0.3, planner=None, model=MODEL):
     """(actor, jitted act) of the fake planner."""
-    actor = make_actor(MODEL, planner or Planner(plan_position), action_spec, MPCConfig(noise))
+    actor = make_actor(model, planner or Planner(plan_position), action_spec, MPCConfig(noise))
     return actor, jax.jit(actor.act)
 
 
@@ -54,6 +54,14 @@ def test_the_belief_takes_in_action_and_image_before_planning():
         np.testing.assert_array_equal(action, np.full((3, 2), expected))
         np.testing.assert_array_equal(plan.action, action)
         np.testing.assert_array_equal(carry.position, action)
+
+
+def test_a_model_that_takes_rewards_is_told_them_before_planning():
+    told = MODEL._replace(with_reward=lambda state, reward: state.replace(position=state.position + reward[:, None]))
+    actor, act = acting(WIDE, model=told)
+    step = arrivals(2, (0, 1)).replace(reward=np.float32([3, 5]))
+    _, action, _ = act(PARAMS, KEY, actor.initial(PARAMS, 2), step, False)
+    np.testing.assert_array_equal(action, [[3, 3], [5, 5]])
 
 
 def test_is_first_resets_its_own_row_and_no_other():

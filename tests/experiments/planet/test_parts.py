@@ -14,7 +14,7 @@ from tests.fakes import SPEC, random_steps
 from wmjax import replay
 from wmjax.agents.open_loop import open_loop_images
 from wmjax.agents.random import make_random_actor
-from wmjax.models import rssm
+from wmjax.models import reward_only, rssm
 from wmjax.run import devices, pools, replays
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
@@ -97,6 +97,32 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
         short = predict(params, jax.random.key(1), jax.tree.map(lambda x, time=time: x[:time], steps))
         np.testing.assert_array_equal(short, whole[:time])
     assert len(traced) == 1
+
+
+def test_a_model_without_images_is_evaluated_without_pictures_of_them(tmp_path):
+    env = pools.join_envs(agents.settings(get_config("fake:counter,cpu")).members, 2, dict(size=16), purpose="test")
+    model, learner = reward_only.make(reward_only.RewardOnlyConfig(), env.spec)
+    predict = predictions.make_predict(agents.Agent(model, learner, None), env.spec)
+    player = make_player(make_random_actor(env.spec.action), 2, explore=True)
+    keys = jax.random.key(0)[None]
+    (row,) = predictions.evaluate([tmp_path], "one", env, player, predict, np.zeros(1), keys)
+    assert {"eval/return_mean", "eval/return_0", "eval/return_1"} <= set(row)
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["one.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("horizon", "chunk", "named"),
+    [
+        (3, 6, "planner horizon 3: .* 4 steps at once"),
+        (4, 3, "reward_horizon 4: chunks have only 3 rows"),
+    ],
+)
+def test_horizons_and_chunks_that_a_model_does_not_take_are_refused_at_the_start(horizon, chunk, named):
+    chosen = agents.settings(get_config("fake:counter,cpu"))
+    model = rssm.RSSMConfig(reward_from="images", reward_horizon=4, reward_widths=(4,), **TINY)
+    planner, train = dataclasses.replace(chosen.planner, horizon=horizon), TrainConfig(chunk=chunk)
+    with pytest.raises(UsageError, match=named):
+        agents.make_agent(chosen._replace(model=model, planner=planner, train=train), SPEC)
 
 
 def test_first_episode_ends_where_it_ends():

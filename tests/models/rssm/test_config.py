@@ -21,6 +21,14 @@ from wmjax.types import UsageError
         (dict(stochastic=0), "stochastic 0"),
         (dict(min_std=0.0), "min_std 0.0"),
         (dict(learning_rate=-1.0), "learning_rate -1.0"),
+        (dict(reward_from="image"), "'image'.*features, images"),
+        (dict(reward_gradient="off"), "'off'.*shared, stopped"),
+        (dict(image_fit="mask"), "'mask'.*crop, resize"),
+        (dict(image_side=-1), "image_side -1"),
+        (dict(reward_horizon=0), "reward_horizon 0"),
+        (dict(reward_widths=()), "reward_widths"),
+        (dict(reward_from="images", image_side=0), "reward_from 'images' .* image_side above 0"),
+        (dict(reward_leak=True), "reward_leak .* reward_from=images"),
     ],
 )
 def test_refusals_name_the_setting(settings, named):
@@ -34,6 +42,7 @@ def test_refusals_name_the_setting(settings, named):
         (dict(encoder_widths=(4, 8), decoder_widths=(8,)), (20, 20, 3), "20x20"),
         (dict(encoder_widths=(4, 8, 8), decoder_widths=(8,)), (16, 16, 3), "16x16"),
         (dict(encoder_widths=(4, 8), decoder_widths=(8, 8)), (16, 16, 3), "widths"),
+        (dict(encoder_widths=(4, 8), decoder_widths=(8,), reward_from="images"), (16, 16, 3), "too small for 4"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(settings, shape, named):
