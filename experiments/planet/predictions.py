@@ -34,8 +34,11 @@ def pictures(labels):
 def make_predict(agent, env_spec):
     """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
 
-    T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut.
+    None where the model has no pixels. T <= PREDICTED; every T has the same program: shorter episodes are padded, and
+    their images cut.
     """
+    if agent.model.decode is None:
+        return None
 
     @jax.jit
     def images_of(params, key, steps):
@@ -62,19 +65,20 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
       `make_predict`; params: [S, ...]; keys: [S]; measure: from `model_error.make_measures`, or None.
     Writes videos/<name>.mp4, a member's M rows side by side, and of its first row videos/open_loop_<name>.png and
     videos/model_error_<name>.png.
-    Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
+    Returns: (metrics of each member: the mean of its returns, their standard deviation and each row's value; what was
+      played, Step [T, S * M]).
     """
     play_keys, predict_keys = jax.vmap(jax.random.split)(keys).T
     steps, returns = play_episodes(env, player, params, play_keys, Stopwatch())
-    steps = by_member(steps, len(member_folders), axis=1)
     rows = []
     for i, own in enumerate(np.split(returns, len(member_folders))):
-        seen = member(steps, (slice(None), i))
+        seen = member(by_member(steps, len(member_folders), axis=1), (slice(None), i))
         first = first_episode(seen, PREDICTED)
-        imagined = predict(member(params, i), predict_keys[i], first)
         videos = member_folders[i] / "videos"
         try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
-        try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
+        if predict is not None:
+            imagined = predict(member(params, i), predict_keys[i], first)
+            try_drawing(write_strip, videos / f"open_loop_{name}.png", image_of(first.obs)[:, 0], imagined, CONTEXT)
         rows.append(evaluated(own))
         if measure is not None:
             found = measure(
@@ -82,4 +86,4 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
             )
             rows[-1] |= model_error.metrics(found)
             try_drawing(model_error.draw, videos / f"model_error_{name}.png", found)
-    return rows
+    return rows, steps
