@@ -5,7 +5,7 @@ t + 1 ... t + H:
 
     error       of a window: mean squared error over its H rewards; of a set: the median and the mean over windows
     r2_horizon  share of the variance of the windows' sums of rewards that is explained
-    r2_posterior  the same of the rewards of the states t themselves, where a model tells the reward of a state
+    r2_posterior  the same of the rewards of t + 1 alone, where the model has seen the image of t + 1
     optimism    mean of predicted - true over the rewards that truly are at or above a limit
 """
 
@@ -28,18 +28,15 @@ BINS = 50  # of histograms
 class Windows(NamedTuple):
     """Windows of all episodes of a set, in order."""
 
-    reward: np.ndarray  # float32 [N], of the states that they begin at
-    posterior: np.ndarray | None  # float32 [N], the same as the model sees it
     true: np.ndarray  # float32 [N, H]
     predicted: np.ndarray  # float32 [N, H]
+    seen: np.ndarray | None  # float32 [N], of posterior states; None of a model that tells whole sequences of rewards
 
 
 def make_predict(model, action_spec, horizon, length):
-    """A function (params, key, numpy Step [T, 1]) -> (posterior [T - H], predicted [T - H, H]), float32.
+    """A function (params, key, numpy Step [T, 1]) -> (predicted [T - H, H], seen [T - H]), as in Windows.
 
-    posterior: rewards of the states, None of a model that tells whole sequences of them; predicted: row t holds those
-    of t + 1 ... t + H. H < T <= length; every T has the same program, for nothing before a row depends on the padding
-    after it.
+    H < T <= length; every T has the same program, for nothing before a row depends on the padding after it.
     """
     program = jax.jit(functools.partial(predict_rewards, model, action_spec, horizon))
 
@@ -51,15 +48,15 @@ def make_predict(model, action_spec, horizon, length):
 
 
 def predict_rewards(model, action_spec, horizon, params, key, steps):
-    """The program of `make_predict`. Returns: (posterior [T] or None, predicted [T - H, H])."""
+    """The program of `make_predict`: (predicted [T - H, H], seen [T - H] or None), row t of both those of window t."""
     filter_key, open_key = jax.random.split(key)
     actions = model_action(jnp.asarray(steps.prev_action), action_spec)[:, 0]  # [T, A]
     _, states, _ = imagine.filter_steps(model, params, filter_key, jax.tree.map(time_first, steps), action_spec)
-    posterior = imagine.rewards(model, params, states)[0] if model.rewards is None else None
     starts = len(actions) - horizon
+    seen = imagine.rewards(model, params, states)[0, 1 : 1 + starts] if model.rewards is None else None
     ahead = jnp.stack([actions[1 + h : 1 + h + starts] for h in range(horizon)])  # [H, starts, A]
     begun = jax.tree.map(lambda x: x[0, :starts], states)
-    return posterior, imagine.predict_rewards(model, params, open_key, begun, ahead)[0].T
+    return imagine.predict_rewards(model, params, open_key, begun, ahead)[0].T, seen
 
 
 def measure(predict, params, key, episodes, above=None):
@@ -69,12 +66,11 @@ def measure(predict, params, key, episodes, above=None):
     """
     found = []
     for steps in episodes:
-        posterior, predicted = predict(params, key, steps)
-        starts, horizon = predicted.shape
-        reward = steps.reward[:, 0]
-        true = np.lib.stride_tricks.sliding_window_view(reward[1:], horizon)  # [starts, H]
+        predicted, seen = predict(params, key, steps)
+        horizon = predicted.shape[1]
+        true = np.lib.stride_tricks.sliding_window_view(steps.reward[1:, 0], horizon)  # [T - H, H]
         which = counted(steps, horizon, above)
-        each = Windows(reward[:starts], posterior, true, predicted)
+        each = Windows(true, predicted, seen)
         found.append(jax.tree.map(lambda x, which=which: x[which], each))
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
@@ -97,8 +93,8 @@ def metrics(windows, limit=None):
     errors = np.square(off).mean(axis=1)
     found = dict(reward_error_median=float(np.median(errors)), reward_error_mean=float(errors.mean()))
     found["r2_horizon"] = r2(windows.predicted.sum(axis=1), windows.true.sum(axis=1))
-    if windows.posterior is not None:
-        found["r2_posterior"] = r2(windows.posterior, windows.reward)
+    if windows.seen is not None:
+        found["r2_posterior"] = r2(windows.seen, windows.true[:, 0])
     if limit is not None:
         high = off[windows.true >= limit]
         found["optimism"] = float(high.mean()) if len(high) else float("nan")
