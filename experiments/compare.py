@@ -44,7 +44,11 @@ def main(argv):
             rows = [row for row in read_metrics(folder) if "eval/return_mean" in row]
             newest = "not evaluated yet"
             if rows:
-                newest = f"return {rows[-1]['eval/return_mean']:.1f} at {rows[-1]['env_steps']} environment steps"
+                last = rows[-1]
+                steps = (
+                    f"{last['env_steps']} environment steps" if "env_steps" in last else f"{last['updates']} updates"
+                )
+                newest = f"return {last['eval/return_mean']:.1f} at {steps}"
             console.say(f"{name}: {folder}: {newest}")
     console.say(f"picture: {picture}")
 

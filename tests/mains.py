@@ -47,6 +47,7 @@ PLANET = (
     "--config.train.replay_rows=40",
     "--config.evaluation.every=2",
     "--config.evaluation.episodes=2",
+    "--config.evaluation.keep=True",
 )
 SMALLER_WORLD_MODELS = (
     "--config=experiments/smaller_world_models/config.py:Pong,cpu",
@@ -199,15 +200,21 @@ def state(folder):
     return saved, rows
 
 
+def kept(folder):
+    """The files of evaluations that a run kept: content by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "evaluation").glob("*"))}
+
+
 def summary(folder):
     """What a run says of itself at its end."""
     return json.loads((folder / "summary.json").read_text())
 
 
 def assert_as_whole(folder, whole):
-    """The same metrics and state as of an undisturbed run, (folder, ...) as from `whole_run`."""
+    """The same metrics, state and kept evaluations as of an undisturbed run, (folder, ...) as from `whole_run`."""
     assert metrics(folder) == metrics(whole[0])
     assert_same(state(folder), state(whole[0]))
+    assert kept(folder) == kept(whole[0])
 
 
 def assert_same(a, b):

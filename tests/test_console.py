@@ -141,9 +141,10 @@ def test_a_drawing_that_fails_is_one_warning_a_kind(capsys, monkeypatch):
 
 
 DRAWN = ("write_video", "write_png", "write_film", "write_strip", "write_report", "write_population_report")
-DRAWN += ("write_table", "write_summary", "write_references")
+DRAWN += ("write_table", "write_summary", "write_references", "write_predictions")
 TRAINING = (
     "wmjax/run/lifecycle.py",
+    "experiments/planet/offline.py",
     *(f"experiments/{x}/{y}.py" for x in EXPERIMENTS for y in ("__main__", "predictions")),
 )
 

@@ -87,8 +87,8 @@ def main(argv):
     # A run is the state below; plays counts the calls of play_episodes and so the replay's files.
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
     counters: dict[str, Any] = dict(
-        plays=0, episodes=0, env_steps=0, evaluated=0
-    )  # evaluated: updates before the newest evaluation
+        plays=0, episodes=0, env_steps=0, evaluated=0, kept=0
+    )  # evaluated: updates before the newest evaluation; kept: evaluation plays
     template = dict(learner=learner, counters=counters, env=checkpoint.AS_SAVED, eval_env=checkpoint.AS_SAVED)
     saved = run.restore(template)
     if saved:
@@ -99,6 +99,7 @@ def main(argv):
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
     checkpoint.drop_rows_from(folder, counters["plays"])
+    checkpoint.drop_rows_from(folder, counters["kept"], checkpoint.EVALUATION)
     trainer = futures.ThreadPoolExecutor(1)
 
     def counted():
@@ -112,7 +113,10 @@ def main(argv):
             keys = fold_in(eval_keys, counters["plays"] - back)  # no two alike: a pass has a play for every task
             name = f"episode_{counters['episodes']:06d}{labels[task]}"
             shown = (run.member_folders, name, env, greedy, predict, params, keys, measures[task])
-            found[task] = predictions.evaluate(*shown)
+            found[task], steps = predictions.evaluate(*shown)
+            if evaluation.keep:
+                checkpoint.append_rows(folder, counters["kept"], steps, checkpoint.EVALUATION)
+                counters["kept"] += 1
         return over_tasks(found)
 
     def hold():

@@ -50,7 +50,7 @@ class Loaded(NamedTuple):
     label: str  # of that task, as in `labels`
     env: dict  # options of wmjax.envs.make
     spec: EnvSpec  # that the agent is made for
-    episodes: int  # collected when the checkpoint was written
+    episodes: int  # collected when the checkpoint was written; none of an offline run
     updates: int
 
 
@@ -125,8 +125,9 @@ def load(folder, member=0, task=None):
     spec = spec_of(chosen)
     agent = make_agent(chosen, spec)
     learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
-    rest = dict.fromkeys(("counters", "env", "eval_env"), checkpoint.AS_SAVED)
-    episodes, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
+    rest = dict.fromkeys(("counters", "env", "eval_env", "losses"), checkpoint.AS_SAVED)  # those of either main
+    done, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
+    episodes = 0 if "offline" in config else done
     learner = state["learner"]
     params, label = acting_params(learner), labels(chosen.tasks)[task]
     return Loaded(agent, params, full, label, chosen.env, spec, episodes, int(learner.updates[0]))

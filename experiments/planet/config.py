@@ -66,6 +66,7 @@ class EvalConfig:
 
     every: int = 25
     episodes: int = 10  # appendix: 10 trajectories
+    keep: bool = False  # whether what is played stays, in evaluation/, for experiments.planet.offline
     model_error: bool = False  # whether the model is compared with the simulator as the planner uses it; physics only
 
     def __post_init__(self):

@@ -43,7 +43,7 @@ def main(argv):
     player = make_player(loaded.agent.actor, options.episodes, explore=False)
     name = f"evaluate_{loaded.episodes:06d}{loaded.label}"
     keys = jax.random.key(options.seed)[None]
-    row = evaluate([folder], name, env, player, predict, loaded.params, keys)[0]
+    (row,), _ = evaluate([folder], name, env, player, predict, loaded.params, keys)
     for i in range(options.episodes):
         console.say(f"episode {i}: return {row[f'eval/return_{i}']:.1f}")
     console.say(f"mean {row['eval/return_mean']:.1f}, standard deviation {row['eval/return_std']:.1f}")

@@ -65,14 +65,14 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
       `make_predict`; params: [S, ...]; keys: [S]; measure: from `model_error.make_measures`, or None.
     Writes videos/<name>.mp4, a member's M rows side by side, and of its first row videos/open_loop_<name>.png and
     videos/model_error_<name>.png.
-    Returns: metrics of each member: the mean of its returns, their standard deviation and each row's value.
+    Returns: (metrics of each member: the mean of its returns, their standard deviation and each row's value; what was
+      played, Step [T, S * M]).
     """
     play_keys, predict_keys = jax.vmap(jax.random.split)(keys).T
     steps, returns = play_episodes(env, player, params, play_keys, Stopwatch())
-    steps = by_member(steps, len(member_folders), axis=1)
     rows = []
     for i, own in enumerate(np.split(returns, len(member_folders))):
-        seen = member(steps, (slice(None), i))
+        seen = member(by_member(steps, len(member_folders), axis=1), (slice(None), i))
         first = first_episode(seen, PREDICTED)
         videos = member_folders[i] / "videos"
         try_drawing(write_video, videos / f"{name}.mp4", tile(np.swapaxes(image_of(seen.obs), 0, 1)), FRAMES_A_SECOND)
@@ -86,4 +86,4 @@ def evaluate(member_folders, name, env, player, predict, params, keys, measure=N
             )
             rows[-1] |= model_error.metrics(found)
             try_drawing(model_error.draw, videos / f"model_error_{name}.png", found)
-    return rows
+    return rows, steps

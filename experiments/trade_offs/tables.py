@@ -88,8 +88,8 @@ def equal_compute(cells, costs):
         cells_of_rows.append([name, *(within(values) for values in found)])
     header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.0f} GFLOP", f"{least[2]:.0f} s"]
     return [
-        "Return of the last evaluation that is within what the cheapest run has spent on decisions and updates; - where "
-        "there is none. GFLOP are counted (see cost), seconds are those of these runs beside each other.",
+        "Return of the last evaluation that is within what the cheapest run has spent on decisions and updates; - "
+        "where there is none. GFLOP are counted (see cost), seconds are those of these runs beside each other.",
         "",
         *markdown(header, cells_of_rows),
     ]

@@ -18,7 +18,7 @@ MAINS = [".".join(path.relative_to(EXPERIMENTS).with_suffix("").parts) for path 
 
 
 def test_all_mains_are_found():
-    assert {*TRAINING, "compare", "planet.fit", "record", "benchmark.__main__"} <= {*MAINS}
+    assert {*TRAINING, "compare", "planet.offline", "record", "benchmark.__main__"} <= {*MAINS}
 
 
 @pytest.mark.parametrize("module", MAINS)
@@ -29,8 +29,8 @@ def test_every_main_and_tool_has_a_page(module):
     assert ended.stdout.startswith(ast.get_docstring(ast.parse(source)))
     flags = [line.split("=")[0].strip() for line in ended.stdout.splitlines() if line.startswith("  --")]
     assert len(flags) >= 2 and len(flags) == len(set(flags))
-    if module not in TRAINING:  # whose flags are in experiments/training.py; --cores is in runs.py
-        source += (EXPERIMENTS / "runs.py").read_text()
+    if module not in TRAINING:  # whose flags are in experiments/training.py, as some of others'; --cores is in runs.py
+        source += "".join((EXPERIMENTS / name).read_text() for name in ("runs.py", "training.py"))
         assert all(f'"{flag[2:]}"' in source or flag == "--config" for flag in flags)
     assert ("  config.seed = 0 (int)\n" in ended.stdout) == ("--config" in flags)
 

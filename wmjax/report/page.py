@@ -17,7 +17,7 @@ from wmjax.types import UsageError
 REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
 TABLE, REFERENCES, PICTURES = "table.json", "references.json", "pictures.json"
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
-PLANNED = ("episodes", "iterations", "updates")  # what config.train says the length of a run in
+PLANNED = ("episodes", "iterations", "updates")  # what config.train, or config.offline, says the length of a run in
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
 MOST_CURVES = 24
@@ -226,7 +226,7 @@ def _read_json(path: Path) -> Any:
 
 def _state(folder: Path, config: dict, rows: plots.Rows) -> str:
     """How far a run is, in words; its summary is of its last end, and it may have gone on since."""
-    summary, train = _read_json(folder / SUMMARY), config.get("train", {})
+    summary, train = _read_json(folder / SUMMARY), config.get("offline", config.get("train", {}))
     planned = {name: train[name] for name in PLANNED if name in train} | summary.get("planned", {})
     if not planned:
         return "finished" if summary.get("finished", summary) else "not finished yet"

@@ -133,8 +133,11 @@ class Run:
         """
         return done < self._planned and not stop.asked()
 
-    def finish(self, done: int, counted: Mapping[str, int]) -> None:
-        """Writes checkpoint, summaries and reports; raises stop.Stopped where a signal ended the run early."""
+    def finish(self, done: int, counted: Mapping[str, Any]) -> None:
+        """Writes checkpoint, summaries and reports; raises stop.Stopped where a signal ended the run early.
+
+        Args: counted: the axes of the metrics, and whatever else the summaries are to hold.
+        """
         self.save()
         self.progress.close()
         for writer in self._writers:

@@ -4,6 +4,7 @@
     checkpoints/000000001200/manifest.json    size and sha256 of every file, and every value that is not an array;
                                               written last: a checkpoint without it was never finished
     replay/000012.npz                         append-only rows, each file whole or absent
+    evaluation/000003.npz                     the same, of evaluations that are kept
 
 A run that resumes calls `restore_latest`, reads back as many replay files as the restored counters say with
 `load_rows`, removes the later ones with `drop_rows_from`, and cuts the metrics back to the restored offset.
@@ -27,9 +28,10 @@ from wmjax.storage.manifest import AS_SAVED
 from wmjax.storage.workdir import is_running_elsewhere
 from wmjax.types import Step, UsageError
 
-__all__ = ["AS_SAVED", "append_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
+__all__ = ["AS_SAVED", "append_rows", "count_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
 
-CHECKPOINTS, STATE, MANIFEST, ROWS = "checkpoints", "state", "manifest.json", "replay"
+CHECKPOINTS, STATE, MANIFEST = "checkpoints", "state", "manifest.json"
+REPLAY, EVALUATION = "replay", "evaluation"  # folders of rows
 HALF = "half-written"
 TRIES = 5  # looks for the newest checkpoint beside a training that writes them faster than they can be read
 
@@ -115,41 +117,47 @@ def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None
     raise UsageError(f"no good checkpoint in {root}: {told}; choose another folder")
 
 
-def append_rows(workdir: str | Path, index: int, step: Step) -> Path:
-    """Writes replay rows as replay/<index>.npz, whole or not at all; equal rows make equal files.
+def append_rows(workdir: str | Path, index: int, step: Step, rows: str = REPLAY) -> Path:
+    """Writes rows as <rows>/<index>.npz, whole or not at all; equal rows make equal files.
 
     Args:
         workdir: the folder of the run.
         index: number of this file, counted from 0.
         step: numpy Step [T, E, ...]; a field may be None.
+        rows: REPLAY or EVALUATION, the folder that they go to.
 
     Raises:
         UsageError: the disk is full.
     """
-    path = _rows_path(workdir, index)
+    path = _rows_path(workdir, index, rows)
     step_files.write(path, step)
     return path
 
 
-def load_rows(workdir: str | Path, count: int) -> Iterator[Step]:
+def load_rows(workdir: str | Path, count: int, rows: str = REPLAY) -> Iterator[Step]:
     """Yields what `append_rows` wrote as files 0 to count - 1, in order, each a numpy Step [T, E, ...].
 
     Raises:
         UsageError: a file is missing or damaged, by name.
     """
     for index in range(count):
-        path = _rows_path(workdir, index)
+        path = _rows_path(workdir, index, rows)
         try:
             yield step_files.read(path)
         except FileNotFoundError as error:
-            raise UsageError(f"replay file {path} is missing: its episodes cannot be read") from error
+            raise UsageError(f"{rows} file {path} is missing: its episodes cannot be read") from error
         except step_files.UNREADABLE as error:
-            raise UsageError(f"replay file {path} is damaged ({error}): its episodes cannot be read") from error
+            raise UsageError(f"{rows} file {path} is damaged ({error}): its episodes cannot be read") from error
 
 
-def drop_rows_from(workdir: str | Path, index: int) -> None:
-    """Removes replay files `index` and later, and unfinished ones: leftovers written after the restored checkpoint."""
-    root = Path(workdir) / ROWS
+def count_rows(workdir: str | Path, rows: str = REPLAY) -> int:
+    """How many files `append_rows` has written."""
+    return len(list((Path(workdir) / rows).glob("*.npz")))
+
+
+def drop_rows_from(workdir: str | Path, index: int, rows: str = REPLAY) -> None:
+    """Removes files `index` and later, and unfinished ones: leftovers written after the restored checkpoint."""
+    root = Path(workdir) / rows
     if not root.exists():
         return
     for path in root.iterdir():
@@ -157,8 +165,8 @@ def drop_rows_from(workdir: str | Path, index: int) -> None:
             path.unlink()
 
 
-def _rows_path(workdir: str | Path, index: int) -> Path:
-    return Path(workdir) / ROWS / f"{index:06d}.npz"
+def _rows_path(workdir: str | Path, index: int, rows: str) -> Path:
+    return Path(workdir) / rows / f"{index:06d}.npz"
 
 
 @functools.cache

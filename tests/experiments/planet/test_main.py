@@ -1,19 +1,17 @@
 """PlaNet's main as a user runs it: it trains, resumes bit for bit after a kill, and refuses bad input in one line."""
 
-import functools
 import json
 import pathlib
 import shutil
 import signal
 
-import jax
 import numpy as np
 import pytest
 
-from experiments.planet import fit, scores
+from experiments.planet import scores
 from tests import mains
 from tests.mains import assert_as_whole, metrics, summary
-from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
+from wmjax.storage import checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +31,9 @@ def test_run_leaves_what_a_user_expects(whole):
     assert told["episodes"] == 5 and told["finished"]
     evaluated = [row for row in rows if "eval/return_mean" in row]
     assert [each["eval/return_mean"] for each in told["evaluations"]] == [r["eval/return_mean"] for r in evaluated]
+    assert list(mains.kept(folder)) == ["000000.npz", "000001.npz"]
+    for steps, row in zip(checkpoint.load_rows(folder, 2, checkpoint.EVALUATION), evaluated, strict=True):
+        np.testing.assert_allclose(steps.reward.sum(axis=0), [row["eval/return_0"], row["eval/return_1"]], rtol=1e-5)
     assert (folder / "videos" / "episode_000004.mp4").stat().st_size > 0
     assert (folder / "videos" / "open_loop_episode_000004.png").stat().st_size > 0
     assert "return" in (folder / "report.html").read_text()
@@ -41,6 +42,9 @@ def test_run_leaves_what_a_user_expects(whole):
 def test_killed_run_ends_bit_identical(whole, tmp_path):
     """Once in the middle; before every move: tests/run/test_lifecycle.py."""
     assert mains.start(tmp_path / "run", kill_at=whole[1] // 2).code == -signal.SIGKILL
+    later = tmp_path / "run" / "evaluation" / "000007.npz"  # as of an evaluation that no checkpoint knows
+    later.parent.mkdir(exist_ok=True)
+    later.write_bytes(b"")
     resumed = mains.start(tmp_path / "run")
     assert resumed.code == 0, resumed.stderr
     assert_as_whole(tmp_path / "run", whole)
@@ -190,41 +194,6 @@ def test_diagnostics_refuse_what_they_cannot_measure(whole, tmp_path):
     refused.append((diagnose(short), "more than 5 images"))
     for ended, said in refused:
         assert ended.code == 2 and said in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
-
-
-def test_fit_learns_recorded_episodes(whole):
-    folders = (f"--train={whole[0]}", f"--test={whole[0]}")
-    ended = mains.call("planet.fit", *mains.PLANET, *folders, "--updates=60", "--every=50")
-    assert ended.code == 0, ended.stderr
-    rows = [json.loads(line) for line in ended.stdout.splitlines()]
-    assert [row["updates"] for row in rows] == [50, 100]
-    assert rows[-1]["train/states"] == rows[-1]["test/states"] == 5 * (13 - 3 - 3)  # rows, horizon, past
-    assert rows[-1]["train/posterior"] == rows[-1]["test/posterior"] <= 1
-
-
-def test_fit_refuses_other_images_and_empty_folders(whole, tmp_path):
-    spec = EnvSpec(jax.ShapeDtypeStruct((32, 32, 3), np.uint8), ActionSpec(1, False, -1.0, 1.0), 1, 12)
-    with pytest.raises(UsageError, match=r"\(16, 16, 3\), the config \(32, 32, 3\)"):
-        fit.read_episodes([whole[0]], spec)
-    ended = mains.call("planet.fit", *mains.PLANET, f"--train={whole[0]}", f"--test={tmp_path}")
-    assert ended.code == 2 and ended.stderr.strip().endswith("has no episodes")
-    assert len(ended.stderr.strip().splitlines()) == 1
-
-
-def test_fit_compares_a_prediction_with_its_own_rewards():
-    """A measure that knows the rewards explains all of them, and one step too late it does not."""
-    rewards = np.random.default_rng(0).normal(size=(3, 20)).astype(np.float32)
-    zero = np.zeros((20, 1), np.float32)
-    episodes = [Step(zero[:, :, None], zero, row[:, None], zero, zero, zero) for row in rewards]
-
-    def perfect(params, key, steps, late=0):
-        reward = np.roll(steps.reward[:, 0], late)
-        return reward, np.array([reward[t + 1 : t + 5].sum() for t in range(16)])
-
-    known = fit.explained(perfect, None, None, episodes)
-    assert known["posterior"] == 1 and known["horizon"] > 1 - 1e-6 and known["states"] == 3 * 13
-    late = fit.explained(functools.partial(perfect, late=1), None, None, episodes)
-    assert late["posterior"] < 0.5 and late["horizon"] < 0.9
 
 
 def test_references_are_published_returns_of_whole_episodes():
