@@ -1,7 +1,7 @@
 """The rooms of the library: left never imports right, siblings never import each other.
 
 types < nets, ops < imagine < models/*, planners < agents/* < train < run
-types, console, memory < envs, replay, storage < report < run < experiments/* < launch
+types, console, memory < envs, replay, storage < report < run < doctor < experiments/* < launch
 (of siblings report alone sees another: it reads what storage holds)
 """
 
@@ -36,8 +36,9 @@ MAY_IMPORT = {
     "storage": BASE,
     "report": BASE | {"storage"},
     "run": AGENTS | SHELL | {"train"},
-    "experiments": AGENTS | SHELL | {"train", "run"},
-    "launch": AGENTS | SHELL | {"train", "run", "experiments"},
+    "doctor": BASE | SHELL | {"run"},
+    "experiments": AGENTS | SHELL | {"train", "run", "doctor"},
+    "launch": AGENTS | SHELL | {"train", "run", "doctor", "experiments"},
 }
 FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
 SHARED = ("presets", "published", "runs", "training")  # files beside the folders that all of them see

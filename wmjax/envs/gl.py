@@ -24,13 +24,15 @@ from wmjax.envs import cache
 from wmjax.types import UsageError
 
 PROBE_SECONDS = 120  # a cold import of envpool from a slow disk, with much to spare
+DONE = "came to its end"
+DEBIAN = "libegl1 libopengl0 libgl1-mesa-dri"  # packages that draw in software
 
-_PROBE = """
+DRAW = """
 from wmjax.envs import gl
 options = dict(render_mode="rgb_array", render_width=16, render_height=16, render_camera_id=0)
 pool = gl.import_envpool().make_dm("CartpoleBalance-v1", num_envs=1, **options)
 pool.reset()
-print("drawn", pool.render(env_ids=[0]).shape)
+pool.render(env_ids=[0])
 """
 
 
@@ -69,25 +71,34 @@ def require_rendering() -> None:
     marker = _marker()
     if marker.exists():
         return
+    said = fault_of(DRAW)
+    if said:
+        raise UsageError(
+            f"off-screen rendering (EGL) does not work on this machine: install the Debian packages {DEBIAN}, or an "
+            f"NVIDIA driver with EGL. The renderer said: {said}"
+        )
+    with contextlib.suppress(OSError):
+        marker.touch()  # without it the next process draws its frame too
+
+
+def fault_of(program: str) -> str:
+    """Runs a Python program in a child process, since what draws may abort its process.
+
+    Returns:
+        "" if it came to its end, whatever its exit code; else the last line that it said.
+    """
     try:
         child = subprocess.run(
-            [sys.executable, "-c", _PROBE],
+            [sys.executable, "-c", f"{program}\nprint({DONE!r})"],
             env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
             capture_output=True,
             text=True,
             timeout=PROBE_SECONDS,
         )
-        output, failed = child.stdout + child.stderr, "drawn" not in child.stdout
     except subprocess.TimeoutExpired:
-        output, failed = f"no frame after {PROBE_SECONDS} s", True
-    if failed:
-        said = (output.strip().splitlines() or ["no output"])[-1]
-        raise UsageError(
-            "off-screen rendering (EGL) does not work on this machine: install the Debian packages "
-            f"libegl1 libopengl0 libgl1-mesa-dri, or an NVIDIA driver with EGL. The renderer said: {said}"
-        )
-    with contextlib.suppress(OSError):
-        marker.touch()  # without it the next process draws its frame too
+        return f"no answer after {PROBE_SECONDS} s"
+    said = (child.stdout + child.stderr).strip().splitlines() or [f"exit code {child.returncode}"]
+    return "" if DONE in child.stdout else said[-1]
 
 
 def _marker() -> pathlib.Path:

@@ -94,10 +94,14 @@ def strip(truth: np.ndarray, prediction: np.ndarray, context: int = 5, every: in
     Raises:
         ValueError: the two differ in shape.
     """
+    return film(dict(truth=truth, model=prediction, error=difference(truth, prediction)), context, every)
+
+
+def difference(truth: np.ndarray, prediction: np.ndarray) -> np.ndarray:
+    """Absolute difference of two uint8 arrays of one shape, which else are a ValueError."""
     if truth.shape != prediction.shape:
         raise ValueError(f"truth {truth.shape} and prediction {prediction.shape} differ in shape")
-    error = np.abs(truth.astype(np.int16) - prediction).astype(np.uint8)
-    return film(dict(truth=truth, model=prediction, error=error), context, every)
+    return np.abs(truth.astype(np.int16) - prediction).astype(np.uint8)
 
 
 def film(rows: Mapping[str, np.ndarray], context: int, every: int) -> np.ndarray:
@@ -146,11 +150,17 @@ def write_strip(path: str | Path, truth: np.ndarray, prediction: np.ndarray, con
 
 def write_png(path: str | Path, image: np.ndarray) -> Path:
     """Writes uint8 [X, Y, 3] (or [X, Y, 1]) as a PNG file, whole or not at all."""
-    path, content = Path(path), io.BytesIO()
-    Image.fromarray(_as_rgb(image)).save(content, format="png", optimize=True)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    files.atomic_write(path, content.getvalue())
+    files.atomic_write(path, png(image))
     return path
+
+
+def png(image: np.ndarray) -> bytes:
+    """uint8 [X, Y, 3] (or [X, Y, 1]) as the content of a PNG file."""
+    content = io.BytesIO()
+    Image.fromarray(_as_rgb(image)).save(content, format="png", optimize=True)
+    return content.getvalue()
 
 
 def upscale(frames: np.ndarray, factor: int) -> np.ndarray:

@@ -8,7 +8,7 @@ import signal
 import numpy as np
 import pytest
 
-from experiments.planet import scores
+from experiments.planet import interactive, scores
 from tests import mains
 from tests.mains import assert_as_whole, metrics, summary
 from wmjax.storage import checkpoint
@@ -154,6 +154,33 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
     ended = evaluate(folder)
     assert ended.code == 2 and "Traceback" not in ended.stderr
     assert ended.stderr.strip().splitlines()[-1].startswith("error: ")
+
+
+def test_play_shows_an_episode_beside_the_imagination(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole[0], folder)
+    ended = mains.call("planet.play", f"--workdir={folder}", "--every=5")
+    assert ended.code == 0, ended.stderr
+    first, *errors, last = ended.stdout.splitlines()
+    assert first == "checkpoint after episode 5, 6 updates"
+    assert [line.split()[0] for line in errors] == ["0", "2", "4"]
+    video = folder / "videos" / "play_000005.mp4"
+    assert last.startswith("return ") and last.endswith(f" in 12 decisions; video: {video}")
+    assert video.stat().st_size > 0
+
+
+def test_play_serves_the_imagination(whole, monkeypatch):
+    served = []
+    monkeypatch.setattr(interactive, "serve", served.append)
+    ended = mains.call("planet.play", f"--workdir={whole[0]}", "--interactive", "--port=0")
+    assert ended.code == 0, ended.stderr
+    (server,) = served
+    with server:
+        imagination = server.RequestHandlerClass.args[0]
+        begun = imagination.begin()
+        views = [imagination.step(np.full(2, push, np.float32)) for push in (1, -1)]
+    assert [each.steps for each in (begun, *views)] == [0, 1, 2]
+    assert begun.reward == 0 != views[0].reward != views[1].reward and begun.image != views[0].image
 
 
 def diagnose(folder, *flags):

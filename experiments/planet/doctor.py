@@ -1,0 +1,169 @@
+"""Looks at this machine and at what a run of PlaNet needs of it: memory, disk and time.
+
+    python -m experiments.planet.doctor --config=experiments/planet/config.py:cheetah_run,cpu
+
+As python -m wmjax.doctor, with its exit codes, and then ten seconds of decisions and updates at the config's own sizes,
+from which the minutes to the run's end are estimated.
+"""
+
+import os
+import sys
+import time
+from concurrent import futures
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.planet import agent as agents
+from experiments.planet import config as configs
+from experiments.planet import phases
+from experiments.presets import config_flag
+from wmjax import doctor, memory, replay
+from wmjax.run import cli, devices, pools, replays
+from wmjax.run.collect import arrivals, make_player
+from wmjax.run.members import member_keys
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.train import acting_params, make_phase
+from wmjax.types import UsageError
+
+SECONDS = 10.0  # of the probe: a third for decisions of an evaluation, the rest for the collection's and updates
+
+
+class Costs(NamedTuple):
+    """Seconds that one of each takes."""
+
+    evaluated: float  # decision of an evaluation
+    decision: float  # decision of the collection, beside updates where they overlap
+    update: float
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    config_flag(values, argv, configs.USAGE)
+    cli.path_flag(values, "workdir", "folder of the run; none: the present one")
+
+
+def main(argv):
+    """Looks at the machine, then at what the config needs. argv: the command line."""
+    options = cli.parse_flags(argv, define_flags, __name__, configs)
+    if options.config is None:
+        raise UsageError(f"give --config={configs.USAGE}")
+    doctor.tell(points(agents.settings(options.config), options.workdir))
+
+
+def points(chosen, workdir):
+    """Yields the Points of the machine and, where all of them are ok, of the run. chosen: Settings."""
+    faults = 0
+    for point in doctor.machine():
+        faults += bool(point.mend)
+        yield point
+    if faults:
+        yield from doctor.room(workdir)
+        yield doctor.Point("run", "to be looked at when the machine is ok")
+    else:
+        yield from run_points(chosen, workdir)
+
+
+def run_points(chosen, workdir):
+    """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
+    train = chosen.train
+    mesh = devices.make_mesh(chosen.devices)
+    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
+    specs = {task: own for task, (own, _) in firsts.items()}
+    spec, example = firsts[pools.widest(specs)]
+    agent = agents.make_agent(chosen, spec)
+    capacity = train.replay_rows // train.num_envs
+    agents.check_lengths(train, specs.values(), capacity)
+    agents.check_devices(chosen, mesh)
+    load = f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
+    costs, state = probe(chosen, agent, spec, example, mesh)  # what it holds, a run holds too
+    limits = [own.time_limit for own in specs.values()]
+    decisions = None if None in limits else sum(limits)
+    yield from doctor.room(workdir, needs(chosen, example, decisions, state))
+    yield doctor.Point("time", f"{told(chosen, decisions, costs)}; {load}")
+
+
+def needs(chosen, example, decisions, state):
+    """The Needs of a run: its replay in memory; checkpoints and, before they are compressed, all episodes on disk.
+
+    Args: example: Step [E]; decisions: of an episode of every task, None where unknown; state: LearnerState [S].
+    """
+    train, members = chosen.train, len(chosen.members)
+    ring = members * replay.nbytes(train.replay_rows // train.num_envs, example)
+    free = memory.free_memory() or ring
+    fewer = f"--config.train.replay_rows={int(0.9 * train.replay_rows * free / ring)}"
+    row = members * replay.nbytes(1, example) // train.num_envs
+    rows = 0 if decisions is None else train.episodes * (decisions // len(chosen.tasks) + 1)
+    saved = (train.keep_checkpoints + 1) * sum(x.nbytes for x in jax.tree.leaves(state))
+    return doctor.Needs(ring, rows * row + saved, fewer)
+
+
+def probe(chosen, agent, spec, example, mesh):
+    """Costs of a run, in its first task, and the LearnerState [S] that it begins with; takes about ten seconds.
+
+    Args: chosen: Settings; agent: Agent; spec, example: EnvSpec and Step [E] of its environments.
+    """
+    train, whole = chosen.train, devices.replicated(mesh)
+    init_keys, act_keys, train_keys = member_keys(chosen.members, 3)
+    state = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
+    rows = jax.tree.map(lambda x: np.concatenate([x] * len(init_keys))[None].repeat(train.chunk, axis=0), example)
+    rows = rows.replace(is_first=rows.is_first & (np.arange(train.chunk) == 0)[:, None])  # one episode [T, S * E]
+    ring = replays.make_memory(train.chunk, train.num_envs, example, len(init_keys), mesh)
+    ring = replays.make_extend(ring)(ring, rows)
+    phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=whole)
+
+    def decisions(count, explore):
+        task, players = next(iter(chosen.tasks.items()))
+        env = pools.envs_of({task: players}, count, chosen.env, spec.action.size)[task]
+        player = make_player(agent.actor, count, explore=explore, sharding=devices.split(mesh, 1))
+        return arrivals(env, player, acting_params(state), act_keys, Stopwatch(), env.reset()).__next__
+
+    def update():
+        jax.block_until_ready(phase(state, ring, train_keys[None]))
+
+    evaluate, decide = decisions(chosen.evaluation.episodes, False), decisions(train.num_envs, True)
+    for compiled in (evaluate, decide, update):
+        compiled()
+    evaluated, half = seconds_of(evaluate, SECONDS / 3), SECONDS / 3
+    if not train.overlap:
+        return Costs(evaluated, seconds_of(decide, half), seconds_of(update, half)), state
+    with futures.ThreadPoolExecutor(1) as beside:
+        updating = beside.submit(seconds_of, update, 2 * half)
+        return Costs(evaluated, seconds_of(decide, 2 * half), updating.result()), state
+
+
+def seconds_of(step, seconds):
+    """Mean seconds of a call of step(), of as many as fit `seconds`."""
+    started, calls, gone = time.monotonic(), 0, 0.0
+    while gone < seconds:
+        step()
+        calls, gone = calls + 1, time.monotonic() - started
+    return gone / calls
+
+
+def told(chosen, decisions, costs):
+    """The minutes to the run's end in words, and what they are made of. Args: as of `minutes`."""
+    each = f"a decision takes {costs.decision:.3f} s, an update {costs.update:.3f} s"
+    if decisions is None:
+        return f"{each}; episodes have no time limit, so the run's minutes are unknown"
+    return f"about {minutes(chosen, decisions, costs):.0f} minutes to the run's end, an estimate: {each}"
+
+
+def minutes(chosen, decisions, costs):
+    """Estimated minutes of a run, without its seed episodes, compiling, drawing and saving.
+
+    Args: chosen: Settings; decisions: of an episode of every task, in all; costs: Costs.
+    """
+    train, every, tasks = chosen.train, chosen.evaluation.every, len(chosen.tasks)
+    seeds = train.seed_episodes * tasks
+    passes = (train.episodes - seeds) / (train.num_envs * tasks)
+    acting = decisions * costs.decision
+    updating = train.updates_per_episode * train.num_envs * tasks * costs.update
+    each = max(acting, updating) if train.overlap else acting + updating
+    evaluations = -(-train.episodes // every) - seeds // every
+    return (passes * each + evaluations * decisions * costs.evaluated) / 60
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, sys.argv))

@@ -1,0 +1,292 @@
+"""Looks at this machine and says of each point that it is ok, or the one thing to type.
+
+    python -m wmjax.doctor
+    python -m wmjax.doctor --config=experiments/planet/config.py:cheetah_run,cpu
+
+With a config the doctor of its experiment goes on: what that run needs, and about how long it takes. Exit code 0: all
+is ok; 1: something is to be mended; 2: bad input.
+"""
+
+import importlib
+import itertools
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from importlib import metadata
+from typing import Any, NamedTuple
+
+from wmjax import console  # the rest where it is used: this module has to start where packages are missing
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "envpool", "dm_control", "mujoco", "imageio-ffmpeg")
+OLDEST_PYTHON, OLDEST_DRIVER = (3, 11), 525  # the driver: CUDA 12's
+GOOGLE, TPUS = "0x1ae0", "0x0027 0x0056 0x005e 0x0062 0x0063 0x006f 0x0076".split()  # PCI: vendor and chips
+SHOWN = 100  # letters of what something said
+
+DM_CONTROL = """
+from wmjax.envs import gl
+gl.load_libraries()
+from dm_control import suite
+suite.load("cartpole", "balance").physics.render(16, 16)
+"""
+GAME = """
+from wmjax import envs
+envs.make("atari:Pong", 1, 0).reset()
+"""
+
+
+class Point(NamedTuple):
+    """Something that was looked at."""
+
+    name: str
+    found: str
+    mend: str = ""  # the one thing to type; "" where all is well
+
+
+class Needs(NamedTuple):
+    """What a run takes beside what this process holds."""
+
+    memory: int = 0  # bytes
+    disk: int = 0  # bytes
+    smaller: str = ""  # what to type where there is less memory
+
+
+def main(argv):
+    """Looks at the machine, or hands over to the doctor of --config. argv: the command line."""
+    from wmjax.run import cli
+
+    for place in cli.config_places(argv[1:]):
+        return doctor_beside(place)(argv)
+    options = cli.parse_flags(argv, define_flags, __name__)
+    tell(itertools.chain(machine(), room(options.workdir)))
+
+
+def define_flags(values, argv):
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    from wmjax.run import cli
+
+    cli.path_flag(values, "config", "FILE:ARGUMENT of a run, with overrides --config.key=value: what does it need?")
+    cli.path_flag(values, "workdir", "folder of runs; none: the present one")
+
+
+def doctor_beside(place):
+    """The main of doctor.py in the folder of the config file, which may import the experiment.
+
+    Args: place: "FILE:ARGUMENT" as of --config. Raises: UsageError where there is none.
+    """
+    from wmjax.types import UsageError
+
+    folder = pathlib.Path(os.path.relpath(place.partition(":")[0] or ".")).parent
+    if ".." in folder.parts or not (folder / "doctor.py").is_file():
+        raise UsageError(f"--config={place}: no doctor.py beside it; experiments/planet has one")
+    return importlib.import_module(".".join([*folder.parts, "doctor"])).main
+
+
+def tell(points: Iterable[Point]) -> None:
+    """Says every point as it is found. Raises SystemExit(1) at the end if something is to be mended."""
+    faults = 0
+    for point in points:
+        console.say(f"{'mend' if point.mend else 'ok  '} {point.name}: {point.found}")
+        if point.mend:
+            faults += 1
+            console.say(f"     type: {point.mend}")
+    console.say(f"to be mended: {faults}" if faults else "all is ok")
+    if faults:
+        raise SystemExit(1)
+
+
+def machine() -> Iterator[Point]:
+    """The points of this machine that no run changes."""
+    yield from installation()
+    yield devices()
+    yield from drawing()
+
+
+# -- what is installed: the standard library alone
+
+
+def installation() -> list[Point]:
+    """Python and the packages."""
+    found = {name: version(name) for name in PACKAGES}
+    lock = ROOT / "launch" / "install" / "locks" / f"py{'311' if sys.version_info[:2] == (3, 11) else '312'}.txt"
+    locked = read_lock(lock.read_text()) if lock.exists() else {}
+    return [python(sys.version_info[:3]), packages(found, locked, pathlib.Path(sys.prefix) == ROOT / ".venv")]
+
+
+def version(package: str) -> str | None:
+    """The installed version; None where it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def read_lock(text: str) -> dict[str, str]:
+    """{package: version} of a lock's text, for PACKAGES."""
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.+!-]+)", text, re.MULTILINE))
+    return {name: pins[plain] for name in PACKAGES if (plain := name.replace("_", "-")) in pins}
+
+
+def python(found: tuple[int, ...]) -> Point:
+    """Whether Python is new enough."""
+    mend = "" if found >= OLDEST_PYTHON else "make setup PYTHON=python3.11"
+    return Point("Python", ".".join(map(str, found)), mend)
+
+
+def packages(found: Mapping[str, str | None], locked: Mapping[str, str], own: bool) -> Point:
+    """Whether packages are there, in the locked versions.
+
+    Args: found: {package: version or None}; locked: {package: version}, {} where there is no lock; own: whether this is
+      the clone's .venv.
+    """
+    missing = [name for name, there in found.items() if there is None]
+    other = {name: there for name, there in found.items() if there and locked.get(name, there) != there}
+    if own:  # a finished installation is looked at no more
+        mend = "rm -f .venv/installed && make setup"
+    elif locked:
+        mend = "make setup && .venv/bin/python -m wmjax.doctor"
+    else:
+        mend = f"{sys.executable} -m pip install {' '.join(missing)}"
+    if missing:
+        return Point("packages", f"{', '.join(missing)} missing", mend)
+    if other:
+        told = [f"{name} {there} where {locked[name]} is locked" for name, there in other.items()]
+        return Point("packages", ", ".join(told), mend)
+    told = [f"{name} {there}" for name, there in found.items()]
+    return Point("packages", ", ".join(told) + ("; as locked" if locked else "; no lock here"))
+
+
+# -- devices
+
+
+def devices() -> Point:
+    """What jax computes on, beside what the machine has."""
+    from wmjax.run import cli
+    from wmjax.types import UsageError
+
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others may be using the GPU
+    try:
+        cli.use_jax()
+        seen = computing_devices()
+    except UsageError as error:
+        return Point("devices", str(error), "unset JAX_PLATFORMS")
+    except Exception as error:  # whatever a driver may do
+        return Point("devices", f"jax cannot compute: {short(error)}", "rm -f .venv/installed && make setup")
+    return compared_devices(seen, gpus(), tpu_chips(), os.environ)
+
+
+def computing_devices() -> list[str]:
+    """Kinds of jax's devices, after a computation."""
+    import jax
+
+    jax.block_until_ready(jax.numpy.ones(8).sum())
+    return [each.device_kind for each in jax.devices()]
+
+
+def gpus() -> list[tuple[str, str]]:
+    """(name, version of the driver) of each GPU that nvidia-smi lists; [] where it is not there or fails."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return []
+    lines = told.stdout.splitlines() if told.returncode == 0 else []
+    return [(name, driver) for name, _, driver in (line.partition(", ") for line in lines) if driver]
+
+
+def tpu_chips(buses: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> int:
+    """Number of TPU chips on the PCI bus."""
+    ids = [[(place / name).read_text().strip() for name in ("vendor", "device")] for place in buses.glob("*")]
+    return sum(vendor == GOOGLE and chip in TPUS for vendor, chip in ids)
+
+
+def compared_devices(
+    seen: list[str], nvidia: list[tuple[str, str]], tpus: int, environment: Mapping[str, str]
+) -> Point:
+    """What jax sees beside what is there.
+
+    Args: seen: kinds of jax's devices; nvidia: as of `gpus`; tpus: number of chips; environment: variables.
+    """
+    jax_sees = f"jax computes on {len(seen)} x {seen[0]}"
+    if seen[0] != "cpu" or not (nvidia or tpus):
+        return Point("devices", jax_sees + (f", driver {nvidia[0][1]}" if nvidia else ""))
+    there = f"{len(nvidia)} x {nvidia[0][0]}, driver {nvidia[0][1]}" if nvidia else f"{tpus} TPU chips"
+    told = f"the machine has {there}, but {jax_sees}"
+    for name, hidden in (("JAX_PLATFORMS", ("cpu",)), ("CUDA_VISIBLE_DEVICES", ("", "-1"))):
+        if environment.get(name) in hidden:
+            return Point("devices", f"{told}: {name}={environment[name]}", f"unset {name}")
+    if not nvidia:
+        return Point("devices", told, f".venv/bin/python -m pip install 'jax[tpu]=={version('jax')}'")
+    if int(nvidia[0][1].partition(".")[0]) < OLDEST_DRIVER:
+        return Point("devices", f"{told}: too old for CUDA 12", f"sudo apt install nvidia-driver-{OLDEST_DRIVER}")
+    return Point("devices", told, "rm -f .venv/installed && make setup ACCELERATOR=cuda12")
+
+
+# -- what draws and plays, each in a process of its own: it may end that
+
+
+def drawing() -> Iterator[Point]:
+    """A frame of envpool, one of dm_control, a game, a video."""
+    from wmjax.envs import gl
+    from wmjax.report import video
+
+    yield tried("EGL frame", gl.fault_of(gl.DRAW), f"sudo apt install {gl.DEBIAN}")
+    pair = f"dm_control {version('dm_control')} with mujoco {version('mujoco')}"
+    yield tried(pair, gl.fault_of(DM_CONTROL), reinstall("mujoco<4", "dm_control"))
+    yield tried("Atari game", gl.fault_of(GAME), reinstall(f"envpool=={version('envpool')}"))
+    try:
+        video.check_ffmpeg()
+        yield Point("video", "ffmpeg encodes")
+    except OSError as error:
+        yield tried("video", str(error), reinstall("imageio-ffmpeg"))
+
+
+def tried(name: str, fault: str, mend: str) -> Point:
+    """The Point of something that was tried. fault: "" or what was said."""
+    return Point(name, short(fault), mend) if fault else Point(name, "made")
+
+
+def reinstall(*names: str) -> str:
+    """The line that installs packages anew."""
+    quoted = " ".join(f"'{name}'" if set(name) & set("<>") else name for name in names)
+    return f"{sys.executable} -m pip install --force-reinstall --no-deps {quoted}"
+
+
+def short(said: Any) -> str:
+    """What something said, in one line that is not too long."""
+    line = " ".join(str(said).split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
+
+
+# -- room for runs
+
+
+def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noqa: B008  it is a tuple
+    """Memory and disk. Args: workdir: where runs are to be, None: here; needs: of a run."""
+    from wmjax import memory
+
+    place = pathlib.Path(workdir or ".").absolute()
+    while not place.exists():
+        place = place.parent
+    yield enough("memory", memory.free_memory(), needs.memory, needs.smaller)
+    free = shutil.disk_usage(place).free
+    yield enough(f"disk of {place}", free, needs.disk, f"--workdir=DIR, on a disk with {needs.disk / 1e9:.1f} GB free")
+
+
+def enough(name: str, free: int | None, need: int, mend: str) -> Point:
+    """Whether `need` of `free` bytes are there; free: None where that is not known."""
+    there = "unknown" if free is None else f"{free / 1e9:.1f} GB free"
+    told = f"{there}, the run takes {need / 1e9:.1f} GB" if need else there
+    return Point(name, told, mend if free is not None and need > free else "")
+
+
+if __name__ == "__main__":
+    if None in map(version, PACKAGES):
+        tell(installation())
+    from wmjax.run import cli
+
+    sys.exit(cli.run(main, sys.argv))
