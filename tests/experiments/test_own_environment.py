@@ -18,7 +18,12 @@ LINES = re.findall(r"^    \.venv/bin/python -m experiments\.(.*)$", TEXT.replace
 NEEDS = {"py:pendulum": "pygame", "gym:CarRacing": "Box2D", "gym:minigrid": "minigrid"}
 SHORT = 6  # decisions of an episode
 TINY = {  # beside those of tests/mains.py
-    "planet": ["--config.train.seed_episodes=1", "--config.train.episodes=2", "--config.train.chunk=4"],
+    "planet": [
+        "--config.env.episode_steps=24",
+        "--config.train.seed_episodes=1",
+        "--config.train.episodes=2",
+        "--config.train.chunk=4",
+    ],
     "smaller_world_models": ["--config.train.iterations=1"],
 }
 
