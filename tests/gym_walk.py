@@ -22,6 +22,10 @@ class Box(Space):
         return f"Box({self.low}, {self.high}, {self.shape}, {self.dtype})"
 
 
+class Discrete(Space):
+    pass
+
+
 class GymWalk:
     """Gymnasium's way: a noisy walk with actions in [0, 10]; truncates after 4 steps, terminates above 12."""
 
@@ -42,3 +46,28 @@ class GymWalk:
 
     def image(self):
         return np.full((4, 5, 3), self.place * 5, np.uint8)
+
+
+class GridWalk:
+    """A square on a grid of 4 x 4 that four of six integers move to the corner, for 1; at most 12 steps."""
+
+    MOVES = ((0, 1), (1, 0), (0, -1), (-1, 0), (0, 0), (0, 0))
+    action_space = Discrete(n=6)
+
+    def __init__(self, seed):
+        pass
+
+    def reset(self, *, seed=None):
+        self.place, self.elapsed = np.random.default_rng(seed).integers(0, 3, 2), 0
+        return self.image(), {}
+
+    def step(self, action):
+        self.place, self.elapsed = np.clip(self.place + self.MOVES[action], 0, 3), self.elapsed + 1
+        there = bool((self.place == 3).all())
+        return self.image(), float(there), there, self.elapsed >= 12, {}
+
+    def image(self):
+        image = np.zeros((8, 8, 3), np.uint8)
+        row, column = 2 * self.place
+        image[row : row + 2, column : column + 2] = (255, 128, 0)
+        return image

@@ -3,7 +3,7 @@
     python -m experiments.smaller_world_models --config=experiments/smaller_world_models/config.py:Pong,cpu --workdir=runs/p
 
 Presets: `paper` is Table 5, 102,400 interactions; `cpu` is a schedule for two cores. The game is a gym name such as
-Pong or MsPacman, or a full environment name such as fake:counter; Pong+Tennis trains one agent for each in one program.
+Pong or MsPacman, or a full environment name such as gym:CartPole-v1; Pong+Tennis trains one agent for each in one program.
 """  # noqa: E501
 
 from dataclasses import dataclass
@@ -81,6 +81,7 @@ class EvalConfig:
 
 BLOCKS = dict(model=VQConvLSTMConfig, policy=PolicyConfig, agent=PPOConfig, train=TrainConfig, evaluation=EvalConfig)
 USAGE = "experiments/smaller_world_models/config.py:GAME,PRESET"
+OWN = ("gym", "py")  # families of a user's own environments, see wmjax/envs/own.py
 EXAMPLE = "Pong"  # the game of which --help tells
 
 
@@ -146,6 +147,16 @@ def get_config(argument=""):
     game, preset = split(argument, PRESETS, "game")
     config = PRESETS[preset]()
     config.task = tasks(game, "atari")
+    if config.task.partition(":")[0] in OWN:  # nothing of a joystick; episode_steps counts steps of the environment
+        config.env = ConfigDict(
+            dict(
+                size=config.env.size,
+                action_repeat=1,
+                episode_steps=config_dict.placeholder(int),
+                grey=True,
+                image_key="pixels",
+            )
+        )
     if preset == "paper" and config.task.startswith("atari:"):
         config.env.fire_reset = False  # authors' code: their wrapper presses none
     return config

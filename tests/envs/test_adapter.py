@@ -4,16 +4,12 @@ import dm_env
 import numpy as np
 import pytest
 
-from tests.gym_walk import Box, GymWalk, Space
+from tests.gym_walk import Box, Discrete, GridWalk, GymWalk
 from wmjax import envs
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, Step, UsageError
 
 FIELDS = tuple(Step.__dataclass_fields__)
-
-
-class Discrete(Space):
-    pass
 
 
 class DmChoice:
@@ -204,10 +200,28 @@ def test_environments_are_seen_and_decided_in_as_asked():
     assert [int(x.obs.max()) for x in steps] == [20, 30, 0] and (steps[1].discount == 1).all()
 
 
+def test_stacks_hold_the_newest_images_of_an_episode():
+    single, env = envs.adapt(GridWalk, 2, 0), envs.adapt(GridWalk, 2, 0, stack=3)
+    assert env.spec.obs_shape == (8, 8, 9)
+    seen, stacks = [single.reset()], [env.reset()]
+    for action in np.random.default_rng(0).integers(0, 6, (30, 2)):
+        seen, stacks = [*seen, single.step(action)], [*stacks, env.step(action)]
+    began = np.zeros(2, int)
+    for time, step in enumerate(stacks):
+        began = np.where(step.is_first, time, began)
+        for row in (0, 1):
+            newest = [seen[max(time - back, began[row])].obs[row] for back in (2, 1, 0)]
+            np.testing.assert_array_equal(step.obs[row], np.concatenate(newest, axis=-1))
+    again = envs.adapt(GridWalk, 2, 0, stack=3)
+    assert_equal(again.restore(env.snapshot()), stacks[-1])
+    assert_equal(again.step(np.array([1, 2])), env.step(np.array([1, 2])))
+
+
 @pytest.mark.parametrize(
     ("view", "named"),
     [
         (dict(size=7), "size=7"),
+        (dict(stack=0), "stack=0"),
         (dict(action_repeat=0), "action_repeat=0"),
         (dict(episode_steps=0), "episode_steps=0"),
         (dict(grey=1), "grey=1"),

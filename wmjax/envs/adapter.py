@@ -47,7 +47,8 @@ class View(NamedTuple):
     action_repeat: environment steps a decision, rewards summed; episode_steps: time limit in environment steps, None:
     the environment's own; size: side of the square image it is resized to, None: as it is; grey: one channel;
     image_key: of the image in a dict of observations; render: environment -> uint8 [X, Y, C], None: the observation is
-    the image, or what the environment renders where it is none.
+    the image, or what the environment renders where it is none; stack: newest images, of one decision each, in the
+    channels of one, oldest first, an episode's first one for those before it.
     """
 
     action_repeat: int = 1
@@ -56,6 +57,7 @@ class View(NamedTuple):
     grey: bool = False
     image_key: str = "pixels"
     render: Callable[[Any], np.ndarray] | None = None
+    stack: int = 1
 
 
 def check_view(view: View) -> None:
@@ -63,6 +65,7 @@ def check_view(view: View) -> None:
     check_int("action_repeat", view.action_repeat, low=1, high=100)
     check_int("episode_steps", view.episode_steps, low=1, high=10**9, optional=True)
     check_int("size", view.size, low=8, high=256, optional=True)
+    check_int("stack", view.stack, low=1, high=16)
     if not isinstance(view.grey, bool):
         raise UsageError(f"grey={view.grey!r} is not allowed: expected True or False.")
     if not isinstance(view.image_key, str):
@@ -188,6 +191,7 @@ class AdaptedVecEnv:
         self._is_last = np.zeros(self._num_envs, bool)
         self._actions = []  # the last max(decisions) arrays [E, ...]
         self._images: list[np.ndarray] = [np.zeros(0, np.uint8)] * self._num_envs  # what each row shows
+        self._stacks: list[list[np.ndarray]] = [[] for _ in self._envs]  # the newest images of each row
         self._moving: int | None = None  # the row that is stepped now, or that raised
 
     def _try_rows(self) -> None:
@@ -207,7 +211,6 @@ class AdaptedVecEnv:
         obs = jax.ShapeDtypeStruct(shapes[0], np.uint8)
         self.spec = EnvSpec(obs, action, self._view.action_repeat, limit)
         first = self._decide(0, self._zeros()[0]).obs
-        _check_shape(0, first.shape, shapes[0])
         self._episodes[0] -= 1
         begun = self._begin(0).obs
         if not np.array_equal(self._decide(0, self._zeros()[0]).obs, first) or begun.shape != shapes[0]:
@@ -263,7 +266,8 @@ class AdaptedVecEnv:
             obs = env.reset().observation
         else:
             obs, _ = env.reset() if self._remade else env.reset(seed=seed)
-        return _Arrival(_read_image(env, obs, self._view), 0.0, 1.0, False)
+        self._stacks[row] = [_read_image(env, obs, self._view)] * self._view.stack
+        return _Arrival(np.concatenate(self._stacks[row], axis=-1), 0.0, 1.0, False)
 
     def _decide(self, row: int, action: np.ndarray) -> _Arrival:
         """Takes one decision in one row: so many steps of the environment, or until its episode ends."""
@@ -282,7 +286,11 @@ class AdaptedVecEnv:
             if last:
                 break
         self._decisions[row] += 1
-        return _Arrival(_read_image(env, obs, self._view), total, 0.0 if terminated else 1.0, bool(last))
+        image = _read_image(env, obs, self._view)
+        _check_shape(row, image.shape, self._stacks[row][-1].shape)
+        self._stacks[row] = [*self._stacks[row][1:], image]
+        stacked = np.concatenate(self._stacks[row], axis=-1)
+        return _Arrival(stacked, total, 0.0 if terminated else 1.0, bool(last))
 
 
 def _episode_seed(seed: int, episode: int) -> int:

@@ -12,6 +12,7 @@ What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Optio
     episode_steps   time limit in environment steps. None: the environment's own
     grey            one channel of three (False)
     image_key       of the image, where observations are dicts (pixels)
+    stack           newest images in the channels of one, oldest first, 1 to 16 (1), as of `wmjax/envs/atari.py`
 """
 
 import functools
@@ -34,6 +35,7 @@ class OwnOptions(NamedTuple):
     episode_steps: int | None = None
     grey: bool = False
     image_key: str = "pixels"
+    stack: int = 1
 
 
 def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:

@@ -187,11 +187,24 @@ def test_ablations_run_whole(settings, tmp_path):
             assert (actions == actions[:, :1]).all()
 
 
+@pytest.mark.slow
+def test_a_users_own_environment(tmp_path):
+    own = "--config=experiments/smaller_world_models/config.py:py:tests.gym_walk:GridWalk,cpu"
+    folder = tmp_path / "run"
+    ended = mains.start(folder, own, "--config.env.episode_steps=10", experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    last = metrics(folder)[-1]
+    assert last["iterations"] == 3 and np.isfinite(list(last.values())).all()
+    with np.load(folder / "replay" / "000000.npz") as first:
+        assert first["obs"].shape == (61, 1, 8, 8, 1) and first["is_last"].any(), "single grey frames"
+        np.testing.assert_array_equal(first["discount"], 1 - first["reward"])  # 1 is earned where an episode ends
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
         ("--config=experiments/smaller_world_models/config.py:Pongg,cpu", "Did you mean Pong"),
-        ("--config=experiments/smaller_world_models/config.py:fake:counter,cpu", "needs discrete actions"),
+        ("--config=experiments/smaller_world_models/config.py:py:tests.gym_walk:GymWalk,cpu", "needs discrete actions"),
         ("--config=experiments/smaller_world_models/config.py:Pong,gpu", "preset one of paper, cpu"),
         ("--config.env.size=9", "multiples of 2"),
         ("--config.train.warmup_rate=-1.0", "config.train.warmup_rate=-1.0"),
@@ -211,7 +224,6 @@ def test_ablations_run_whole(settings, tmp_path):
 )
 def test_bad_input_ends_in_one_line(flag, message, tmp_path):
     flags = ["--config.train.iterations=3000000"] if "GB" in message else []
-    flags += ["--config.train.frames=1"] if "discrete" in message else []  # only games can stack
     ended = mains.refused(tmp_path / "run", flag, *flags, experiment=MAIN)
     assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1, ended.stderr
     assert not (tmp_path / "run").exists()
