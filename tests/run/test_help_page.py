@@ -31,7 +31,7 @@ def test_every_main_and_tool_has_a_page(module):
     assert len(flags) >= 2 and len(flags) == len(set(flags))
     if module not in TRAINING:  # whose flags are in experiments/training.py, as some of others'; --cores is in runs.py
         source += "".join((EXPERIMENTS / name).read_text() for name in ("runs.py", "training.py"))
-        assert all(f'"{flag[2:]}"' in source or flag == "--config" for flag in flags)
+        assert all(f'"{flag[2:]}"' in source or flag in ("--config", "--minutes") for flag in flags)
     assert ("  config.seed = 0 (int)\n" in ended.stdout) == ("--config" in flags)
 
 
