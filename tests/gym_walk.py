@@ -71,3 +71,19 @@ class GridWalk:
         row, column = 2 * self.place
         image[row : row + 2, column : column + 2] = (255, 128, 0)
         return image
+
+
+class VectorWalk(GymWalk):
+    """Its observation is a dict of the image, the place, the steps and a one."""
+
+    def image(self):
+        return {"pixels": super().image(), "place": self.place / 10, "drawn": np.array([self.elapsed, 1], np.int64)}
+
+
+class NoisyVector(VectorWalk):
+    """Its images are a function of the seed, its numbers are not."""
+
+    noise = np.random.default_rng(0)
+
+    def image(self):
+        return super().image() | {"place": self.noise.normal()}

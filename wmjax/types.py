@@ -72,6 +72,11 @@ def image_of(obs: Any) -> Any:
     return obs["image"] if isinstance(obs, dict) else obs
 
 
+def vector_of(obs: Any) -> Any:
+    """The numbers beside the image of an observation, [..., V]; None where it has none."""
+    return obs.get("vector") if isinstance(obs, dict) else None
+
+
 @struct.dataclass
 class Step:
     """An arrival record: everything known on arriving at time t, for real and imagined data alike.

@@ -163,7 +163,7 @@ def get_config(argument=""):
     if family == "physics":  # MuJoCo's own state beside images that dm_control draws, see wmjax/envs/physics.py
         config.env.update(observe="image+state", shadow_size=256 if preset == "cpu" else config_dict.placeholder(int))
     if family in ("gym", "py"):  # a user's own, see wmjax/envs/own.py
-        config.env.update(grey=False, image_key="pixels")
+        config.env.update(grey=False, image_key="pixels", vector_keys=())
     if family == FAMILY:
         config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
         if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py

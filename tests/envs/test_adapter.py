@@ -4,7 +4,7 @@ import dm_env
 import numpy as np
 import pytest
 
-from tests.gym_walk import Box, Discrete, GridWalk, GymWalk
+from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, VectorWalk
 from wmjax import envs
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, Step, UsageError
@@ -215,6 +215,53 @@ def test_stacks_hold_the_newest_images_of_an_episode():
     again = envs.adapt(GridWalk, 2, 0, stack=3)
     assert_equal(again.restore(env.snapshot()), stacks[-1])
     assert_equal(again.step(np.array([1, 2])), env.step(np.array([1, 2])))
+
+
+def test_numbers_are_shown_beside_the_image():
+    keys = dict(vector_keys=("drawn", "place"), stack=2)
+    env, plain = envs.adapt(VectorWalk, 2, 0, **keys), envs.adapt(GymWalk, 2, 0, stack=2)
+    assert {name: (x.shape, x.dtype) for name, x in env.spec.obs.items()} == dict(
+        image=((4, 5, 6), np.uint8), vector=((3,), np.float32)
+    )
+    env.reset(), plain.reset()
+    for decision in (1, 2):
+        step, other = env.step(np.zeros((2, 2))), plain.step(np.zeros((2, 2)))
+        np.testing.assert_array_equal(step.obs["image"], other.obs)
+        np.testing.assert_allclose(step.obs["vector"], [[decision, 1, x / 10] for x in step.reward], rtol=1e-6)
+    again = envs.adapt(VectorWalk, 2, 0, **keys).restore(env.snapshot())
+    np.testing.assert_array_equal(again.obs["vector"], step.obs["vector"])
+    np.testing.assert_array_equal(again.obs["image"], step.obs["image"])
+
+
+def test_numbers_that_are_no_function_of_the_seed_are_told(capsys):
+    envs.adapt(NoisyVector, 1, 0)
+    assert not capsys.readouterr().err
+    envs.adapt(NoisyVector, 1, 0, vector_keys=("place",))
+    assert "NoisyVector is no function of its seed and its actions" in capsys.readouterr().err
+
+
+class BadVector(VectorWalk):
+    def image(self):
+        growing = np.zeros(1 + self.elapsed)
+        return super().image() | dict(nan=np.nan, name="red", growing=growing)
+
+
+@pytest.mark.parametrize(
+    ("make_env", "keys", "error", "named"),
+    [
+        (GymWalk, ("place",), UsageError, "GymWalk has no observation 'place'; its names: none"),
+        (VectorWalk, ("plce",), UsageError, "VectorWalk has no observation 'plce'; its names: pixels, place, drawn"),
+        (VectorWalk, "place", UsageError, "vector_keys='place'"),
+        (VectorWalk, (1,), UsageError, r"vector_keys=\(1,\)"),
+        (BadVector, ("nan",), NonFiniteError, "'nan' of BadVector is not finite"),
+        (BadVector, ("name",), UsageError, "'name' of BadVector is .*expected numbers"),
+        (BadVector, ("growing",), UsageError, r"row 0 shows a vector of \(2,\), row 0 began with \(1,\)"),
+    ],
+)
+def test_vectors_that_are_refused(make_env, keys, error, named):
+    with pytest.raises(error, match=named) as caught:
+        envs.adapt(make_env, 1, 0, vector_keys=keys)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -34,8 +34,9 @@ def test_what_it_tells_and_draws(capsys, tmp_path):
     assert "5 decisions" in lines["time"] and "0 to 255" in lines["images"] and "4 ended" in lines["episodes"]
     assert "sha256" in lines["same_twice"]
     sheet = np.array(Image.open(place)).astype(int)
-    own, planet, newest = (sheet[14 + 146 * row :][:128, :128] for row in range(3))  # a strip's first image
-    assert own.max() == 255 and abs(planet - own).max() <= 4, "the same moment"
+    strips = [[sheet[14 + 146 * row :][:128, 132 * column :][:, :128] for column in range(6)] for row in range(3)]
+    own, planet, newest = (np.concatenate(strip[:count]) for strip, count in zip(strips, (6, 6, 4), strict=True))
+    assert own.max() == 255 and abs(planet - own).max() <= 4, "the same moments"
     assert set(planet.flat) <= set(np.rint(255 * (np.arange(32) + 0.5) / 32).astype(int)), "32 levels"
     assert (newest == newest[..., :1]).all() and len(np.unique(newest)) > 1, "grey"
 

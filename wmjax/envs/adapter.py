@@ -22,14 +22,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from PIL import Image
 
 from wmjax import console
-from wmjax.envs.check import check_action, check_begun, check_int, check_name
+from wmjax.envs.check import check_action, check_begun, check_name
 from wmjax.envs.seeds import row_seeds
+from wmjax.envs.views import View, check_view, one_line, read_image, read_vector
 from wmjax.types import ActionSpec, EnvSpec, NonFiniteError, Step, UsageError
 
-MOST_CHANNELS = 16  # an image with more channels than this, and fewer rows, has its channels first
 UNBOUNDED = 1e9  # bounds from here on are none: MuJoCo writes 1e10 for a control without limits
 
 
@@ -41,41 +40,10 @@ class _Actions(NamedTuple):
     high: Any
 
 
-class View(NamedTuple):
-    """How an environment is decided in and seen.
-
-    action_repeat: environment steps a decision, rewards summed; episode_steps: time limit in environment steps, None:
-    the environment's own; size: side of the square image it is resized to, None: as it is; grey: one channel;
-    image_key: of the image in a dict of observations; render: environment -> uint8 [X, Y, C], None: the observation is
-    the image, or what the environment renders where it is none; stack: newest images, of one decision each, in the
-    channels of one, oldest first, an episode's first one for those before it.
-    """
-
-    action_repeat: int = 1
-    episode_steps: int | None = None
-    size: int | None = None
-    grey: bool = False
-    image_key: str = "pixels"
-    render: Callable[[Any], np.ndarray] | None = None
-    stack: int = 1
-
-
-def check_view(view: View) -> None:
-    """Raises UsageError for values out of range."""
-    check_int("action_repeat", view.action_repeat, low=1, high=100)
-    check_int("episode_steps", view.episode_steps, low=1, high=10**9, optional=True)
-    check_int("size", view.size, low=8, high=256, optional=True)
-    check_int("stack", view.stack, low=1, high=16)
-    if not isinstance(view.grey, bool):
-        raise UsageError(f"grey={view.grey!r} is not allowed: expected True or False.")
-    if not isinstance(view.image_key, str):
-        raise UsageError(f"image_key={view.image_key!r} is not allowed: expected the name of an observation.")
-
-
 class _Arrival(NamedTuple):
-    """What one row arrived at: its image uint8 [X, Y, C], reward, discount (0 or 1) and whether the episode ended."""
+    """What one row arrived at: its observation as of `Step`, reward, discount (0 or 1), whether the episode ended."""
 
-    obs: np.ndarray
+    obs: Any
     reward: float
     discount: float
     is_last: bool
@@ -157,7 +125,7 @@ class AdaptedVecEnv:
             "episodes": self._episodes.copy(),
             "decisions": self._decisions.copy(),
             "actions": np.concatenate([none, *(action[None] for action in self._actions)]),
-            "images": np.array([zlib.crc32(image.tobytes()) for image in self._images], np.uint32),
+            "images": np.array([_checksum(obs) for obs in self._shown], np.uint32),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
@@ -177,7 +145,7 @@ class AdaptedVecEnv:
                 rows[row] = self._record(row, arrival, actions[-back][row], is_first=False)
         self._actions = list(actions)
         for row, image in enumerate(np.asarray(snapshot["images"])):
-            if zlib.crc32(self._images[row].tobytes()) != image:
+            if _checksum(self._shown[row]) != image:
                 console.warn(f"warning: {self._told(row)}: the present episode of row {row} is cut")
                 self._is_last[row] = True
         return jax.tree.map(lambda *xs: np.stack(xs), *rows).replace(is_last=self._is_last.copy())
@@ -190,7 +158,7 @@ class AdaptedVecEnv:
         self._elapsed = np.zeros(self._num_envs, np.int64)  # environment steps of the present episode
         self._is_last = np.zeros(self._num_envs, bool)
         self._actions = []  # the last max(decisions) arrays [E, ...]
-        self._images: list[np.ndarray] = [np.zeros(0, np.uint8)] * self._num_envs  # what each row shows
+        self._shown: list[Any] = [None] * self._num_envs  # the observation of each row
         self._stacks: list[list[np.ndarray]] = [[] for _ in self._envs]  # the newest images of each row
         self._moving: int | None = None  # the row that is stepped now, or that raised
 
@@ -199,21 +167,22 @@ class AdaptedVecEnv:
         (action, low, high), *others = map(_read_actions, self._envs)
         for row, other in enumerate(others, 1):
             if other.spec != action or not (np.array_equal(other.low, low) and np.array_equal(other.high, high)):
-                raise UsageError(f"row {row} has other actions than row 0: {_named(_space_of(self._envs[row]))}.")
+                raise UsageError(f"row {row} has other actions than row 0: {one_line(_space_of(self._envs[row]))}.")
         self._low, self._high = low, high
         self._remade = _is_dm(self._envs[0]) or not _takes_seed(self._envs[0])
-        shapes = [self._begin(row).obs.shape for row in range(self._num_envs)]
-        for row, shape in enumerate(shapes):
-            _check_shape(row, shape, shapes[0])
+        shown = [self._begin(row).obs for row in range(self._num_envs)]
+        for row, obs in enumerate(shown):
+            _check_shapes(row, obs, shown[0])
         own = getattr(getattr(self._envs[0], "spec", None), "max_episode_steps", None)
         limits = [each for each in (own, self._view.episode_steps) if isinstance(each, int)]
         limit = -(-min(limits) // self._view.action_repeat) if limits else None
-        obs = jax.ShapeDtypeStruct(shapes[0], np.uint8)
+        obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shown[0])
         self.spec = EnvSpec(obs, action, self._view.action_repeat, limit)
         first = self._decide(0, self._zeros()[0]).obs
+        _check_shapes(0, first, shown[0])
         self._episodes[0] -= 1
-        begun = self._begin(0).obs
-        if not np.array_equal(self._decide(0, self._zeros()[0]).obs, first) or begun.shape != shapes[0]:
+        self._begin(0)
+        if _checksum(self._decide(0, self._zeros()[0]).obs) != _checksum(first):
             console.warn(f"warning: {self._told(0)}: a resumed run cuts its present episodes")
 
     def _told(self, row: int) -> str:
@@ -240,7 +209,7 @@ class AdaptedVecEnv:
         for row, first in enumerate(np.array(is_first)):
             self._moving = row
             arrival = self._begin(row) if first else self._decide(row, action[row])
-            _check_shape(row, arrival.obs.shape, self.spec.obs_shape)
+            _check_shapes(row, arrival.obs, self.spec.obs)
             rows.append(self._record(row, arrival, action[row], is_first=bool(first)))
         self._moving = None
         self._actions = [*self._actions, action][len(self._actions) + 1 - int(self._decisions.max()) :]
@@ -248,10 +217,10 @@ class AdaptedVecEnv:
 
     def _record(self, row: int, arrival: _Arrival, action: np.ndarray, *, is_first: bool) -> Step:
         """The arrival as a Step without the axis of rows."""
-        self._is_last[row], self._images[row] = arrival.is_last, arrival.obs
+        self._is_last[row], self._shown[row] = arrival.is_last, arrival.obs
         action = self._zeros()[row] if is_first else np.asarray(action)
         numbers = (np.float32(arrival.reward), np.float32(arrival.discount))
-        return Step(action, arrival.obs.copy(), *numbers, np.bool_(is_first), np.bool_(arrival.is_last))
+        return Step(action, jax.tree.map(np.copy, arrival.obs), *numbers, np.bool_(is_first), np.bool_(arrival.is_last))
 
     def _begin(self, row: int) -> _Arrival:
         """Begins an episode in one row."""
@@ -266,8 +235,7 @@ class AdaptedVecEnv:
             obs = env.reset().observation
         else:
             obs, _ = env.reset() if self._remade else env.reset(seed=seed)
-        self._stacks[row] = [_read_image(env, obs, self._view)] * self._view.stack
-        return _Arrival(np.concatenate(self._stacks[row], axis=-1), 0.0, 1.0, False)
+        return _Arrival(self._see(row, obs, is_first=True), 0.0, 1.0, False)
 
     def _decide(self, row: int, action: np.ndarray) -> _Arrival:
         """Takes one decision in one row: so many steps of the environment, or until its episode ends."""
@@ -286,11 +254,16 @@ class AdaptedVecEnv:
             if last:
                 break
         self._decisions[row] += 1
-        image = _read_image(env, obs, self._view)
-        _check_shape(row, image.shape, self._stacks[row][-1].shape)
-        self._stacks[row] = [*self._stacks[row][1:], image]
+        return _Arrival(self._see(row, obs, is_first=False), total, 0.0 if terminated else 1.0, bool(last))
+
+    def _see(self, row: int, obs: Any, *, is_first: bool) -> Any:
+        """Returns what a row shows, as of `Step`, of what its environment observes."""
+        env, view = self._envs[row], self._view
+        image = read_image(env, obs, view)
+        self._stacks[row] = [image] * view.stack if is_first else [*self._stacks[row][1:], image]
+        _check_shapes(row, image, self._stacks[row][0])
         stacked = np.concatenate(self._stacks[row], axis=-1)
-        return _Arrival(stacked, total, 0.0 if terminated else 1.0, bool(last))
+        return dict(image=stacked, vector=read_vector(env, obs, view.vector_keys)) if view.vector_keys else stacked
 
 
 def _episode_seed(seed: int, episode: int) -> int:
@@ -330,11 +303,6 @@ def _space_of(env: Any) -> Any:
     raise UsageError(f"{type(env).__name__} is neither a dm_env nor a gymnasium environment.")
 
 
-def _named(space: Any) -> str:
-    """A space as one line of a message."""
-    return " ".join(repr(space).split())
-
-
 def _read_actions(env: Any) -> _Actions:
     """Returns what a dm_env or gymnasium environment accepts."""
     space = _space_of(env)
@@ -345,7 +313,7 @@ def _read_actions(env: Any) -> _Actions:
         return _Actions(ActionSpec(count, True, 0, count - 1), int(getattr(space, "start", 0)), None)
     if not kind or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
         raise UsageError(
-            f"actions {_named(space)} of {type(env).__name__} are not supported: expected one integer, Discrete "
+            f"actions {one_line(space)} of {type(env).__name__} are not supported: expected one integer, Discrete "
             "(dm_env: DiscreteArray), or one vector of floats, Box (dm_env: BoundedArray or Array)."
         )
     names = dict(Box=("low", "high"), BoundedArray=("minimum", "maximum"))
@@ -355,7 +323,7 @@ def _read_actions(env: Any) -> _Actions:
     if np.any(has_low != has_high):
         index = int(np.argmax(has_low != has_high))
         raise UsageError(
-            f"actions {_named(space)} of {type(env).__name__} have one bound alone at index {index}, {low[index]} to "
+            f"actions {one_line(space)} of {type(env).__name__} have one bound alone at index {index}, {low[index]} to "
             f"{high[index]}: wrap the environment so that it has both or none."
         )
     low, high = np.where(has_low, low, -1).astype(space.dtype), np.where(has_high, high, 1).astype(space.dtype)
@@ -379,54 +347,28 @@ def _takes_seed(env: Any) -> bool:
     return takes_seed
 
 
-def _check_shape(row: int, shape: tuple[int, ...], expected: tuple[int, ...]) -> None:
-    if shape != expected:
-        raise UsageError(f"row {row} shows an image of {shape}, row 0 began with {expected}: all must be alike.")
+def _check_shapes(row: int, obs: Any, expected: Any) -> None:
+    """Raises UsageError where the image or the vector of an observation has another shape than an earlier one."""
+    for one, other in zip(jax.tree.leaves(obs), jax.tree.leaves(expected), strict=True):
+        if one.shape != other.shape:
+            what = "an image" if len(other.shape) == 3 else "a vector"
+            raise UsageError(
+                f"row {row} shows {what} of {one.shape}, row 0 began with {other.shape}: all must be alike."
+            )
+
+
+def _checksum(obs: Any) -> int:
+    """Of an observation as of `Step`."""
+    return zlib.crc32(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(obs)))
 
 
 def _read_number(what: str, value: Any, row: int) -> float:
     """Returns a reward or discount; UsageError unless it is one number, NonFiniteError for a NaN or an infinity."""
     array = np.asarray(value)
     if array.size != 1 or array.dtype.kind not in "biuf":
-        raise UsageError(f"{what} {_named(value)} of row {row} is not allowed: expected a number.")
+        raise UsageError(f"{what} {one_line(value)} of row {row} is not allowed: expected a number.")
     with np.errstate(over="ignore"):
         number = float(array.reshape(()).astype(np.float32))
     if not np.isfinite(number):
-        raise NonFiniteError(f"{what} of row {row} is not finite: {_named(value)}.")
+        raise NonFiniteError(f"{what} of row {row} is not finite: {one_line(value)}.")
     return number
-
-
-def _read_image(env: Any, obs: Any, view: View) -> np.ndarray:
-    """Returns the image of one row, uint8 [X, Y, C], as a copy."""
-    image = np.array(_image_of(env, obs, view))
-    if image.dtype != np.uint8 or image.ndim not in (2, 3):
-        raise UsageError(
-            f"{type(env).__name__} shows {image.dtype} {image.shape}: expected an image, uint8 [X, Y, C] or [X, Y]; "
-            "pass render=function(environment), or make it with render_mode='rgb_array'."
-        )
-    image = image if image.ndim == 3 else image[..., None]
-    first, _, last = image.shape
-    if last not in (1, 3) and (first in (1, 3) or first <= MOST_CHANNELS < last):
-        raise UsageError(
-            f"{type(env).__name__} shows an image of {image.shape}: expected [X, Y, C], channels last, and these seem "
-            "to be first; pass render=function(environment) or wrap it."
-        )
-    if view.grey and last == 3:
-        image = np.array(Image.fromarray(image).convert("L"))[..., None]
-    if view.size is not None and image.shape[:2] != (view.size, view.size):
-        channels = [Image.fromarray(image[..., i]) for i in range(image.shape[-1])]
-        resized = [np.array(each.resize((view.size, view.size), Image.Resampling.BOX)) for each in channels]
-        image = np.stack(resized, axis=-1)
-    return image
-
-
-def _image_of(env: Any, obs: Any, view: View) -> Any:
-    """What is taken for the image: what `render` or the observation gives, or else what the environment renders."""
-    if view.render is not None:
-        return view.render(env)
-    if hasattr(obs, "keys"):
-        obs = obs[view.image_key] if view.image_key in obs else None
-    array = np.asarray(obs)
-    if (array.dtype != np.uint8 or array.ndim not in (2, 3)) and getattr(env, "render_mode", None) == "rgb_array":
-        return env.render()
-    return obs

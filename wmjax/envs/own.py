@@ -13,6 +13,7 @@ What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Optio
     grey            one channel of three (False)
     image_key       of the image, where observations are dicts (pixels)
     stack           newest images in the channels of one, oldest first, 1 to 16 (1), as of `wmjax/envs/atari.py`
+    vector_keys     names of numbers in a dict of observations, which are shown beside the image as "vector" (none)
 """
 
 import functools
@@ -22,8 +23,9 @@ import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from wmjax.envs.adapter import AdaptedVecEnv, View
+from wmjax.envs.adapter import AdaptedVecEnv
 from wmjax.envs.check import check_name, check_options, nearest
+from wmjax.envs.views import View
 from wmjax.types import UsageError
 
 
@@ -36,6 +38,7 @@ class OwnOptions(NamedTuple):
     grey: bool = False
     image_key: str = "pixels"
     stack: int = 1
+    vector_keys: tuple[str, ...] = ()
 
 
 def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:

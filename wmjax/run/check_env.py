@@ -54,15 +54,15 @@ def main(argv):
     cli.use_jax()
     first = play(name, options, ROWS, flags.seed, flags.decisions)
     for label, text in findings(first):
-        console.say(f"{label:<15}{text}")
+        console.say(f"{label:<16}{text}")
     again = play(name, options, ROWS, flags.seed, flags.decisions)
     fault = difference(first.digests, again.digests)
-    console.say(f"{'same twice':<15}{fault or f'yes, sha256 {first.digests[-1][:16]}'}")
+    console.say(f"{'same twice':<16}{fault or f'yes, sha256 {first.digests[-1][:16]}'}")
     if len(image_of(first.spec.obs).shape) == 3:
         default = pathlib.Path("runs/check", re.sub(r"[^\w.-]", "_", name) + ".png")
         path = pathlib.Path(flags.picture) if flags.picture else default
         write_whole(path, picture(first, *(seen(name, options, size, flags) for size in (64, 96))))
-        console.say(f"{'picture':<15}{path}")
+        console.say(f"{'picture':<16}{path}")
     if fault:
         raise UsageError(
             f"{name} is no function of its seed and its actions ({fault}): a run cannot be resumed exactly"

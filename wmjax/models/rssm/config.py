@@ -13,10 +13,10 @@ CHOICES = dict(
     compute_dtype=("float32", "bfloat16"),
 )
 POSITIVE = (
-    "stochastic deterministic hidden decoder_hidden reward_units reward_horizon min_std learning_rate adam_epsilon "
-    "clip_norm"
+    "stochastic deterministic hidden decoder_hidden reward_units reward_horizon vector_units min_std learning_rate "
+    "adam_epsilon clip_norm"
 )
-NOT_NEGATIVE = "reward_layers free_nats kl_scale image_side image_scale reward_scale overshooting_scale"
+NOT_NEGATIVE = "reward_layers free_nats kl_scale image_side image_scale vector_scale reward_scale overshooting_scale"
 WIDTHS = ("encoder_widths", "decoder_widths", "reward_widths")
 
 
@@ -43,12 +43,14 @@ class RSSMConfig:
     reward_widths: tuple[int, ...] = (32, 32, 16, 8)  # of reward_from=images: channels of its convolutions
     reward_leak: bool = False  # of reward_from=images: the published input, in training the last of its own targets
     reward_gradient: str = "shared"  # trade-offs study: what the reward's loss trains; stopped: the reward head alone
+    vector_units: int = 200  # of vectors beside images, where there are any: of their networks; not in the paper
     image_bits: int = 5
     image_side: int = 128  # trade-offs study: pixels of the centre that is predicted; the image's or more: all; 0: none
     image_fit: str = "crop"  # of a smaller image_side: that part of the image (Fig. 4), or resize, all of it (Fig. 6)
     free_nats: float = 3.0  # on the KL of each time step, summed over dimensions
     kl_scale: float = 1.0
     image_scale: float = 1.0
+    vector_scale: float = 1.0  # of vectors beside images; not in the paper
     reward_scale: float = 10.0  # authors' code; the paper names none. At 1 Adam's epsilon starves the head
     overshooting_distance: int = 1  # D of latent overshooting (section 4); 1: off, as in the final agent
     overshooting_scale: float = 1.0  # beta of all distances above 1, divided by D - 1

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import optax
 
 from wmjax import imagine
-from wmjax.models.rssm import image_rewards
+from wmjax.models.rssm import image_rewards, vector
 from wmjax.models.rssm.model import init_params, make_model
 from wmjax.nets.images import decoder_kernels
 from wmjax.ops import gaussian, image_bits
@@ -13,7 +13,7 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.centre import crop, shrink
 from wmjax.ops.gradients import gradient_step
-from wmjax.types import Learner, LearnerState, image_of
+from wmjax.types import Learner, LearnerState, image_of, vector_of
 
 
 def make(config, env_spec):
@@ -52,7 +52,8 @@ def model_loss(model, config, action_spec, params, key, batch):
 
     Args: batch: Step [B, T]; the rest as in `make`.
     Returns: (loss, metrics): metrics hold the unscaled parts: loss, image_loss (where images are predicted),
-      reward_loss, kl (before free nats; not of the rnn), overshooting_kl (where it is on).
+      vector_loss (where there are vectors), reward_loss, kl (before free nats; not of the rnn), overshooting_kl (where
+      it is on).
     """
     noise_key, filter_key, overshoot_key = jax.random.split(key, 3)
     _, states, prior = imagine.filter_steps(model, params, filter_key, batch, action_spec)
@@ -62,6 +63,10 @@ def model_loss(model, config, action_spec, params, key, batch):
         target = image_bits.dequantise(noise_key, fold(image_of(batch.obs)), config.image_bits)
         metrics["image_loss"] = image_loss(config, target, images)
         loss += config.image_scale * metrics["image_loss"]
+    numbers = vector_of(batch.obs)
+    if numbers is not None:
+        metrics["vector_loss"] = vector.vector_loss(config, params, model.features(params, fold(states)), numbers)
+        loss += config.vector_scale * metrics["vector_loss"]
     metrics["reward_loss"] = reward_loss(model, config, params, states, images, batch.reward)
     loss += config.reward_scale * metrics["reward_loss"]
     if config.kind != "rnn":  # which has no noise and, in the authors' code, no divergence: nothing trains its prior

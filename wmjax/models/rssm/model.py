@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wmjax.models.rssm import drnn, image_rewards
+from wmjax.models.rssm import drnn, image_rewards, vector
 from wmjax.models.rssm.casting import make_apply
 from wmjax.nets.gru import GRU
 from wmjax.nets.images import ImageDecoder, ImageEncoder
@@ -84,6 +84,8 @@ def init_params(key, config, env_spec):
     image = jnp.zeros((1, *env_spec.obs_shape))
     action = jnp.zeros((1, env_spec.action.size))
     embed, encoder = modules["encoder"].init_with_output(keys["encoder"], image)
+    vectors = vector.init_params(key, config, env_spec, features)
+    embed = vector.embed(config, vectors, embed, jax.tree.map(lambda x: jnp.zeros((1, *x.shape)), env_spec.obs))
     inputs = dict(
         decoder=(features,),
         input=(jnp.concatenate([sample, action], -1),),
@@ -93,7 +95,7 @@ def init_params(key, config, env_spec):
         **drnn.example_inputs(config, embed, action),
     )
     params = {name: module.init(keys[name], *inputs[name]) for name, module in modules.items() if name in inputs}
-    params["encoder"] = encoder
+    params |= dict(encoder=encoder, **vectors)
     if "posterior" in modules:
         params["posterior"] = modules["posterior"].init(keys["posterior"], seen, embed, method="init_both")
     return params
@@ -176,7 +178,7 @@ def make_model(config, env_spec):
     def encode(params, obs):
         """obs uint8 [B, X, Y, C] -> the cell's share of the embedding: [B, hidden], of the drnn [B, 3 U]."""
         image = image_bits.bin_centre(image_of(obs), config.image_bits)
-        return project(params, apply(params, "encoder", image))
+        return project(params, vector.embed(config, params, apply(params, "encoder", image), obs))
 
     def observe(params, key, state, prev_action, embed, is_first):
         first = is_first[:, None]
