@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tests import exporting
 from wmjax.report import plots
 from wmjax.report.progress import Progress
 from wmjax.run import stop
@@ -110,16 +111,16 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0, drawn=False):
+def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0, drawn=False, exports=None):
     """Runs the main of an experiment to its end.
 
     devices: simulated CPU devices of its machine.
-    kill_at, stop_at, over_at, drawn: as in `fork`.
+    kill_at, stop_at, over_at, drawn, exports: as in `fork`.
     Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
     argv = [experiment, *words_of(workdir, flags, experiment)]
-    how = dict(kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at, drawn=drawn)
+    how = dict(kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at, drawn=drawn, exports=exports)
     return fork(f"{experiment}.__main__", argv, **how)
 
 
@@ -136,20 +137,22 @@ def words_of(workdir, flags, experiment):
     return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
-def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=False):
+def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=False, exports=None):
     """Runs `main` of experiments.<module> to its end.
 
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place.
     stop_at: (place, n) sends it SIGTERM at the n-th call of `place`, "module:function" or "module:class.method".
     over_at: n > 0 says that the minutes are over when that is asked for the n-th time.
     drawn: whether curves are drawn, which takes a third of a tiny run's time.
+    exports: a path for what `exporting.write_exports` finds of every program that the run compiled.
     """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
+        places = str(out), str(err), exports
         process = processes.Process(
-            target=_child, args=(module, argv, kill_at, stop_at, over_at, drawn, devices, str(out), str(err))
+            target=_child, args=(module, argv, kill_at, stop_at, over_at, drawn, devices, *places)
         )
         process.start()
         process.join(HANGS)
@@ -158,10 +161,15 @@ def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=Fal
 
 
 def whole_run(folder, experiment="planet"):
-    """An uninterrupted run: (folder, number of files it moved into place)."""
-    ended = start(folder, experiment=experiment, drawn=True)
+    """An uninterrupted run: (folder, number of files it moved into place); its exports are beside the folder."""
+    ended = start(folder, experiment=experiment, drawn=True, exports=folder.with_suffix(".exports"))
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2])
+
+
+def exports(whole):
+    """{site of a jax.jit: what kept its programs from being exported, or ""} of `whole_run`."""
+    return json.loads(whole[0].with_suffix(".exports").read_text())
 
 
 def call(module, *words):
@@ -248,7 +256,7 @@ def _stop_at(place, count):
     setattr(owner, name, counted)
 
 
-def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err):
+def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err, exports):
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -276,9 +284,12 @@ def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err):
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
+    seen = exporting.watch() if exports else {}
     main = importlib.import_module(f"experiments.{module}").main
     from wmjax.run.cli import run
 
     code = run(main, argv)
     print(f"moves: {len(moves)}", flush=True)
+    if exports:
+        exporting.write_exports(exports, seen)
     os._exit(code)

@@ -12,7 +12,7 @@ from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
 from experiments.environment_models import phases, predictions
-from tests import mains
+from tests import exporting, mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_as_whole, metrics, summary
 from wmjax import replay
@@ -45,6 +45,15 @@ def test_run_leaves_what_a_user_expects(whole):
     assert (folder / "videos" / "futures_0000006.png").stat().st_size > 0
     page = (folder / "report.html").read_text()
     assert "Futures" in page and "eval/loss" in page and "ball:diffusing" in page
+
+
+def test_every_program_of_a_run_lowers_for_accelerators(whole):
+    found = mains.exports(whole)
+    assert not any(found.values()), found
+    assert (
+        exporting.sites(*(f"experiments/{MAIN}/{name}.py" for name in ("__main__", "agent", "data", "predictions")))
+        <= found.keys()
+    )
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from experiments.planet import interactive, scores
-from tests import mains
+from tests import exporting, mains
 from tests.mains import assert_as_whole, metrics, summary
 from wmjax.storage import checkpoint
 
@@ -37,6 +37,18 @@ def test_run_leaves_what_a_user_expects(whole):
     assert (folder / "videos" / "episode_000004.mp4").stat().st_size > 0
     assert (folder / "videos" / "open_loop_episode_000004.png").stat().st_size > 0
     assert "return" in (folder / "report.html").read_text()
+
+
+def test_every_program_of_a_run_lowers_for_accelerators(whole):
+    found = mains.exports(whole)
+    assert not any(found.values()), found
+    assert (
+        exporting.sites(
+            *(f"experiments/planet/{name}.py" for name in ("__main__", "agent", "phases", "predictions")),
+            "wmjax/run/*.py",
+        )
+        <= found.keys()
+    )
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):

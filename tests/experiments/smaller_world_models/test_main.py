@@ -10,7 +10,7 @@ import pytest
 
 from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import config, phases, predictions
-from tests import mains
+from tests import exporting, mains
 from tests.mains import assert_as_whole, metrics, summary
 from wmjax import replay, train
 from wmjax.nets.policy import VectorPolicy
@@ -63,6 +63,17 @@ def test_run_leaves_what_a_user_expects(whole):
         assert shown in page, shown
     with np.load(folder / "replay" / "000000.npz") as first:
         assert first["obs"].shape == (61, 1, 8, 8, 1)  # single frames, though the networks see two
+
+
+def test_every_program_of_a_run_lowers_for_accelerators(whole):
+    found = mains.exports(whole)
+    assert not any(found.values()), found
+    assert (
+        exporting.sites(
+            *(f"experiments/{MAIN}/{name}.py" for name in ("__main__", "phases", "predictions")), "wmjax/run/*.py"
+        )
+        <= found.keys()
+    )
 
 
 def test_killed_run_ends_bit_identical(whole, tmp_path):
