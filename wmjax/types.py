@@ -125,6 +125,7 @@ class WorldModel(NamedTuple):
     rewards: Callable[..., Array] | None = None
     # (params, key, state, actions [H, B, A]) -> float32 [H, B], mean rewards after each action, of a model that
     # predicts a whole sequence at once and whose episodes do not end; None: the reward of each imagined state
+    horizon: int | None = None  # the H that `rewards` takes; None: any
 
 
 class Planner(NamedTuple):
