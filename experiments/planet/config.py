@@ -15,7 +15,7 @@ from ml_collections import ConfigDict, config_dict
 from experiments.presets import block, check_counts, split, tasks
 from wmjax.agents.mpc import MPCConfig
 from wmjax.envs import dmc
-from wmjax.models import reward_only, rssm
+from wmjax.models import reward_only, rssm, video
 from wmjax.types import UsageError
 
 PLANNERS = ("cem", "random_shooting")
@@ -99,6 +99,7 @@ class Family(NamedTuple):
 
 MODELS = dict(  # by config.family
     rssm=Family(rssm.RSSMConfig, rssm.make),
+    video=Family(video.VideoConfig, video.make),
     reward_only=Family(reward_only.RewardOnlyConfig, reward_only.make),
 )
 FAMILY = "dmc"  # of tasks that name none

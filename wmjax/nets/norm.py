@@ -29,3 +29,11 @@ class GridNorm(nn.Module):
     def __call__(self, x):
         axes = (-3, -2, -1)
         return nn.LayerNorm(epsilon=EPSILON, reduction_axes=axes, feature_axes=axes)(x)
+
+
+class ChannelNorm(nn.Module):
+    """Layer norm over channels and positions together, with a scale and a bias for each channel: [B, X, Y, C]."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.LayerNorm(epsilon=EPSILON, reduction_axes=(-3, -2, -1), feature_axes=-1)(x)
