@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, shift, time_first, unfold_like
-from wmjax.types import Step
+from wmjax.types import Step, image_of
 
 
 def filter(model, params, key, state, *, prev_action, embed, is_first):
@@ -65,8 +65,8 @@ def filter_steps(model, params, key, steps, action_spec):
 
 
 def begin(model, params, key, obs, action_spec):
-    """The posterior state at the first image of an episode, obs uint8 [B, X, Y, C]."""
-    rows = obs.shape[0]
+    """The posterior state at the first observation of an episode, obs [B, ...] as of Step."""
+    rows = image_of(obs).shape[0]
     none = jnp.zeros((rows, action_spec.size))
     past, embed = model.initial(params, rows), model.encode(params, obs)
     return model.observe(params, key, past, none, embed, jnp.ones(rows, bool))[0]

@@ -117,6 +117,5 @@ def get_config(argument=""):
     config.train.chunk = config.planner.horizon + shown
     if preset == "paper":
         config.train.batch = batch
-    if "keep" in config.evaluation:
-        config.evaluation.keep = True
+    config.evaluation.keep = True
     return config

@@ -18,6 +18,8 @@ def test_products_are_counted_inside_scans_and_convolutions():
         return lax.scan(lambda carry, _: (carry, jax.jit(jnp.matmul)(a, b)), 0, None, length=11)
 
     assert benchmark.gflops(scanned, a, b) == 11 * 2 * 3 * 5 * 7 / 1e9
+    chosen = lambda p, a, b: lax.cond(p, lambda: a @ b @ (a @ b).T, lambda: a @ b @ jnp.ones((7, 3)))
+    assert benchmark.gflops(chosen, True, a, b) == (2 * 2 * 3 * 5 * 7 + 2 * 3 * 7 * 3) / 1e9  # the costlier branch
     x, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((4, 4, 3, 6))
     numbers = ("NHWC", "HWIO", "NHWC")
     conv = lambda x, k: lax.conv_general_dilated(x, k, (2, 2), "VALID", dimension_numbers=numbers)

@@ -112,7 +112,7 @@ def gflops(function, *args):
 
 
 def flops_of(jaxpr) -> Iterator[float]:
-    """Operations of every product in a jaxpr; a scan's count as often as it runs."""
+    """Operations of every product in a jaxpr; a scan's count as often as it runs, of branches the costliest."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name
         if name == "dot_general":
@@ -124,6 +124,8 @@ def flops_of(jaxpr) -> Iterator[float]:
             kernel = eqn.invars[1].aval
             zeros = np.prod(eqn.params["lhs_dilation"])  # of a transposed convolution: most inputs are zero
             yield 2.0 * eqn.outvars[0].aval.size * kernel.size / kernel.shape[features] / zeros
+        elif name == "cond":
+            yield max(sum(flops_of(branch.jaxpr)) for branch in eqn.params["branches"])
         else:
             times = eqn.params["length"] if name == "scan" else 1
             for inside in jaxprs_in_params(eqn.params):

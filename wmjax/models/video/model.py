@@ -23,7 +23,6 @@ from flax import struct
 from wmjax.imagine import open_loop
 from wmjax.nets.image_rewards import ActivationReward, SequenceReward
 from wmjax.nets.sv2p import SHRINKAGE, SV2P, cell_shapes
-from wmjax.ops.axes import time_first
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, UsageError, WorldModel, image_of
 
