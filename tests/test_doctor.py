@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from tests import mains
-from wmjax import doctor
+from wmjax import doctor, memory
 from wmjax.doctor import Needs, Point
 from wmjax.envs import gl
 from wmjax.report import video
@@ -96,6 +96,21 @@ def test_what_cannot_be_drawn_or_played(monkeypatch):
     assert game.found == "no ROM" and f"envpool=={doctor.version('envpool')}" in game.mend
 
 
+def test_where_nothing_can_be_drawn_one_thing_is_to_be_typed(monkeypatch):
+    monkeypatch.setattr(gl, "fault_of", {gl.DRAW: "no EGL", doctor.GAME: ""}.get)
+    monkeypatch.setattr(video, "check_ffmpeg", lambda: None)
+    assert [point.mend for point in doctor.drawing()] == [f"sudo apt install {gl.DEBIAN}", "", "", ""]
+
+
+def test_memory_is_the_hosts_where_jax_has_no_device(monkeypatch):
+    def no_device():
+        raise AssertionError
+
+    monkeypatch.setattr(memory, "free_memory", no_device)
+    monkeypatch.setattr(memory, "host_memory", lambda: 2 * 10**9)
+    assert next(doctor.room(None)) == Point("memory", "2.0 GB free")
+
+
 def test_a_program_that_dies_is_a_fault_in_its_last_words():
     assert gl.fault_of("import os; print('oh', flush=True); os._exit(0)") == "oh"
     assert gl.fault_of("import os; os._exit(7)") == "exit code 7"
@@ -104,8 +119,8 @@ def test_a_program_that_dies_is_a_fault_in_its_last_words():
 def test_room_beside_what_a_run_needs(tmp_path):
     place = str(tmp_path / "not" / "there")
     assert not any(point.mend for point in doctor.room(place))
-    memory, disk = doctor.room(place, Needs(memory=10**15, disk=10**18, smaller="--a=1"))
-    assert memory.mend == "--a=1" and "the run takes 1000000.0 GB" in memory.found
+    ring, disk = doctor.room(place, Needs(memory=10**15, disk=10**18, smaller="--a=1"))
+    assert ring.mend == "--a=1" and "the run takes 1000000.0 GB" in ring.found
     assert disk.mend.startswith("--workdir=") and str(tmp_path) in disk.name and "not" not in disk.name
     assert not doctor.enough("memory", None, 5, "--a=1").mend
 

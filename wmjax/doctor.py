@@ -234,9 +234,13 @@ def drawing() -> Iterator[Point]:
     from wmjax.envs import gl
     from wmjax.report import video
 
-    yield tried("EGL frame", gl.fault_of(gl.DRAW), f"sudo apt install {gl.DEBIAN}")
-    pair = f"dm_control {version('dm_control')} with mujoco {version('mujoco')}"
-    yield tried(pair, gl.fault_of(DM_CONTROL), reinstall("mujoco<4", "dm_control"))
+    frame = tried("EGL frame", gl.fault_of(gl.DRAW), f"sudo apt install {gl.DEBIAN}")
+    yield frame
+    pair = f"frame of dm_control {version('dm_control')} with mujoco {version('mujoco')}"
+    if frame.mend:
+        yield Point(pair, "not tried without EGL")
+    else:
+        yield tried(pair, gl.fault_of(DM_CONTROL), reinstall("mujoco<4", "dm_control"))
     yield tried("Atari game", gl.fault_of(GAME), reinstall(f"envpool=={version('envpool')}"))
     try:
         video.check_ffmpeg()
@@ -272,7 +276,11 @@ def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noq
     place = pathlib.Path(workdir or ".").absolute()
     while not place.exists():
         place = place.parent
-    yield enough("memory", memory.free_memory(), needs.memory, needs.smaller)
+    try:
+        memory_left = memory.free_memory()
+    except (RuntimeError, AssertionError):  # no device: `devices` tells
+        memory_left = memory.host_memory()
+    yield enough("memory", memory_left, needs.memory, needs.smaller)
     free = shutil.disk_usage(place).free
     yield enough(f"disk of {place}", free, needs.disk, f"--workdir=DIR, on a disk with {needs.disk / 1e9:.1f} GB free")
 

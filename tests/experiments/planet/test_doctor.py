@@ -24,6 +24,8 @@ def chosen(*changes):
 def test_minutes_are_made_of_episodes_updates_and_evaluations():
     evaluations = 5 * 250 * 0.5
     assert doctor.minutes(chosen(), 250, COSTS) == pytest.approx((95 * 250 * 0.1 + evaluations) / 60)
+    seeding = doctor.minutes(chosen(("seed_episodes", 40)), 250, COSTS)  # none is evaluated then
+    assert seeding == pytest.approx((60 * 250 * 0.1 + 3 / 5 * evaluations) / 60)
     slow = COSTS._replace(update=0.3)
     assert doctor.minutes(chosen(), 250, slow) == pytest.approx((95 * 100 * 0.3 + evaluations) / 60)
     in_turn = doctor.minutes(chosen(("overlap", False)), 250, COSTS)

@@ -73,7 +73,7 @@ def test_actions_move_the_imagination_alone(server):
     assert grey == 102 and first[1:] == (1, -0.16, -0.16, 1.0)
     second, grey = view(server, "/step", {"action": [0, 0.2]})
     assert grey == 102 and second[1:] == (2, -0.2, -0.36, 1.0)
-    assert view(server, "/step", {"action": [-9, 0]})[1] == 0  # clipped to -1
+    assert view(server, "/step", {"action": [-9, 0]})[0].reward == -0.4  # clipped to -1: at (-0.6, 0.2)
     again, grey = view(server, "/begin", {})
     assert grey == 51 and again[1:] == (0, 0.0, 0.0, 1.0)
 
