@@ -8,7 +8,7 @@ from wmjax.nets.mlp import MLP, glorot
 
 
 def padding_for(grid, least):
-    """"VALID" as the authors have it, or "SAME" where a side of the grid [B, X, Y, C] is below `least`: not theirs."""
+    """ "VALID" as the authors have it, or "SAME" where a side of the grid [B, X, Y, C] is below `least`: not theirs."""
     return "VALID" if min(grid.shape[1:3]) >= least else "SAME"
 
 

@@ -104,11 +104,14 @@ class SV2P(nn.Module):
         enc1 = halve(self.filters[1], 3, cell(cell(enc0)))
         enc2 = halve(self.filters[3], 3, cell(cell(enc1)))
         told = [Plane()(action, enc2)] + ([] if reward is None else [Plane()(reward[:, None], enc2)])
-        told = nn.Dense(self.filters[3], kernel_init=glorot, dtype=self.dtype)(jnp.concatenate([enc2, *told, noise], -1))
+        told = nn.Dense(self.filters[3], kernel_init=glorot, dtype=self.dtype)(
+            jnp.concatenate([enc2, *told, noise], -1)
+        )
         bottom = cell(nn.relu(told))
         enc4 = Upsample(self.dtype)(bottom)
         enc5 = Upsample(self.dtype)(jnp.concatenate([cell(enc4), enc1], -1))
-        enc6 = ChannelNorm()(Upsample(self.dtype)(jnp.concatenate([cell(enc5), enc0], -1)))
+        top = jnp.concatenate([cell(enc5), enc0], -1)
+        enc6 = ChannelNorm()(Upsample(self.dtype)(top))
 
         drawn = nn.sigmoid(nn.Dense(image.shape[-1], kernel_init=glorot)(enc6))
         masks = nn.softmax(nn.Dense(MASKS + 1, kernel_init=glorot)(enc6))
@@ -119,9 +122,7 @@ class SV2P(nn.Module):
 
 def cell_shapes(image_shape, filters=FILTERS):
     """Shapes (X', Y', channels) of h and of c of each ConvLSTM, for images (X, Y, C)."""
-    return [
-        (image_shape[0] // s, image_shape[1] // s, n) for s, n in zip((2, 2, 4, 4, 8, 4, 2), filters, strict=True)
-    ]
+    return [(image_shape[0] // s, image_shape[1] // s, n) for s, n in zip((2, 2, 4, 4, 8, 4, 2), filters, strict=True)]
 
 
 def normalised_kernels(outputs):

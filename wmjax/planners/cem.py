@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_search, over_rows, score
+from wmjax.planners.search import check_horizon, check_search, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 ACTIONS = ("mean", "best")
@@ -48,6 +48,7 @@ def make_cem(model, action_spec, config):
     The action is the first mean (the likeliest of discrete actions), or with config.action "best" that of the last
     iteration's best sample.
     """
+    check_horizon(model, config.horizon)
     beliefs = make_beliefs(action_spec)
 
     def plan(params, key, state):

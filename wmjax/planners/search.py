@@ -38,3 +38,9 @@ def check_search(horizon, candidates):
         raise UsageError(f"planner horizon {horizon}: must be at least 1")
     if candidates < 1:
         raise UsageError(f"planner candidates {candidates}: must be at least 1")
+
+
+def check_horizon(model, horizon):
+    """Raises UsageError if the model predicts the rewards of another number of steps, and of that alone."""
+    if model.horizon not in (None, horizon):
+        raise UsageError(f"planner horizon {horizon}: the model predicts the rewards of {model.horizon} steps at once")

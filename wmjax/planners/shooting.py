@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_search, over_rows, score
+from wmjax.planners.search import check_horizon, check_search, over_rows, score
 from wmjax.types import Plan, Planner
 
 
@@ -26,6 +26,7 @@ def make_random_shooting(model, action_spec, config):
 
     That is N(0, 1), clipped to the action bounds, or equal probabilities of discrete actions.
     """
+    check_horizon(model, config.horizon)
     beliefs = make_beliefs(action_spec)
 
     def plan(params, key, state):
