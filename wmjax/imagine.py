@@ -4,7 +4,6 @@
     filter_steps the same of records
     begin       the posterior state at a first image            s1
     open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
-    mixed       one or the other at each step                   s1 - s2 - a3 > s3 - s4
     closed_loop prior states under a policy                     s  - policy > s1 > ...
     rollout     the same, as records with rewards
     predict_rewards  rewards under given actions, of models too that need no states for them
@@ -28,11 +27,11 @@ def filter(model, params, key, state, *, prev_action, embed, is_first):
 
     Args:
       state: model state of B rows, the state before the first step.
-      prev_action: float32 [B, T, A]; embed: [B, T, ...] from model.encode; is_first: bool [B, T].
+      prev_action: float32 [B, T, A]; embed: [B, T, ...] from model.encode, any pytree; is_first: bool [B, T].
     Returns:
       (last state, states, aux): states and aux with leading axes [B, T].
     """
-    chex.assert_equal_shape_prefix((prev_action, embed, is_first), 2)
+    chex.assert_equal_shape_prefix((prev_action, *jax.tree.leaves(embed), is_first), 2)
     keys = jax.random.split(key, prev_action.shape[1])
 
     def step(state, inputs):
@@ -40,7 +39,7 @@ def filter(model, params, key, state, *, prev_action, embed, is_first):
         state, aux = model.observe(params, key, state, prev_action, embed, is_first)
         return state, (state, aux)
 
-    inputs = (keys, *map(time_first, (prev_action, embed, is_first)))
+    inputs = (keys, *jax.tree.map(time_first, (prev_action, embed, is_first)))
     state, (states, aux) = jax.lax.scan(step, state, inputs)
     return state, jax.tree.map(time_first, states), jax.tree.map(time_first, aux)  # [T, B] -> [B, T]
 
@@ -87,34 +86,6 @@ def open_loop(model, params, key, state, actions):
         return state, state
 
     return jax.lax.scan(step, state, (keys, actions))[1]
-
-
-def mixed(model, params, key, state, *, prev_action, embed, is_first, use_truth):
-    """States along sequences of which some observations are seen and the others imagined (scheduled sampling).
-
-    Args: as `filter`, and use_truth: bool [T], whether each step is observed, in all rows, or else imagined.
-    Returns: as `filter`; aux is zero where a step was imagined.
-    """
-    chex.assert_equal_shape_prefix((prev_action, embed, is_first), 2)
-    chex.assert_shape(use_truth, (prev_action.shape[1],))
-    keys = jax.random.split(key, prev_action.shape[1])
-
-    def step(state, inputs):
-        use_truth, key, prev_action, embed, is_first = inputs
-
-        def observe():
-            return model.observe(params, key, state, prev_action, embed, is_first)
-
-        def imagine():
-            aux = jax.eval_shape(observe)[1]
-            return model.imagine(params, key, state, prev_action), jax.tree.map(jnp.zeros_like, aux)
-
-        state, aux = jax.lax.cond(use_truth, observe, imagine)
-        return state, (state, aux)
-
-    inputs = (use_truth, keys, *map(time_first, (prev_action, embed, is_first)))
-    state, (states, aux) = jax.lax.scan(step, state, inputs)
-    return state, jax.tree.map(time_first, states), jax.tree.map(time_first, aux)  # [T, B] -> [B, T]
 
 
 def closed_loop(model, params, key, state, policy, horizon):

@@ -110,7 +110,8 @@ class SV2P(nn.Module):
         bottom = cell(nn.relu(told))
         enc4 = Upsample(self.dtype)(bottom)
         enc5 = Upsample(self.dtype)(jnp.concatenate([cell(enc4), enc1], -1))
-        enc6 = ChannelNorm()(Upsample(self.dtype)(jnp.concatenate([cell(enc5), enc0], -1)))
+        top = jnp.concatenate([cell(enc5), enc0], -1)
+        enc6 = ChannelNorm()(Upsample(self.dtype)(top))
 
         drawn = nn.sigmoid(nn.Dense(image.shape[-1], kernel_init=glorot)(enc6))
         masks = nn.softmax(nn.Dense(MASKS + 1, kernel_init=glorot)(enc6))

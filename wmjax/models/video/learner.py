@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from wmjax import imagine
-from wmjax.models.video.model import check_image, init_params, make_model, rewards_of_images
+from wmjax.models.video.model import check_image, init_params, make_model, rewards_of_images, with_hidden_images
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.gradients import gradient_step
@@ -70,17 +70,17 @@ def predict(model, config, action_spec, params, key, batch, shown):
         raise UsageError(f"chunks of {time} rows: an {config.kind} with these context and horizon needs {needed}")
     draw_key, model_key = jax.random.split(key)
     is_shown = (jax.random.uniform(draw_key, (time,)) < shown) | (jnp.arange(time) < config.context)
-    _, states, predicted = imagine.mixed(
-        model,
+    truth = unfold_like(model.encode(params, fold(batch.obs)), batch)
+    _, states, images = imagine.filter(
+        with_hidden_images(model),
         params,
         model_key,
         model.initial(params, rows),
         prev_action=model_action(batch.prev_action, action_spec),
-        embed=unfold_like(model.encode(params, fold(batch.obs)), batch),
-        is_first=jnp.concatenate([jnp.ones((rows, 1), bool), batch.is_first[:, 1:]], axis=1),
-        use_truth=is_shown,
+        embed=(truth, jnp.broadcast_to(is_shown[None], (rows, time))),
+        is_first=jnp.asarray(batch.is_first).at[:, 0].set(True),
     )
-    images = jnp.where(is_shown[None, :, None, None, None], predicted, states.image)[:, 1:]
+    images = images[:, 1:]
     if config.kind == "ot_lr":
         return images, states.reward[:, 1:]
     last = config.context - 1

@@ -146,3 +146,17 @@ def make_model(config, env_spec):
     size = config.filters[4] + grid[0] * grid[1] * shape[2]
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, (size,))
     return model._replace(rewards=rewards, horizon=config.horizon) if config.kind == "ot_or" else model
+
+
+def with_hidden_images(model):
+    """The same model where some images are not shown: it goes on from its own, as if it imagined.
+
+    Its embeddings are (image [B, X, Y, C], shown bool [B]).
+    """
+
+    def observe(params, key, state, prev_action, embed, is_first):
+        image, shown = embed
+        state, predicted = model.observe(params, key, state, prev_action, image, is_first)
+        return state.replace(image=jnp.where(shown[:, None, None, None], image, predicted)), predicted
+
+    return model._replace(observe=observe)
