@@ -25,7 +25,8 @@ def without_kept_embeddings(model, order, env_spec):
         embeddings = model.encode(params, 255 * fold(images))
         embeddings = embeddings.reshape(*images.shape[:2], *embeddings.shape[1:])
         side_by_side = jnp.concatenate([embeddings[:, i] for i in range(order)], axis=-1)
-        after = model.imagine(params, key, bare.replace(embeddings=side_by_side), action)
+        bare = bare.replace(context=bare.context.replace(embeddings=side_by_side))
+        after = model.imagine(params, key, bare, action)
         return forget(after), jnp.concatenate([images[:, 1:], rendered(params, after)[:, None]], axis=1)
 
     def rendered(params, state):
@@ -40,4 +41,5 @@ def without_kept_embeddings(model, order, env_spec):
 
 def forget(state):
     """The state without its embeddings: what is not kept costs nothing."""
-    return state.replace(embeddings=state.embeddings[..., :0])
+    context = state.context
+    return state.replace(context=context.replace(embeddings=context.embeddings[..., :0]))

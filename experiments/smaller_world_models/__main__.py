@@ -122,7 +122,8 @@ def main(argv):
             params = dict(model=world.params, policy=policy.params)
             actor, count = explorer if iteration else randomly, at(train.interactions, iteration)
             try:
-                steps = play_steps(env, actor, params, keys, run.stopwatch, step=step, count=count)
+                carry = actor.begin(params)  # the random actor plays once, and the policy remembers nothing
+                steps = play_steps(env, actor, params, keys, run.stopwatch, step=step, carry=carry, count=count).steps
             except stop.Stopped:
                 break
             snapshots = snapshots | dict(env=env.snapshot())

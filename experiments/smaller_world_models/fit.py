@@ -93,7 +93,8 @@ def record(options, chosen, spec, keys):
     env = pools.join_envs(chosen.members, 1, chosen.env)
     player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
     params = np.zeros(len(chosen.members))  # chance has no parameters
-    return play_steps(env, player, params, keys, Stopwatch(), step=env.reset(), count=options.decisions)
+    step, carry = env.reset(), player.begin(params)
+    return play_steps(env, player, params, keys, Stopwatch(), step=step, carry=carry, count=options.decisions).steps
 
 
 def split(rows):

@@ -63,50 +63,62 @@ def make_prediction_metrics(agent, env_spec, count):
     expects fewer than there are. What follows the beginning of another episode does not count.
     """
 
+    model, action_spec = agent.model, env_spec.action
+
+    def codes(params, states):
+        """Of states with leading axes [B, T]."""
+        return unfold_like(agent.codes(params, jax.tree.map(fold, states)), jax.tree.leaves(states)[0])
+
     def measure(params, key, memory, steps):
         filter_key, next_key, open_key, sample_key = jax.random.split(key, 4)
-        some = stacked(replay.sample(memory, sample_key, 1000, count), count).obs[:, 0]
-        common = most_frequent(
-            agent.codes(params, imagine.begin(agent.model, params, filter_key, some, env_spec.action))
-        )[None, None]
-
-        def codes(states):
-            """Of states with leading axes [B, T]."""
-            return unfold_like(agent.codes(params, jax.tree.map(fold, states)), jax.tree.leaves(states)[0])
-
-        action = model_action(steps.prev_action, env_spec.action)
+        sampled = stacked(replay.sample(memory, sample_key, 1000, count), count).obs[:, 0]
+        sampled = imagine.begin(model, params, filter_key, sampled, action_spec)
+        majority = most_frequent(agent.codes(params, sampled))[None, None]
+        action = model_action(steps.prev_action, action_spec)
         steps = steps.replace(is_first=steps.is_first.at[:, 0].set(True))
-        _, states, _ = imagine.filter_steps(agent.model, params, filter_key, steps, env_spec.action)
+        _, states, _ = imagine.filter_steps(model, params, filter_key, steps, action_spec)
         context = min(CONTEXT, action.shape[1] - 1)
-        before, start = (jax.tree.map(lambda x, at=at: x[:, at], states) for at in (slice(0, -1), context - 1))
-        after = agent.model.imagine(params, next_key, jax.tree.map(fold, before), fold(action[:, 1:]))
-        after = jax.tree.map(lambda x: unfold_like(x, action[:, 1:]), after)
-        imagined = imagine.open_loop(agent.model, params, open_key, start, time_first(action[:, context:]))
+        after, imagined = predict_both(model, params, (next_key, open_key), states, action, context)
 
-        truth = codes(states)  # [B, T, X, Y]
-        counts = jnp.cumsum(steps.is_first[:, 1:], axis=1) == 0
-
-        def shares(name, guesses, first):
-            """guesses: each [B, T - first, X, Y] or broadcast to it, of truth[:, first:]."""
-            same = {key: (guess == truth[:, first:]).mean((2, 3)) for key, guess in guesses.items()}
-            return {f"{name}/{key}": jnp.average(x, weights=counts[:, first - 1 :]) for key, x in same.items()}
-
-        def rewards(name, states, first):
-            """states: of arrivals first, first + 1, ..., with leading axes [B, T - first]."""
-            seen = dict(expected=imagine.rewards(agent.model, params, states))
-            seen["true"] = jnp.round(jnp.clip(steps.reward[:, first:], -1.0, 1.0))
-            return {f"{name}/reward_{key}": (x * counts[:, first - 1 :]).sum() for key, x in seen.items()}
-
-        imagined = jax.tree.map(time_first, imagined)
-        one_step = dict(accuracy=codes(after), copy_last_frame=truth[:, :-1], majority_baseline=common)
-        open_loop = dict(
-            accuracy=codes(imagined), copy_last_frame=truth[:, context - 1 : context], majority_baseline=common
-        )
-        found = shares("one_step", one_step, 1) | shares("open_loop", open_loop, context)
-        found |= rewards("one_step", jax.tree.map(lambda x: x[:, 1:], states), 1)
-        return found | rewards("open_loop", imagined, context)
+        truth = codes(params, states)  # [B, T, X, Y]
+        counts = jnp.cumsum(steps.is_first[:, 1:], axis=1) == 0  # [B, T - 1]
+        one_step = dict(accuracy=codes(params, after), copy_last_frame=truth[:, :-1], majority_baseline=majority)
+        last = truth[:, context - 1 : context]
+        open_loop = dict(accuracy=codes(params, imagined), copy_last_frame=last, majority_baseline=majority)
+        metrics = share_right("one_step", one_step, truth[:, 1:], counts)
+        metrics |= share_right("open_loop", open_loop, truth[:, context:], counts[:, context - 1 :])
+        expected = imagine.rewards(model, params, jax.tree.map(lambda x: x[:, 1:], states))
+        metrics |= reward_sums("one_step", expected, steps.reward[:, 1:], counts)
+        expected = imagine.rewards(model, params, imagined)
+        return metrics | reward_sums("open_loop", expected, steps.reward[:, context:], counts[:, context - 1 :])
 
     return jax.jit(measure)
+
+
+def predict_both(model, params, keys, states, action, context):
+    """Prior states of steps 1 .. T - 1 each from the posterior before it, and of steps `context` .. T - 1 in one go.
+
+    Args: keys: two; states: posterior ones [B, T]; action: [B, T, A] that led to them.
+    Returns: (states [B, T - 1], states [B, T - context]).
+    """
+    next_key, open_key = keys
+    before, start = (jax.tree.map(lambda x, at=at: x[:, at], states) for at in (slice(0, -1), context - 1))
+    after = model.imagine(params, next_key, jax.tree.map(fold, before), fold(action[:, 1:]))
+    after = jax.tree.map(lambda x: unfold_like(x, action[:, 1:]), after)
+    imagined = imagine.open_loop(model, params, open_key, start, time_first(action[:, context:]))
+    return after, jax.tree.map(time_first, imagined)
+
+
+def share_right(name, guesses, truth, counts):
+    """{name/guess: share of codes guessed right} of guesses, each as truth [B, T, X, Y] or broadcast to it."""
+    same = {key: (guess == truth).mean((2, 3)) for key, guess in guesses.items()}
+    return {f"{name}/{key}": jnp.average(x, weights=counts) for key, x in same.items()}
+
+
+def reward_sums(name, expected, reward, counts):
+    """{name/reward_expected, name/reward_true: sums over the steps that count}; all [B, T]."""
+    rewards = dict(expected=expected, true=jnp.round(jnp.clip(reward, -1.0, 1.0)))
+    return {f"{name}/reward_{key}": (x * counts).sum() for key, x in rewards.items()}
 
 
 def most_frequent(codes):

@@ -1,6 +1,7 @@
 """Playing: whole episodes, their returns alone, and steps that go on where the last ones ended."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -9,7 +10,7 @@ from wmjax.agents.random import make_random_actor
 from wmjax.run import stop
 from wmjax.run.collect import make_player, play_episodes, play_returns, play_steps
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import Step
+from wmjax.types import Actor, Step
 
 PARAMS = np.zeros(2)  # of nothing: the actor is random
 KEYS = jax.random.split(jax.random.key(0), 2)
@@ -38,11 +39,14 @@ def test_returns_are_those_of_whole_episodes(player):
 
 
 def test_steps_go_on_over_calls_and_episodes(player):
-    env, step, seen = fresh(), None, []
+    env, seen = fresh(), []
+    step, carry = env.reset(), player.begin(PARAMS)
     for call in range(3):
-        step = env.reset() if step is None else jax.tree.map(lambda x: x[-1], seen[-1])
         keys = jax.vmap(jax.random.fold_in, (0, None))(KEYS, call)
-        seen.append(play_steps(env, player, PARAMS, keys, Stopwatch(), step=step, count=8))
+        steps, carry, extras = play_steps(env, player, PARAMS, keys, Stopwatch(), step=step, carry=carry, count=8)
+        step = jax.tree.map(lambda x: x[-1], steps)
+        seen.append(steps)
+        assert extras == ()
     whole = Step(*(np.concatenate([getattr(steps, name) for steps in seen]) for name in FIELDS))
     assert whole.reward.shape == (24, 4)
     np.testing.assert_array_equal(whole.is_first[1:], whole.is_last[:-1])
@@ -55,10 +59,42 @@ def test_steps_go_on_over_calls_and_episodes(player):
             np.testing.assert_array_equal(getattr(again, name), getattr(whole, name)[t], err_msg=name)
 
 
+def make_counting_actor():
+    """An Actor whose carry is the number of decisions of each episode, and its action that number in hundredths."""
+
+    def act(params, key, carry, step, explore):
+        carry = jnp.where(step.is_first, 0, carry) + 1
+        return carry, carry[:, None] / 100, dict(decisions=carry, reward=step.reward)
+
+    return Actor(lambda params, rows: jnp.zeros(rows, jnp.int32), act)
+
+
+def test_an_actor_remembers_over_calls_and_its_extras_are_kept():
+    """Two calls of 6 and 7 decisions are one of 13: the actor goes on where it was, not only the environments."""
+    player = make_player(make_counting_actor(), 2, explore=True, keep=lambda extras: extras["decisions"])
+    env, seen = fresh(), []
+    step, carry = env.reset(), player.begin(PARAMS)
+    for count in (6, 7):
+        steps, carry, extras = play_steps(env, player, PARAMS, KEYS, Stopwatch(), step=step, carry=carry, count=count)
+        step = jax.tree.map(lambda x: x[-1], steps)
+        seen.append((steps, extras.reshape(count, 4)))
+    steps, decisions = jax.tree.map(lambda *x: np.concatenate(x), *seen)
+    expected, count = np.zeros((13, 4), int), np.ones(4, int)  # decisions of the episode, at every arrival's action
+    for t, is_first in enumerate(steps.is_first):
+        expected[t] = count
+        count = np.where(is_first, 1, count + 1)
+    np.testing.assert_array_equal(decisions, expected)
+    assert decisions[6:].max() > 6 and steps.is_first.any()
+    told = ~steps.is_first  # where an episode begins the action does not count
+    np.testing.assert_allclose(steps.prev_action[told][:, 0], decisions[told] / 100, rtol=1e-6)
+    np.testing.assert_array_equal(carry.reshape(4), expected[-1])
+    assert player.act._cache_size() == 1
+
+
 def test_times_are_counted(player):
     stopwatch = Stopwatch()
     env = fresh()
-    play_steps(env, player, PARAMS, KEYS, stopwatch, step=env.reset(), count=3)
+    play_steps(env, player, PARAMS, KEYS, stopwatch, step=env.reset(), carry=player.begin(PARAMS), count=3)
     assert set(stopwatch.flush()) == {"time/env", "time/act", "time/copy"}
 
 
@@ -67,7 +103,8 @@ def test_a_signal_ends_playing_between_two_decisions(play, player, monkeypatch):
     env, taken = fresh(), []
     step = env.step
     monkeypatch.setattr(env, "step", lambda action: taken.append(action) or step(action))
-    more = {play_returns: dict(film=5), play_steps: dict(step=env.reset(), count=9)}.get(play, {})
+    begun = dict(step=env.reset(), carry=player.begin(PARAMS), count=9)
+    more = {play_returns: dict(film=5), play_steps: begun}.get(play, {})
 
     def check():
         if len(taken) == 3:

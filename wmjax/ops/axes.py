@@ -1,4 +1,4 @@
-"""Leading axes of arrays and pytrees: folding two into one, swapping them, moving along time."""
+"""Leading axes of arrays and pytrees: folding two into one, swapping them, moving along time, choosing rows."""
 
 import jax
 import jax.numpy as jnp
@@ -22,3 +22,12 @@ def time_first(x):
 def shift(x):
     """[B, T, ...] moved one step later in time; zeros (False) come in at t = 0."""
     return jnp.concatenate([jnp.zeros_like(x[:, :1]), x[:, :-1]], axis=1)
+
+
+def where_rows(chosen, tree, other):
+    """Rows of the leaves of `tree` where chosen, bool [B], and of those of `other` elsewhere."""
+
+    def where(x, y):
+        return jnp.where(chosen.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    return jax.tree.map(where, tree, other)

@@ -9,53 +9,65 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from wmjax.run import stop
 from wmjax.run.members import by_member
+from wmjax.types import Step
 
 
 class Player(NamedTuple):
     """An Actor for S members of E environment rows each, compiled."""
 
     begin: Callable[..., Any]  # (params [S, ...]) -> carry [S, E, ...]
-    act: Callable[..., tuple[Any, Any]]
-    # (params [S, ...], keys [S], t, carry, step [S, E, ...]) -> (carry, action [S, E, A]); the carry is donated
+    act: Callable[..., tuple[Any, Any, Any]]
+    # (params [S, ...], keys [S], t, carry, step [S, E, ...]) -> (carry, action [S, E, A], extras [S, E, ...]); the
+    # carry is donated
     sharding: Any  # of everything with leading axes [S, E]; None: the default device
 
 
-def make_player(actor, rows, *, explore, sharding=None):
-    """A Player; rows: E. t counts the decisions of an episode and makes its keys."""
+def make_player(actor, rows, *, explore, sharding=None, keep=lambda extras: ()):
+    """A Player. t counts decisions and makes their keys.
+
+    Args: rows: E; keep: what of the actor's extras is returned, by default nothing.
+    """
 
     def begin(params):
         return actor.initial(params, rows)
 
     def act(params, key, t, carry, step):
-        carry, action, _ = actor.act(params, jax.random.fold_in(key, t), carry, step, explore)
-        return carry, action
+        carry, action, extras = actor.act(params, jax.random.fold_in(key, t), carry, step, explore)
+        return carry, action, keep(extras)
 
     begin = jax.jit(jax.vmap(begin), out_shardings=sharding)
     act = jax.jit(jax.vmap(act, (0, 0, None, 0, 0)), donate_argnums=3, out_shardings=sharding)
     return Player(begin, act, sharding)
 
 
-def arrivals(env, player, params, keys, stopwatch, step):
-    """Plays on for ever from `step`, the env's current Step [S * E]; yields every Step that follows.
+def decisions(env, player, params, keys, stopwatch, step, carry):
+    """Plays on for ever from `step`, the env's current Step [S * E], and the actor's carry there, which is donated.
 
     Args: as in `play_episodes`. Counts "env", "copy" and "act".
+    Yields: (the Step that follows, the carry there, the extras of the action between them).
     Raises: Stopped before the next decision, when a signal asks the run to end.
     """
-    carry = player.begin(params)
     for t in itertools.count():
         stop.check()
         with stopwatch("copy"):
             on_device = jax.device_put(by_member(step, len(keys)), player.sharding)
         with stopwatch("act"):
-            carry, action = player.act(params, keys, np.int32(t), carry, on_device)
+            carry, action, extras = player.act(params, keys, np.int32(t), carry, on_device)
             action = np.asarray(action)
         with stopwatch("env"):
             step = env.step(action.reshape(-1, *action.shape[2:]))
-        yield step
+        yield step, carry, extras
+
+
+def arrivals(env, player, params, keys, stopwatch, step):
+    """As `decisions`, from where the actor remembers nothing; yields the Steps alone."""
+    playing = decisions(env, player, params, keys, stopwatch, step, player.begin(params))
+    return (arrival for arrival, _, _ in playing)
 
 
 def play_episodes(env, player, params, keys, stopwatch):
@@ -108,12 +120,26 @@ def play_returns(env, player, params, keys, stopwatch, film):
             return tally.returns, stack(kept)
 
 
-def play_steps(env, player, params, keys, stopwatch, *, step, count):
+class Played(NamedTuple):
+    """What `play_steps` returns."""
+
+    steps: Step  # [count, S * E, ...] of numpy arrays: the arrivals
+    carry: Any  # [S, E, ...] on the device: the actor's at the last of them, for the next call
+    extras: Any  # [count, S, E, ...] on the device: what the player keeps, of the actions that led to the arrivals
+
+
+def play_steps(env, player, params, keys, stopwatch, *, step, carry, count):
     """`count` more Steps from the env's current one: episodes go on where they are and follow each other.
 
-    Returns: Step [count, S * E, ...] of numpy arrays.
+    Args: as in `play_episodes`, but keys that no call before had, since t begins again at 0; step: the env's current
+      one; carry: the actor's there, of the call before or of `player.begin`; it is donated.
     """
-    return stack(list(itertools.islice(arrivals(env, player, params, keys, stopwatch, step), count)))
+    playing, steps, extras = decisions(env, player, params, keys, stopwatch, step, carry), [], []
+    for _ in range(count):
+        step, carry, kept = next(playing)
+        steps.append(step)
+        extras.append(kept)
+    return Played(stack(steps), carry, jax.tree.map(lambda *rows: jnp.stack(rows), *extras))
 
 
 def padded(steps, length):

@@ -98,8 +98,8 @@ def test_a_player_takes_the_actor():
     step = jax.tree.map(lambda x: np.stack([x, x]), arrivals(4))
     carry = player.begin(params)
     for t in range(2):
-        carry, action = player.act(params, keys, np.int32(t), carry, step)
-        assert action.shape == (2, 4) and action.dtype == np.int32
+        carry, action, extras = player.act(params, keys, np.int32(t), carry, step)
+        assert extras == () and action.shape == (2, 4) and action.dtype == np.int32
     assert player.act._cache_size() == 1
 
 

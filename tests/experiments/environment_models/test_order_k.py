@@ -55,7 +55,8 @@ def test_embedding_anew_imagines_the_same():
         embed = embed.reshape(rows, 3, *embed.shape[1:])
         state = parts.start(params, embed, batch.prev_action[:, :3])
         images = batch.obs[:, :3].astype(jnp.float32) / 255
-        bare = anew.initial(params, rows)[0].replace(actions=state.actions)
+        bare = anew.initial(params, rows)[0]
+        bare = bare.replace(context=bare.context.replace(actions=state.context.actions))
         action = time_first(batch.prev_action)
         one = imagine.open_loop(kept, params, KEY, state, action)
         two = imagine.open_loop(anew, params, KEY, (bare, images), action)

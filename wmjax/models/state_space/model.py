@@ -32,10 +32,20 @@ from flax import struct
 from wmjax.models.state_space.config import CONTEXT, STOCHASTIC, map_of, model_action_size
 from wmjax.nets import state_space as nets
 from wmjax.ops import bernoulli, reward_bits
+from wmjax.ops.axes import where_rows
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, WorldModel, image_of
 
 IN_PIXELS = ("rar", "ar")
+
+
+@struct.dataclass
+class Context:
+    """What a sequence has shown so far: the model's memory of images and of the actions between them."""
+
+    embeddings: Array  # float32 [B, X, Y, N * C], of the newest N images, oldest first
+    actions: Array  # float32 [B, (K - 1) * A], that led to the newest of them; of the ar alone
+    seen: Array  # float32 [B], images of the episode so far, up to CONTEXT + 1
 
 
 @struct.dataclass
@@ -44,9 +54,7 @@ class MapState:
 
     state: Array  # float32 [B, X, Y, C]
     latent: Array  # float32 [B, X, Y, C / 2], what the image is made of beside the state
-    embeddings: Array  # float32 [B, X, Y, N * C], of the newest N images, oldest first
-    actions: Array  # float32 [B, (K - 1) * A], that led to the newest of them; of the ar alone
-    seen: Array  # float32 [B], images of the episode so far, up to CONTEXT + 1
+    context: Context
 
 
 @struct.dataclass
@@ -94,7 +102,7 @@ def init_params(key, config, env_spec):
     action = jnp.zeros((1, model_action_size(config, env_spec.action) if uses_actions(config) else 0))
     inputs = dict(
         encoder=[jnp.zeros((1, *env_spec.obs_shape))],
-        start=[zero.embeddings, zero.actions],
+        start=[zero.context.embeddings, zero.context.actions],
         prior=[[state], action],
         posterior=[[state, latent, latent, state], action],
         transition=[[state, latent] + [state] * (config.kind == "rar"), action],
@@ -122,6 +130,11 @@ def uses_actions(config):
     return config.sees_actions and config.kind != "vae"
 
 
+def used(config, action):
+    """What a model is given of actions [B, A]: all, or none, [B, 0]."""
+    return action if uses_actions(config) else action[:, :0]
+
+
 def context_length(config):
     """N, the images whose embeddings a state has."""
     return config.order if config.kind == "ar" else CONTEXT
@@ -130,112 +143,110 @@ def context_length(config):
 def empty_state(config, env_spec, batch):
     """Zeros, each array with memory of its own: one may not be donated twice."""
     grid, size = map_of(env_spec.obs_shape), config.channels
-    old = (
-        (config.order - 1) * model_action_size(config, env_spec.action)
-        if config.kind == "ar" and uses_actions(config)
-        else 0
-    )
-    shapes = ((*grid, size), (*grid, size // 2), (*grid, context_length(config) * size), (old,), ())
-    return MapState(*(jnp.zeros((batch, *shape), jnp.float32) for shape in shapes))
+    keeps_actions = config.kind == "ar" and uses_actions(config)
+    actions = (config.order - 1) * model_action_size(config, env_spec.action) if keeps_actions else 0
+
+    def zeros(*shape):
+        return jnp.zeros((batch, *shape), jnp.float32)
+
+    state, latent = zeros(*grid, size), zeros(*grid, size // 2)
+    return MapState(state, latent, Context(zeros(*grid, context_length(config) * size), zeros(actions), zeros()))
 
 
-def make_model(config, env_spec):
-    """(WorldModel, Parts). Its aux are the Beliefs of each step; decode gives logits of pixels in [0, 1].
+def repeated(config, embed):
+    """Embeddings [B, X, Y, N * C] where one image, [B, X, Y, C], stands in place of those that are still missing."""
+    return jnp.concatenate([embed] * context_length(config), axis=-1)
 
-    Actions are float32 [B, jump * A]. Features are the state and the latent, flat.
+
+def push(context, embed, action):
+    """The Context one step later, `seen` left as it is. embed: [B, X, Y, C]; action: [B, A], or [B, 0] if not used."""
+    embeddings = jnp.concatenate([context.embeddings, embed], axis=-1)[..., embed.shape[-1] :]
+    actions = jnp.concatenate([context.actions, action], axis=-1)
+    return context.replace(embeddings=embeddings, actions=actions[:, actions.shape[1] - context.actions.shape[1] :])
+
+
+def first_state(apply, params, context):
+    """The state, [B, X, Y, C], that the newest images and the actions between them make."""
+    return apply(params, "start", context.embeddings, context.actions)
+
+
+def make_cell(config, apply):
+    """(posterior_step, prior_step) of a state and its latent; both leave the context as it is.
+
+    posterior_step: (params, key, state, action, embed) -> (state, Beliefs);
+    prior_step: (params, key, state, action) -> state.
+    apply: as in `make_model`; action: [B, A], or [B, 0] where the model uses none.
     """
-    modules = make_modules(config, env_spec)
-    size, kind = config.channels, config.kind
-
-    def apply(params, name, *args):
-        return modules[name].apply(params[name], *args)
-
-    def given(action):
-        return action if uses_actions(config) else action[:, :0]
+    kind, size = config.kind, config.channels
 
     def previous_state(params, state):
         """The map that a step starts from."""
-        return apply(params, "start", state.embeddings, state.actions) if kind == "ar" else state.state
-
-    def transition(params, before, state, latent, action):
-        """The state after `before`; latent: of the step."""
-        if kind == "vae":
-            return before
-        newest = [state.embeddings[..., -size:]] if kind == "rar" else []
-        return apply(params, "transition", [before, latent, *newest], given(action))
-
-    def push_context(state, embed, action):
-        """What a state has of images and actions, one step later."""
-        embeddings = jnp.concatenate([state.embeddings, embed], axis=-1)[..., size:]
-        actions = jnp.concatenate([state.actions, given(action)], axis=-1)
-        return dict(embeddings=embeddings, actions=actions[:, actions.shape[1] - state.actions.shape[1] :])
-
-    def embed_image(params, image):
-        """Embedding of an image in [0, 1]."""
-        if config.contrast:
-            background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
-            image = config.contrast * (image - background[None])
-        return apply(params, "encoder", image)
-
-    def initial(params, batch):
-        return empty_state(config, env_spec, batch)
-
-    def encode(params, obs):
-        """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
-        return embed_image(params, unit_pixels(image_of(obs)))
-
-    def follow(params, key, state, prev_action, embed, is_first):
-        before = previous_state(params, state)
-        prior_mean, prior_std = apply(params, "prior", [before], given(prev_action))
-        mean, std = prior_mean, prior_std
-        if kind in STOCHASTIC:
-            mean, std = apply(params, "posterior", [before, prior_mean, prior_std, embed], given(prev_action))
-        latent = sample(key, mean, std)
-        after = transition(params, before, state, latent if kind == "sssm" else prior_mean, prev_action)
-        kept = push_context(state, embed, prev_action)
-        return state.replace(state=after, latent=latent, **kept), Beliefs(prior_mean, prior_std, mean, std)
+        return first_state(apply, params, state.context) if kind == "ar" else state.state
 
     def sample(key, mean, std):
         return mean + std * jax.random.normal(key, mean.shape) if kind in STOCHASTIC else mean
 
+    def transition(params, before, state, latent, prior_mean, action):
+        """The state after a step from the map `before`. latent: of the step."""
+        if kind == "vae":
+            return state.replace(state=before, latent=latent)
+        newest = [state.context.embeddings[..., -size:]] if kind == "rar" else []
+        inputs = [before, latent if kind == "sssm" else prior_mean, *newest]
+        return state.replace(state=apply(params, "transition", inputs, action), latent=latent)
+
+    def posterior_step(params, key, state, action, embed):
+        before = previous_state(params, state)
+        prior_mean, prior_std = mean, std = apply(params, "prior", [before], action)
+        if kind in STOCHASTIC:
+            mean, std = apply(params, "posterior", [before, prior_mean, prior_std, embed], action)
+        after = transition(params, before, state, sample(key, mean, std), prior_mean, action)
+        return after, Beliefs(prior_mean, prior_std, mean, std)
+
+    def prior_step(params, key, state, action):
+        before = previous_state(params, state)
+        mean, std = apply(params, "prior", [before], action)
+        return transition(params, before, state, sample(key, mean, std), mean, action)
+
+    return posterior_step, prior_step
+
+
+def make_start(config, env_spec, apply):
+    """`Parts.start`: the state that the first images of an episode make."""
+
     def start(params, embeddings, actions):
         state = empty_state(config, env_spec, embeddings.shape[0])
-        state = state.replace(embeddings=jnp.concatenate([embeddings[:, 0]] * context_length(config), axis=-1))
+        context = state.context.replace(embeddings=repeated(config, embeddings[:, 0]))
         for i in range(embeddings.shape[1]):
-            state = state.replace(**push_context(state, embeddings[:, i], actions[:, i]))
-        first = apply(params, "start", state.embeddings, state.actions)
-        return state.replace(state=first, seen=state.seen + embeddings.shape[1])
+            context = push(context, embeddings[:, i], used(config, actions[:, i]))
+        first = first_state(apply, params, context)
+        return state.replace(state=first, context=context.replace(seen=context.seen + embeddings.shape[1]))
+
+    return start
+
+
+def make_observe(config, apply, follow):
+    """`WorldModel.observe`: `Parts.follow`, but an episode's first CONTEXT images make its first state."""
 
     def observe(params, key, state, prev_action, embed, is_first):
-        def where(chosen, one, other):
-            return jax.tree.map(lambda x, y: jnp.where(chosen.reshape(-1, *(1,) * (x.ndim - 1)), x, y), one, other)
-
-        blank = state.replace(
-            embeddings=jnp.concatenate([embed] * context_length(config), axis=-1), actions=jnp.zeros_like(state.actions)
-        )
-        state = where(is_first, blank, state)
+        blank = state.context.replace(embeddings=repeated(config, embed), actions=jnp.zeros_like(state.context.actions))
+        state = where_rows(is_first, state.replace(context=blank), state)
         prev_action = jnp.where(is_first[:, None], 0.0, prev_action)
-        seen = jnp.where(is_first, 1.0, jnp.minimum(state.seen + 1.0, CONTEXT + 1.0))
+        seen = jnp.where(is_first, 1.0, jnp.minimum(state.context.seen + 1.0, CONTEXT + 1.0))
         followed, beliefs = follow(params, key, state, prev_action, embed, is_first)
-        begun = followed.replace(
-            state=apply(params, "start", followed.embeddings, followed.actions), latent=jnp.zeros_like(state.latent)
-        )
+        first = first_state(apply, params, followed.context)
+        begun = followed.replace(state=first, latent=jnp.zeros_like(state.latent))
         zero, one = jnp.zeros_like(state.latent), jnp.ones_like(state.latent)
-        after, beliefs = where(seen <= CONTEXT, (begun, Beliefs(zero, one, zero, one)), (followed, beliefs))
-        return after.replace(seen=seen), beliefs
+        after, beliefs = where_rows(seen <= CONTEXT, (begun, Beliefs(zero, one, zero, one)), (followed, beliefs))
+        return after.replace(context=after.context.replace(seen=seen)), beliefs
 
-    def imagine(params, key, state, action):
-        before = previous_state(params, state)
-        mean, std = apply(params, "prior", [before], given(action))
-        latent = sample(key, mean, std)
-        after = transition(params, before, state, latent if kind == "sssm" else mean, action)
-        after = state.replace(state=after, latent=latent)
-        if kind not in IN_PIXELS:
-            return after
-        image = bernoulli.mean(decode(params, after))
-        return after.replace(**push_context(state, embed_image(params, image), action))
+    return observe
+
+
+def make_heads(config, apply):
+    """(features, reward_logits, discount, decode), each of (params, state)."""
 
     def maps(state):
+        """What every head is given, [B, X, Y, 3 C / 2]."""
         return jnp.concatenate([state.state, state.latent], axis=-1)
 
     def features(params, state):
@@ -244,16 +255,60 @@ def make_model(config, env_spec):
     def reward_logits(params, state):
         return apply(params, "reward", maps(state))
 
-    def reward(params, state):
-        return reward_bits.mean(reward_logits(params, state))
-
     def discount(params, state):
-        return jnp.ones(state.seen.shape)  # the paper predicts no ends of episodes
+        return jnp.ones(state.context.seen.shape)  # the paper predicts no ends of episodes
 
     def decode(params, state):
         logits = apply(params, "decoder", maps(state))
         return logits + params["background"][None] if config.contrast else logits
 
-    shape = (math.prod(map_of(env_spec.obs_shape)) * (size + size // 2),)
+    return features, reward_logits, discount, decode
+
+
+def make_model(config, env_spec):
+    """(WorldModel, Parts). Its aux are the Beliefs of each step; decode gives logits of pixels in [0, 1].
+
+    Actions are float32 [B, jump * A]. Features are the state and the latent, flat.
+    """
+    modules = make_modules(config, env_spec)
+
+    def apply(params, name, *args):
+        return modules[name].apply(params[name], *args)
+
+    posterior_step, prior_step = make_cell(config, apply)
+    features, reward_logits, discount, decode = make_heads(config, apply)
+
+    def initial(params, batch):
+        return empty_state(config, env_spec, batch)
+
+    def embed_image(params, image):
+        """Embedding of an image in [0, 1]."""
+        if config.contrast:
+            background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
+            image = config.contrast * (image - background[None])
+        return apply(params, "encoder", image)
+
+    def encode(params, obs):
+        """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
+        return embed_image(params, unit_pixels(image_of(obs)))
+
+    def follow(params, key, state, prev_action, embed, is_first):
+        action = used(config, prev_action)
+        after, beliefs = posterior_step(params, key, state, action, embed)
+        return after.replace(context=push(state.context, embed, action)), beliefs
+
+    def imagine(params, key, state, action):
+        action = used(config, action)
+        after = prior_step(params, key, state, action)
+        if config.kind not in IN_PIXELS:
+            return after
+        embed = embed_image(params, bernoulli.mean(decode(params, after)))
+        return after.replace(context=push(state.context, embed, action))
+
+    def reward(params, state):
+        return reward_bits.mean(reward_logits(params, state))
+
+    observe = make_observe(config, apply, follow)
+    shape = (math.prod(map_of(env_spec.obs_shape)) * (config.channels + config.channels // 2),)
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
-    return model, Parts(start, follow, reward_logits)
+    return model, Parts(make_start(config, env_spec, apply), follow, reward_logits)

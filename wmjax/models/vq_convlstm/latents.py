@@ -50,55 +50,61 @@ def discrete(config, grid):
     def to_grid(latent):
         return latent.reshape(latent.shape[0], *grid, config.code_size)
 
+    def nearest(params, embedding):
+        return vq.nearest(params["codebook"].vectors, embedding)
+
+    def quantise(params, embedding):
+        return params["codebook"].vectors[nearest(params, embedding)]
+
     def posterior_sample(params, key, embedding):
-        vectors = params["codebook"].vectors
-        return vq.straight_through(embedding, vectors[vq.nearest(vectors, embedding)])
+        return vq.straight_through(embedding, quantise(params, embedding))
 
     def prior_sample(params, key, prior):
         return params["codebook"].vectors[jax.random.categorical(key, prior)]
 
     def divergence(params, prior, embedding):
-        codes = vq.nearest(params["codebook"].vectors, embedding)
+        codes = nearest(params, embedding)
         return -jnp.take_along_axis(jax.nn.log_softmax(prior), codes[..., None], axis=-1)[..., 0].sum((-2, -1))
 
     def prediction_metrics(params, key, prior, embedding):
-        codes = vq.nearest(params["codebook"].vectors, embedding)
+        codes = nearest(params, embedding)
         return dict(latent_accuracy=(jax.random.categorical(key, prior) == codes).mean((-2, -1)))
 
     def autoencode(params, key, embedding):
-        vectors = params["codebook"].vectors
-        quantised = vectors[vq.nearest(vectors, embedding)]
+        quantised = quantise(params, embedding)
         commitment = jnp.square(embedding - quantised).mean()
         constant = jnp.full(embedding.shape[0], positions[0] * positions[1] * jnp.log(config.codes))
         latent = vq.straight_through(embedding, quantised)
         return latent, constant, config.commitment * commitment, dict(commitment=commitment)
 
     def ema_update(params, key, embedding):
-        codes = vq.nearest(params["codebook"].vectors, embedding)
-        outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
-        moving = dict(decay=config.codebook_decay, epsilon=config.codebook_epsilon)
-        codebook = vq.update(params["codebook"], outputs, flat, **moving)
-        if config.restart_below > 0:
-            codebook = vq.restart(codebook, key, outputs, config.restart_below)
-        return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
+        return update_codebook(config, params["codebook"], key, embedding, nearest(params, embedding))
 
     def codes_of(params, latent):
-        return vq.nearest(params["codebook"].vectors, latent).reshape(-1, *grid)
+        return nearest(params, latent).reshape(-1, *grid)
 
-    shape = (*positions, config.code_size)
     return Latents(
-        shape,
-        config.codes,
-        embed,
-        to_grid,
-        posterior_sample,
-        prior_sample,
-        divergence,
-        prediction_metrics,
-        autoencode,
-        codes_of,
-        ema_update,
+        shape=(*positions, config.code_size),
+        prior_size=config.codes,
+        embed=embed,
+        grid=to_grid,
+        posterior_sample=posterior_sample,
+        prior_sample=prior_sample,
+        divergence=divergence,
+        prediction_metrics=prediction_metrics,
+        autoencode=autoencode,
+        codes=codes_of,
+        ema_update=ema_update,
     )
+
+
+def update_codebook(config, codebook, key, embedding, codes):
+    """({"codebook": moved towards the embeddings [N, X, Y, E] of each of its codes, int32 [N, X, Y]}, metrics)."""
+    outputs, flat = embedding.reshape(-1, config.code_size), codes.reshape(-1)
+    codebook = vq.update(codebook, outputs, flat, decay=config.codebook_decay, epsilon=config.codebook_epsilon)
+    if config.restart_below > 0:
+        codebook = vq.restart(codebook, key, outputs, config.restart_below)
+    return dict(codebook=codebook), dict(perplexity=vq.perplexity(codes, config.codes))
 
 
 def continuous(config, grid):
@@ -120,32 +126,29 @@ def continuous(config, grid):
         return gaussian.kl_diagonal(*mean_std(embedding), *mean_std(prior)).sum((-2, -1))
 
     def prediction_metrics(params, key, prior, embedding):
-        (predicted, _), (seen, _) = mean_std(prior), mean_std(embedding)
-        return dict(latent_error=jnp.square(predicted - seen).mean((-3, -2, -1)))
+        (predicted, _), (observed, _) = mean_std(prior), mean_std(embedding)
+        return dict(latent_error=jnp.square(predicted - observed).mean((-3, -2, -1)))
 
     def autoencode(params, key, embedding):
         mean, std = mean_std(embedding)
         kl = gaussian.kl_diagonal(mean, std, jnp.zeros_like(mean), jnp.ones_like(std)).sum((-2, -1))
         return sample(params, key, embedding), kl, jnp.zeros(()), {}
 
-    def ema_update(params, key, embedding):
-        return {}, {}
-
     def codes_of(params, latent):
         return jnp.floor(jnp.clip(4 * latent + 8, 0, 15)).astype(jnp.int32).reshape(-1, *grid)
 
     return Latents(
-        shape,
-        2 * shape[-1],
-        embed,
-        to_grid,
-        sample,
-        sample,
-        divergence,
-        prediction_metrics,
-        autoencode,
-        codes_of,
-        ema_update,
+        shape=shape,
+        prior_size=2 * shape[-1],
+        embed=embed,
+        grid=to_grid,
+        posterior_sample=sample,
+        prior_sample=sample,
+        divergence=divergence,
+        prediction_metrics=prediction_metrics,
+        autoencode=autoencode,
+        codes=codes_of,
+        ema_update=lambda params, key, embedding: ({}, {}),
     )
 
 

@@ -153,38 +153,55 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
     latent = latents.posterior_sample(params, start_key, embed)
     latent = unfold_like(latent, batch)  # [B, T, X, Y, D]
     action = model_action(batch.prev_action, action_spec)
-    known = slice(1, context)
-    last, seen, _ = imagine.filter(
-        model,
-        params,
-        filter_key,
-        model.initial(params, batch.reward.shape[0]).replace(latent=latent[:, 0]),
-        prev_action=action[:, known],
-        embed=truth[:, known],
-        is_first=batch.is_first[:, known],
-    )
-    imagined = imagine.open_loop(model, params, imagine_key, last, time_first(action[:, context:]))
-    imagined = jax.tree.map(time_first, imagined)
-    states = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), seen, imagined)  # arrivals 1 .. T - 1
+    steps = (latent, action, truth, batch.is_first)
+    states = predicted_states(model, params, (filter_key, imagine_key), steps, context)
 
-    elsewhere = jnp.cumsum(batch.is_first[:, context:], axis=1) > 0
-    counts = 1.0 - jnp.concatenate([batch.is_first[:, known], elsewhere], axis=1)
+    counts = counted_steps(batch.is_first, context)
     total = jnp.maximum(counts.sum(), 1.0)
     hidden, action = states.cells[-1][0], states.action
     inputs = jax.tree.map(fold, (hidden, action, jax.lax.stop_gradient(latent[:, 1:])))
     prior = unfold_like(modules["latent_head"].apply(params["latent_head"], *inputs), counts)
     truth = truth[:, 1:]
     latent_loss = (counts * latents.divergence(params, prior, truth)).sum() / total
-    found = latents.prediction_metrics(params, draw_key, prior, truth)
-    found = {name: (counts * x).sum() / total for name, x in found.items()}
+    metrics = latents.prediction_metrics(params, draw_key, prior, truth)
+    metrics = {name: (counts * x).sum() / total for name, x in metrics.items()}
 
     hidden = fold(scale_gradient(hidden, config.reward_scale))
     logits = modules["reward"].apply(params["reward"], hidden, fold(action))
     logits, reward = unfold_like(logits, counts), reward_class(batch.reward[:, 1:])
-    likely = jnp.take_along_axis(jax.nn.log_softmax(logits), reward[..., None], axis=-1)[..., 0]
-    reward_loss = -(counts * likely).sum() / total
-    metrics = dict(latent_loss=latent_loss, reward_loss=reward_loss) | found
-    return latent_loss + reward_loss, metrics | class_counts(logits.argmax(-1), reward, counts)
+    log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), reward[..., None], axis=-1)[..., 0]
+    reward_loss = -(counts * log_probs).sum() / total
+    metrics |= class_counts(logits.argmax(-1), reward, counts)
+    return latent_loss + reward_loss, dict(latent_loss=latent_loss, reward_loss=reward_loss) | metrics
+
+
+def predicted_states(model, params, keys, steps, context):
+    """States of arrivals 1 .. T - 1, [B, T - 1]: filtered before `context`, an open loop from there on.
+
+    Args: keys: of the filter and of the open loop; steps: (latent [B, T, X, Y, D], of which the first is used, action
+      [B, T, A], embedding [B, T, ...], is_first [B, T]); context: from 1 to T - 1.
+    """
+    filter_key, imagine_key = keys
+    latent, action, embed, is_first = steps
+    known = slice(1, context)
+    last, filtered, _ = imagine.filter(
+        model,
+        params,
+        filter_key,
+        model.initial(params, latent.shape[0]).replace(latent=latent[:, 0]),
+        prev_action=action[:, known],
+        embed=embed[:, known],
+        is_first=is_first[:, known],
+    )
+    imagined = imagine.open_loop(model, params, imagine_key, last, time_first(action[:, context:]))
+    imagined = jax.tree.map(time_first, imagined)
+    return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), filtered, imagined)
+
+
+def counted_steps(is_first, context):
+    """float32 [B, T - 1] of is_first [B, T]: 1, but 0 of steps into another episode and of all imagined after one."""
+    elsewhere = jnp.cumsum(is_first[:, context:], axis=1) > 0
+    return 1.0 - jnp.concatenate([is_first[:, 1:context], elsewhere], axis=1)
 
 
 def reward_class(reward):
