@@ -133,10 +133,9 @@ def train_and_look(run, state, train, look, options):
         run.hold(updates, state)
 
     run.save()
-    updates, measured = state["counters"]["updates"], state["counters"]["measured"]
-    if run.is_cut_short(measured) and updates > measured:
+    if run.is_cut_short(state["counters"]["measured"]):
         with contextlib.suppress(stop.Stopped):
-            run.write_lines([dict(updates=updates) | look(state, True)])
+            run.write_lines([dict(updates=state["counters"]["updates"]) | look(state, True)])
     return state
 
 
@@ -175,7 +174,9 @@ def read_data(options, chosen, spec):
     if options.below is not None:
         sets["train"] = [x for steps in sets["train"] for x in pool.pieces_below(steps, options.below, chunk)]
         if not sets["train"]:
-            raise UsageError(f"--below={options.below}: --train never has so low rewards for a chunk of {chunk} rows")
+            raise UsageError(
+                f"--below={options.below}: no {chunk} rows (config.train.chunk) of --train have such rewards"
+            )
         console.say(f"learned: {rows(sets['train'])} rows with rewards below {options.below}")
     asked = {}
     for name, own in sets.items():

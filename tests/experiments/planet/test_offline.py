@@ -1,9 +1,11 @@
 """Training on recorded episodes: it resumes bit for bit, tells pools apart, compares predictions with their rewards."""
 
 import functools
+import itertools
 import json
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,8 @@ from tests.fakes import SPEC, random_steps
 from tests.mains import metrics, summary
 from wmjax import envs
 from wmjax.agents.random import make_random_actor
-from wmjax.run import pools
+from wmjax.report.progress import Progress
+from wmjax.run import lifecycle, pools
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import Member
 from wmjax.run.stopwatch import Stopwatch
@@ -27,7 +30,7 @@ from wmjax.types import WorldModel
 
 HORIZON, ROWS = 3, 13  # of mains.PLANET's planner and in its episodes
 BELOW = -0.1  # many rewards are
-WORDS = (*mains.PLANET, "--updates=4", "--every=2", f"--below={BELOW}")
+WORDS = (*mains.PLANET, "--updates=4", "--every=2")
 
 
 @functools.cache
@@ -55,13 +58,13 @@ def words(recorded, folder):
 
 
 def start(recorded, folder, **how):
-    return mains.fork("planet.offline", ["offline", *words(recorded, folder)], **how)
+    return mains.fork("planet.offline", ["offline", *words(recorded, folder), f"--below={BELOW}"], **how)
 
 
 @pytest.fixture(scope="module")
 def whole(recorded, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole") / "run"
-    ended = start(recorded, folder, drawn=True)
+    ended = start(recorded, folder)
     assert ended.code == 0, ended.stderr
     return folder, int(ended.stdout.rpartition("moves: ")[2]), ended.stdout
 
@@ -92,7 +95,7 @@ def test_a_run_leaves_what_a_study_reads(recorded, whole):
         assert arrays["eval"].sum() == 2 * (ROWS - HORIZON) * HORIZON
     assert (folder / "videos" / "open_loop_update_0000004.png").stat().st_size > 0
     page = (folder / "report.html").read_text()
-    assert "run · finished" in page and "eval/reward_error_median" in page
+    assert "run · finished" in page and "In evaluation episodes" in page
 
 
 def test_killed_and_stopped_it_ends_bit_identical(recorded, whole, tmp_path):
@@ -107,6 +110,37 @@ def test_killed_and_stopped_it_ends_bit_identical(recorded, whole, tmp_path):
     mains.assert_as_whole(folder, whole)
     assert (folder / offline.PREDICTIONS).read_bytes() == (whole[0] / offline.PREDICTIONS).read_bytes()
     assert summary(folder) | dict(minutes=0) == summary(whole[0]) | dict(minutes=0)
+
+
+@pytest.mark.parametrize(("over_at", "updates"), [(2, [1]), (4, [2, 2]), (9, [2, 4])])
+def test_a_run_whose_minutes_are_over_plays_once_and_what_it_played_is_cut_off_again(
+    over_at, updates, tmp_path, monkeypatch
+):
+    def go(planned):
+        run = lifecycle.open_run(
+            tmp_path,
+            dict(task="x", offline=dict(updates=planned)),
+            [Member("x", 0)],
+            may_differ=offline.MAY_DIFFER,
+            unit="update",
+            planned=planned,
+            minutes=1.0,
+            keep=2,
+        )
+        begun = dict(counters=dict(updates=0, measured=0), losses={})
+        state = run.restore(begun | dict(losses=checkpoint.AS_SAVED)) or begun
+        train = lambda state: state | dict(counters=state["counters"] | dict(updates=state["counters"]["updates"] + 1))
+        look = lambda state, last: dict(played=int(last))
+        state = offline.train_and_look(run, state, train, look, SimpleNamespace(every=2, updates=planned))
+        run.finish(state["counters"]["measured"], {})
+        return [(row["updates"], row["played"]) for row in metrics(tmp_path)]
+
+    with monkeypatch.context() as patched:
+        asked = itertools.count(1)
+        patched.setattr(Progress, "out_of_time", lambda *_: next(asked) >= over_at)
+        assert go(4) == list(zip(updates, [0] * (len(updates) - 1) + [1], strict=True))
+    assert go(4) == [(2, 0), (4, 1)] and summary(tmp_path)["finished"]
+    assert go(6) == [(2, 0), (4, 1), (6, 1)]
 
 
 def test_its_agent_can_be_evaluated_and_other_episodes_are_refused(recorded, whole, tmp_path):
@@ -128,7 +162,7 @@ def test_its_agent_can_be_evaluated_and_other_episodes_are_refused(recorded, who
         (["--test={empty}"], ["{empty} has no episodes in evaluation or replay/"]),
         (["--updates=5"], ["--updates=5", "multiple of --every=2"]),
         (["--below=nan"], ["--below=nan", "finite"]),
-        (["--below=-9"], ["--below=-9.0", "chunk of 6 rows"]),
+        (["--below=-9"], ["--below=-9.0", "no 6 rows (config.train.chunk)"]),
         (["--above=9"], ["config.planner.horizon=3", "--train", "above 9.0"]),
         (["--config.planner.horizon=13"], ["config.planner.horizon=13", "--train"]),
         (["--config.train.chunk=14"], ["config.train.chunk=14", "13 rows"]),
