@@ -18,18 +18,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict
 
 from wmjax import console
 from wmjax.envs.check import nearest
 from wmjax.run import help_page, paths, stop
 from wmjax.types import NonFiniteError, UsageError
 
-if typing.TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 GO_ON = os.EX_TEMPFAIL  # 75
-Settings = typing.TypeVar("Settings", bound="DataclassInstance")
+Settings = typing.TypeVar("Settings")  # a dataclass
 
 
 def run(main: Callable[[list[str]], Any], argv: list[str]) -> int:
@@ -165,7 +161,7 @@ def show_help(values: flags.FlagValues, module: str, configs: types.ModuleType |
     console.say(help_page.page(sys.modules[module].__doc__ or "", told, configs))
 
 
-def load_config(place: str) -> ConfigDict:
+def load_config(place: str) -> Any:
     """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or as its get_config says."""
     path, _, argument = place.partition(":")
     if not os.path.isfile(path):
@@ -173,7 +169,7 @@ def load_config(place: str) -> ConfigDict:
     return runpy.run_path(path)["get_config"](argument)
 
 
-def check_keys(overrides: Iterable[str], config: ConfigDict) -> None:
+def check_keys(overrides: Iterable[str], config: Any) -> None:
     """Raises UsageError unless every --config.a.b=value names a key of `config`, a ConfigDict."""
     for override in overrides:
         name = override.lstrip("-").partition("=")[0].removeprefix("config.")
@@ -194,12 +190,12 @@ def build(cls: type[Settings], block: Mapping[str, Any], name: str) -> Settings:
     Args: cls: a dataclass; block: mapping of its fields; name: of the block, for messages.
     Raises: UsageError for unknown or missing keys and values of a wrong type; whatever cls itself refuses.
     """
-    values, hints = dict(block), typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    values, hints, fields = dict(block), typing.get_type_hints(cls), dataclasses.fields(typing.cast(Any, cls))
+    known = [field.name for field in fields]
     for key in values:
         if key not in known:
             raise UsageError(f"config.{name}.{key} does not exist: choose from {', '.join(known)}")
-    missing = [field.name for field in dataclasses.fields(cls) if is_required(field) and field.name not in values]
+    missing = [field.name for field in fields if is_required(field) and field.name not in values]
     if missing:
         raise UsageError(f"config.{name}.{missing[0]} is missing")
     return cls(**{key: convert(value, hints[key], f"config.{name}.{key}") for key, value in values.items()})

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, TypeGuard
 
-from ml_collections import ConfigDict
-
 
 def page(about: str, flags: Iterable[tuple[str, Any, str, str]], configs: ModuleType | None) -> str:
     """The page as text.
@@ -58,7 +56,7 @@ def setting_lines(configs: ModuleType) -> list[str]:
     return lines
 
 
-def setting_line(name: str, kind: str, values: Mapping[str, ConfigDict], comment: str) -> str:
+def setting_line(name: str, kind: str, values: Mapping[str, Any], comment: str) -> str:
     """`config.train.batch = 50 (int; cpu: 16)  B`. values: the config of each preset, the first one's first."""
     (_, first), *others = [(preset, holder(config, name)[name.rpartition(".")[2]]) for preset, config in values.items()]
     unlike = "".join(f"; {preset}: {value!r}" for preset, value in others if value != first)
@@ -70,7 +68,7 @@ def wrapped(text: str) -> list[str]:
     return textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="      ")
 
 
-def holder(config: ConfigDict, name: str) -> ConfigDict:
+def holder(config: Any, name: str) -> Any:
     """The block of a ConfigDict that holds the last part of the dotted `name`."""
     for key in name.split(".")[:-1]:
         config = config[key]
