@@ -18,14 +18,14 @@ from wmjax.run import cli
 from wmjax.types import UsageError
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "out", "picture to write, .png or .svg")
     flags.DEFINE_string("title", "", "its title", flag_values=values)
     flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group", flag_values=values)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Draws once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     if options.out is None or not options.group:

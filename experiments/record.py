@@ -16,6 +16,7 @@ import math
 import pathlib
 import re
 import sys
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -27,10 +28,10 @@ from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
 from wmjax.run import cli
-from wmjax.run.collect import arrivals, make_player
+from wmjax.run.collect import Player, arrivals, make_player
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import datasets, workdir
-from wmjax.types import UsageError
+from wmjax.types import Array, Step, UsageError
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
 
@@ -42,7 +43,7 @@ class Policy(NamedTuple):
     told: dict  # what config.json says of it
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string(
         "game",
@@ -60,7 +61,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "seed", 0, "of the environments and the actions", 0, 10**9)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Records what is missing. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     if options.game is None or options.steps is None or options.folder is None:
@@ -71,7 +72,7 @@ def main(argv):
     policy = None
     if options.policy != "random":
         policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
-    if policy:
+    if policy and policy.env:
         env_options = policy.env | env_options  # with its time limit, and what else changes the game
         env_options.pop("stack", None)
     probe = envs.make(
@@ -105,7 +106,7 @@ def main(argv):
     console.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
 
 
-def recorded_options(name, size):
+def recorded_options(name: str, size: str | None) -> dict[str, Any]:
     """Options of `envs.make` for what is stored. size: "ROWSxCOLUMNS" or None."""
     if not name.startswith("atari:"):
         if size is not None:
@@ -121,7 +122,7 @@ def recorded_options(name, size):
     return dict(size=[height, columns], crop=height - rows, colour=True, full_action_set=True)
 
 
-def restore_policy(options, folder, member, name):
+def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
     """The Policy of a run's newest checkpoint.
 
     Raises: UsageError if there is none, or it plays another game than `name`.
@@ -139,7 +140,9 @@ def restore_policy(options, folder, member, name):
     return Policy(restored.actor, restored.params, restored.env, told)
 
 
-def play_shard(options, name, env_options, policy, player, number):
+def play_shard(
+    options: Any, name: str, env_options: dict[str, Any], policy: Policy, player: Player, number: int
+) -> Step:
     """Plays one shard: Step [rows + 1, E, ...] of numpy arrays as they are stored."""
     # Any number below 2^31 - E is a seed for envs.make.
     seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0]) % (2**31 - options.envs)
@@ -155,14 +158,16 @@ def play_shard(options, name, env_options, policy, player, number):
     return steps
 
 
-def played(env, player, params, keys):
+def played(env: envs.VecEnv, player: Player, params: Any, keys: Array) -> Iterator[Step]:
     """Plays one pool; yields every Step from the first, for ever. player, params, keys: as in `collect.arrivals`."""
     first = env.reset()
     yield first
     yield from arrivals(env, player, params, keys, Stopwatch(), first)
 
 
-def played_twice(options, seen, shown, player, params, keys):
+def played_twice(
+    options: Any, seen: envs.VecEnv, shown: envs.VecEnv, player: Player, params: Any, keys: Array
+) -> Iterator[Step]:
     """Plays two pools of the same game and seeds with the same actions; yields every Step of the second, for ever.
 
     Args: seen: VecEnv whose images the policy sees; shown: VecEnv whose steps are wanted; player, params, keys: as in
@@ -182,14 +187,14 @@ def played_twice(options, seen, shown, player, params, keys):
         yield recorded
 
 
-def translated(options, action, seen, shown):
+def translated(options: Any, action: np.ndarray, seen: envs.VecEnv, shown: envs.VecEnv) -> np.ndarray:
     """int32 [E] in the numbers of one pool's action set -> in those of the other's, which is the game's full set."""
     if seen.spec.action == shown.spec.action:
         return action
     return atari_actions.in_full_set(options.game.removeprefix("atari:"))[action]
 
 
-def gather(steps, count):
+def gather(steps: Iterator[Step], count: int) -> Step:
     """The first `count` of an iterator of Steps [E], as one Step [count, E, ...]; images are not held twice."""
     first = next(steps)
     whole = jax.tree.map(lambda x: np.empty((count, *x.shape), x.dtype), first)

@@ -1,6 +1,7 @@
 """Trainings as processes of their own, for tables and figures over many runs."""
 
 import contextlib
+from collections.abc import Iterable, Sequence
 
 from absl import flags
 
@@ -8,20 +9,20 @@ from wmjax.run import jobs, stop
 from wmjax.types import UsageError
 
 
-def cores_flag(values):
+def cores_flag(values: flags.FlagValues) -> None:
     """Defines --cores=0,1,... in absl's FlagValues `values`; an empty list unless given."""
     told = "numbers of cores, a run on each; none: one run at a time on all cores"
     flags.DEFINE_list("cores", [], told, flag_values=values)
 
 
-def check_cores(cores):
+def check_cores(cores: Iterable[str]) -> None:
     """Raises UsageError unless all of --cores are numbers."""
     for core in cores:
         if not core.isdecimal():
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
 
 
-def train_all(trainings, cores=()):
+def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
     """Trains what is not finished, one run on each of `cores` at a time; what a run prints is in FOLDER.log.
 
     Args: trainings: of `jobs.training`; cores: numbers of cores, as text; none: one run at a time on all.

@@ -2,8 +2,9 @@
 
 import functools
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.presets import config_flag
@@ -19,7 +20,7 @@ class Command(NamedTuple):
     minutes: float | None  # the wall-clock limit
 
 
-def read_command(argv, module, configs):
+def read_command(argv: list[str], module: str, configs: Any) -> Command:
     """The Command of argv; jax is ready after it.
 
     Args: argv: the command line; module: the main's __name__; configs: its module config.py, whose USAGE tells what
@@ -33,7 +34,7 @@ def read_command(argv, module, configs):
     return Command(options.config, pathlib.Path(options.workdir), options.minutes)
 
 
-def define_flags(usage, values, argv):
+def define_flags(usage: str, values: flags.FlagValues, argv: list[str]) -> None:
     """Defines --config, --workdir and --minutes in absl's FlagValues `values`."""
     config_flag(values, argv, usage)
     cli.path_flag(values, "workdir", "folder of the run")

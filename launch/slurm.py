@@ -15,9 +15,13 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from wmjax import console
 from wmjax.run import jobs, stop
+from wmjax.run.jobs import Ended, Job
 from wmjax.types import UsageError
 
 INSTALL = f"{sys.executable} -m pip install 'submitit>=1.5'"
@@ -29,21 +33,21 @@ VANISHED = 1  # exit code of a run of whose end nothing is known, as of a node t
 class Resumed:
     """What a slurm job does: one run. An object because submitit asks it for what to do after the time limit."""
 
-    def __init__(self, job, tries):
+    def __init__(self, job: Job, tries: int):
         self.job, self.tries = job, tries
-        self.worker = None
+        self.worker: threading.Thread | None = None
 
-    def __getstate__(self):
+    def __getstate__(self) -> dict[str, Any]:
         return dict(job=self.job, tries=self.tries, worker=None)
 
-    def __call__(self):
+    def __call__(self) -> None:
         stop.listen()
         self.worker = threading.Thread(target=self.work)
         self.worker.start()
         while self.worker.is_alive():
             self.worker.join(POLL)
 
-    def work(self):
+    def work(self) -> None:
         """Runs the job; in a thread, so that `checkpoint` can wait for it inside a signal handler."""
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR2])  # inherited: it would end the run at once
         slot = jobs.Slot((), jobs.ALLOCATOR, socket.gethostname())
@@ -53,7 +57,7 @@ class Resumed:
         except stop.Stopped:
             pass
 
-    def checkpoint(self):
+    def checkpoint(self) -> Any:
         """Lets the run save and end; what slurm is to start afterwards, None if nothing is left to do."""
         from submitit.helpers import DelayedSubmission
 
@@ -67,7 +71,7 @@ class Resumed:
     __submitit_checkpoint__ = checkpoint  # submitit calls this one, and looks whether there is the other
 
 
-def engine(options, folder):
+def engine(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     """The engine of a cluster; UsageError where submitit, sbatch or an option of --slurm is missing or wrong."""
     settings = dict(job_name=job_name(folder)) | dict(map(read_option, options.slurm))
     if importlib.util.find_spec("submitit") is None:
@@ -82,11 +86,11 @@ def engine(options, folder):
         executor.update_parameters(**settings)
     except (TypeError, ValueError) as error:
         raise UsageError(f"--slurm: {error}") from error
-    check_queue(settings["job_name"])
+    check_queue(str(settings["job_name"]))
     return lambda unfinished: run_on(executor, unfinished, options.tries)
 
 
-def run_on(executor, unfinished, tries):
+def run_on(executor: Any, unfinished: Sequence[Job], tries: int) -> None:
     """Submits jobs as one array, waits for them, and submits those again that go on. executor: of submitit."""
     with executor.batch():
         submitted = [executor.submit(Resumed(job, tries)) for job in unfinished]
@@ -109,7 +113,7 @@ def run_on(executor, unfinished, tries):
                 under_way.append((job, written_at(job), executor.submit(Resumed(job, tries))))
 
 
-def written_at(job):
+def written_at(job: Job) -> int:
     """When it was noted how a job ended; 0: never."""
     try:
         return jobs.exit_of(job.folder).stat().st_mtime_ns
@@ -117,14 +121,14 @@ def written_at(job):
         return 0
 
 
-def vanished(job, before, submitted):
+def vanished(job: Job, before: Ended | None, submitted: Any) -> Ended:
     """Notes that a job ended without saying how."""
-    ended = jobs.Ended(VANISHED, f"slurm: {submitted.state}", (before.tries if before else 0) + 1)
+    ended = Ended(VANISHED, f"slurm: {submitted.state}", (before.tries if before else 0) + 1)
     jobs.write_ended(job.folder, ended)
     return ended
 
 
-def read_option(text):
+def read_option(text: str) -> tuple[str, int | str]:
     """(key, value) of --slurm=key=value; time in minutes, whole numbers as such."""
     key, equals, value = text.partition("=")
     if not key or not equals or not value:
@@ -134,7 +138,7 @@ def read_option(text):
     return key, int(value) if value.isdecimal() else value
 
 
-def minutes(text):
+def minutes(text: str) -> int:
     """Minutes of sbatch's times: 30 of "30", "30:00" and "00:30:00", 1470 of "1-00:30"; a part of one counts whole."""
     if not re.fullmatch(r"\d+(:\d+){0,2}|\d+-\d+(:\d+){0,2}", text):
         raise UsageError(f"--slurm=time={text}: give minutes, HOURS:MINUTES:SECONDS or DAYS-HOURS:MINUTES:SECONDS")
@@ -144,12 +148,12 @@ def minutes(text):
     return 1440 * int(days or 0) + 60 * hours + whole + -(-seconds // 60)
 
 
-def job_name(folder):
+def job_name(folder: Path) -> str:
     """The name of a sweep's jobs in the queue."""
     return f"sweep-{zlib.crc32(str(folder).encode(errors='backslashreplace')):08x}"
 
 
-def check_queue(name):
+def check_queue(name: str) -> None:
     """Raises UsageError if jobs of this sweep are in the queue still, as after a driver that was killed."""
     try:
         words = ["squeue", "--noheader", "--me", f"--name={name}"]

@@ -15,9 +15,11 @@ import functools
 import importlib
 import importlib.util
 import os
-import pathlib
 import re
 import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
 from absl import flags
 
@@ -27,15 +29,18 @@ from launch.grid import SEED
 from launch.results import Run
 from wmjax import console, envs
 from wmjax.run import cli, jobs, stop
+from wmjax.run.jobs import Job
 from wmjax.storage import files, workdir
 from wmjax.types import UsageError
+
+Definition = dict[str, Any]  # what a folder's sweep.json holds
 
 SWEEP = "sweep.json"
 FAILED = "failed"
 NO_SWEEP = "give --main=MODULE, --config=FILE:ARGUMENT and --set=KEY=V1,V2 once or more"
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("main", None, "training main, such as experiments.planet", flag_values=values)
     flags.DEFINE_string("config", None, "its FILE:ARGUMENT; --config.key=value as for the main", flag_values=values)
@@ -57,13 +62,13 @@ def define_flags(values, argv):
     flags.DEFINE_bool("dry_run", False, "prints what would be started, as lines for a shell", flag_values=values)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Does once what the command line says. argv: the command line."""
     fixed = [word for word in argv[1:] if re.match(r"--?config\.", word)]
     options = cli.parse_flags([word for word in argv if word not in fixed], define_flags, __name__)
     if options.folder is None:
         raise UsageError(f"give --folder=DIR of a sweep; for a new one {NO_SWEEP}")
-    folder = pathlib.Path(options.folder)
+    folder = Path(options.folder)
     definition = define(options, [word.partition("config.")[2] for word in fixed], folder)
     runs = plan(folder, definition)
     if options.status or options.report:
@@ -90,7 +95,7 @@ def main(argv):
         workdir.close_workdir(folder)
 
 
-def finish(folder, found):
+def finish(folder: Path, found: list[results.Result]) -> None:
     """Tells how a sweep ended and writes its report; raises UsageError where runs have failed. found: its results."""
     console.say("\n".join(results.status(found)))
     page = console.try_drawing(results.write_report, folder, found)
@@ -101,7 +106,7 @@ def finish(folder, found):
         raise UsageError(f"{len(failed)} of {len(found)} cells failed: {told}; --retry={FAILED} runs them again")
 
 
-def define(options, settings, folder):
+def define(options: Any, settings: list[str], folder: Path) -> Definition:
     """The definition of the sweep: that of its folder, where the flags name none.
 
     Args: settings: "key=value" of every cell, of --config.key=value.
@@ -127,7 +132,7 @@ def define(options, settings, folder):
     return given | dict(packs=grid.packs(given["axes"].get(SEED, []), given["pack_size"], []))
 
 
-def read_flags(options, settings):
+def read_flags(options: Any, settings: list[str]) -> Definition:
     """What the flags say of the definition; UsageError for those that contradict each other."""
     axes, zipped = grid.read_axes(options.set, options.zip, options.tasks)
     for setting in settings:
@@ -141,7 +146,7 @@ def read_flags(options, settings):
     return given | dict(pack_size=options.pack_size if options.pack else 0)
 
 
-def read_definition(folder):
+def read_definition(folder: Path) -> Definition | None:
     """The definition of the sweep in a folder; None if it holds none."""
     try:
         return files.read_sealed(folder / SWEEP)
@@ -151,7 +156,7 @@ def read_definition(folder):
         raise UsageError(f"{folder / SWEEP} is damaged: choose another folder, or remove it") from error
 
 
-def write_definition(folder, definition):
+def write_definition(folder: Path, definition: Definition) -> None:
     """Makes the folder this process's own and keeps the definition in it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -163,7 +168,7 @@ def write_definition(folder, definition):
         raise UsageError(f"cannot use {folder} for a sweep: {error}") from error
 
 
-def check_same(folder, old, new):
+def check_same(folder: Path, old: Definition, new: Definition) -> None:
     """Raises UsageError, with the differences, unless two definitions have the same cells."""
     one, two = ({k: v for k, v in workdir.flatten(each).items() if k != "packs"} for each in (old, new))
     told = [f"{k} {one.get(k)} -> {two.get(k)}" for k in sorted(one.keys() | two.keys()) if one.get(k) != two.get(k)]
@@ -172,7 +177,7 @@ def check_same(folder, old, new):
         raise UsageError(f"{folder} holds another sweep: {'; '.join(told)}{more}; choose another folder")
 
 
-def plan(folder, definition):
+def plan(folder: Path, definition: Definition) -> list[Run]:
     """The runs of a sweep, in the order in which they start. definition: as of `define`."""
     cells = grid.product(definition["axes"], definition["zipped"])
     packs = [pack for pack in definition["packs"] if len(pack) > 1]
@@ -192,7 +197,7 @@ def plan(folder, definition):
     return runs
 
 
-def check(definition, runs, engine):
+def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
     """Raises UsageError, with the name of a cell, for what its main would refuse.
 
     On the machine that computes, engine local, one environment of each task is tried too.
@@ -219,19 +224,19 @@ def check(definition, runs, engine):
             raise UsageError(f"cell {name}: {error}") from error
 
 
-def todo(runs, options):
+def todo(runs: Sequence[Run], options: Any) -> list[Job]:
     """The jobs that are to be started: those that are neither done nor failed, with --retry=failed these too."""
     left_out = ("done",) if options.retry else ("done", FAILED)
     return [run.job for run in runs if jobs.state(run.job.folder, options.tries) not in left_out]
 
 
-def shell_lines(unfinished, options):
+def shell_lines(unfinished: Sequence[Job], options: Any) -> list[str]:
     """The lines of --dry_run."""
     slots = local_slots(options) if options.engine == "local" else [jobs.Slot((), {}, "")]
     return [jobs.shell(job, slots[index % len(slots)]) for index, job in enumerate(unfinished)]
 
 
-def local_slots(options):
+def local_slots(options: Any) -> list[jobs.Slot]:
     """The slots of this machine; UsageError where its GPUs hold fewer than --jobs."""
     cores, gpus = jobs.allowed_cores(), jobs.visible_gpus(os.environ)
     held = len(gpus) * options.per_gpu
@@ -241,12 +246,12 @@ def local_slots(options):
     return jobs.make_slots(count, cores, gpus, options.per_gpu)
 
 
-def local(options, folder):
+def local(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     """The engine of this machine: a queue of slots over processes."""
     del folder
     slots = local_slots(options)
 
-    def start(unfinished):
+    def start(unfinished: Sequence[Job]) -> None:
         for _ in jobs.run_all(unfinished, slots, options.tries):
             pass
 

@@ -1,20 +1,21 @@
 """How much memory is free, on the default device or the host, and one line of refusal where something does not fit."""
 
 import re
+from collections.abc import Callable
 
 import jax
 
 from wmjax.types import UsageError
 
 
-def check_fits(need, what, free=None):
+def check_fits(need: float, what: str, free: float | None = None) -> None:
     """Raises UsageError unless `need` bytes, for `what`, are free: of `free` bytes, or else on the default device."""
     free = free_memory() if free is None else free
     if free is not None and need > free:
         raise UsageError(f"{what} needs {need / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: make it smaller")
 
 
-def free_memory():
+def free_memory() -> int | None:
     """Free bytes on the default device (of the host, on CPU); None where neither is known."""
     stats = jax.devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
@@ -22,7 +23,7 @@ def free_memory():
     return host_memory()
 
 
-def read_text(path):
+def read_text(path: str) -> str:
     """The text of a file; "" where there is none."""
     try:
         with open(path) as file:
@@ -31,7 +32,7 @@ def read_text(path):
         return ""
 
 
-def host_memory(read=read_text):
+def host_memory(read: Callable[[str], str] = read_text) -> int | None:
     """Free bytes of the host: what the machine has and what every control group around this process leaves.
 
     Args: read: function (path) -> text of that file, "" where there is none.
@@ -54,7 +55,7 @@ def host_memory(read=read_text):
     return min(free, default=None)
 
 
-def group_memory(limit, used, stat):
+def group_memory(limit: str, used: str, stat: str) -> list[int]:
     """[free bytes of one control group], [] where it has no limit, by the texts of its files.
 
     What it uses of files, by memory.stat, the kernel gives back when asked.

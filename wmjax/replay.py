@@ -26,7 +26,7 @@ class Replay:
     filled: Array  # int32 []
 
 
-def init(capacity, num_envs, step):
+def init(capacity: int, num_envs: int, step: Step) -> Replay:
     """An empty ring on the default device.
 
     Args: capacity: rows for each environment; num_envs: E; step: an example Step with leading axis [E].
@@ -39,17 +39,17 @@ def init(capacity, num_envs, step):
     return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
 
-def nbytes(capacity, step):
+def nbytes(capacity: int, step: Step) -> int:
     """Bytes of a ring of `capacity` rows for each environment of the example `step` [E]."""
     return capacity * sum(int(np.prod(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(step))
 
 
-def add(replay, step):
+def add(replay: Replay, step: Step) -> Replay:
     """Append one Step [E]."""
     return extend(replay, jax.tree.map(lambda x: x[None], step))
 
 
-def extend(replay, steps, count=None):
+def extend(replay: Replay, steps: Step, count: Array | None = None) -> Replay:
     """Append steps in order: Step [T, E, ...], the first `count` <= capacity of them; None: all, T <= capacity."""
     capacity = replay.rows.reward.shape[1]
     time = steps.reward.shape[0]
@@ -59,14 +59,14 @@ def extend(replay, steps, count=None):
     row = jnp.arange(time)
     slots = jnp.where(row < count, (replay.cursor + row) % capacity, capacity + row)  # from capacity on: dropped
 
-    def write(ring, new):
+    def write(ring: Array, new: Array) -> Array:
         return ring.at[:, slots].set(jnp.swapaxes(new, 0, 1), mode="drop", unique_indices=True)
 
     rows = jax.tree.map(write, replay.rows, steps)
     return Replay(rows, (replay.cursor + count) % capacity, jnp.minimum(replay.filled + count, capacity))
 
 
-def sample(replay, key, batch, length):
+def sample(replay: Replay, key: Array, batch: int, length: int) -> Step:
     """Chunks whose start is uniform over environments and valid positions; `is_first` tells where they cross episodes.
 
     Args: batch: B chunks; length: T rows, at most the rows filled (not checked inside jit).
@@ -78,7 +78,7 @@ def sample(replay, key, batch, length):
     return gather(replay, rows, ages, length)
 
 
-def sample_within_episodes(replay, key, batch, length):
+def sample_within_episodes(replay: Replay, key: Array, batch: int, length: int) -> Step:
     """Chunks inside one episode each (PlaNet), uniform over all such starts; arguments and result as `sample`.
 
     `longest_episode` must be at least `length` (not checked inside jit).
@@ -95,7 +95,7 @@ def sample_within_episodes(replay, key, batch, length):
     return gather(replay, flat // capacity, flat % capacity, length)
 
 
-def longest_episode(replay):
+def longest_episode(replay: Replay) -> Array:
     """Rows of the longest piece of one episode in the ring, int32 []: chunks inside episodes can be no longer."""
     ages = jnp.arange(replay.rows.reward.shape[1])
     first = replay.rows.is_first[:, slot(replay, ages)]  # [E, capacity] by age
@@ -103,12 +103,12 @@ def longest_episode(replay):
     return jnp.where((ages < replay.filled)[None], ages[None] - began + 1, 0).max()
 
 
-def gather(replay, rows, ages, length):
+def gather(replay: Replay, rows: Array, ages: Array, length: int) -> Step:
     """Chunks starting at the given rows and ages, int32 [B] each -> Step [B, T, ...]."""
     slots = slot(replay, ages[:, None] + jnp.arange(length)[None])  # [B, T]
     return jax.tree.map(lambda ring: ring.at[rows[:, None], slots].get(mode="promise_in_bounds"), replay.rows)
 
 
-def slot(replay, ages):
+def slot(replay: Replay, ages: Array) -> Array:
     """Ring positions of ages, 0 the oldest row."""
     return (replay.cursor - replay.filled + ages) % replay.rows.reward.shape[1]

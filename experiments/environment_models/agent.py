@@ -1,6 +1,7 @@
 """The environment model of a run, made from its config or loaded from its folder."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -10,10 +11,11 @@ from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
 from wmjax.models.state_space import StateSpaceConfig
+from wmjax.replay import Replay
 from wmjax.run import lifecycle
 from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, datasets, workdir
-from wmjax.types import EnvSpec, UsageError, WorldModel
+from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
 
 
 class Settings(NamedTuple):
@@ -27,7 +29,7 @@ class Settings(NamedTuple):
     evaluation: EvalConfig
 
 
-def settings(config):
+def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     seed = config["seed"]
     if type(seed) is not int or not 0 <= seed < 2**31:
@@ -36,12 +38,12 @@ def settings(config):
     return Settings(task, seed, **{name: build(cls, config[name], name) for name, cls in BLOCKS.items()})
 
 
-def keys_of(seed):
+def keys_of(seed: int) -> Array:
     """(key of the parameters, of training, of evaluation) of a run."""
     return jax.random.split(jax.random.key(seed), 3)
 
 
-def predicted_steps(chosen):
+def predicted_steps(chosen: Settings) -> int:
     """Steps of the model in config.train.predicted ones of the environment; raises UsageError if it jumps past them."""
     steps, rest = divmod(chosen.train.predicted, chosen.model.jump)
     if rest:
@@ -51,11 +53,11 @@ def predicted_steps(chosen):
     return steps
 
 
-def make_init(learner, chosen):
+def make_init(learner: Learner, chosen: Settings) -> Callable[..., LearnerState]:
     """The jitted beginning of a run: (key, memory) -> LearnerState."""
 
-    def init(key, memory):
-        state = learner.init(key)
+    def init(key: Array, memory: Replay) -> LearnerState:
+        state: Any = learner.init(key)
         if not chosen.model.contrast:
             return state
         mean = memory.rows.obs.mean(axis=(0, 1), dtype=jnp.float32) / 255  # every slot of these memories is filled
@@ -74,7 +76,7 @@ class Loaded(NamedTuple):
     updates: int
 
 
-def load(folder):
+def load(folder: str | pathlib.Path) -> Loaded:
     """The Loaded model of a run. Raises: UsageError if the folder holds no run of this experiment or no checkpoint."""
     folder = pathlib.Path(folder)
     config = workdir.read_config(folder)
@@ -89,7 +91,7 @@ def load(folder):
     return Loaded(model, state["learner"].params, chosen, spec, updates)
 
 
-def spec_of(chosen):
+def spec_of(chosen: Settings) -> EnvSpec:
     """The EnvSpec of a run's data, which need not be there for balls."""
     if is_ball(chosen.task):
         return bouncing_ball.make(chosen.task.partition(":")[2], [0], dict(size=chosen.data.size)).spec

@@ -17,7 +17,7 @@ from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.types import UsageError
 
 
-def is_ball(task):
+def is_ball(task: str) -> bool:
     """Whether the data of this name are balls, and not a recorded folder."""
     return task.partition(":")[0] == "ball"
 
@@ -36,7 +36,7 @@ class DataConfig:
     test_sequences: int = 200
     reward_scale: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.data")
         if not 0 < self.reward_scale < math.inf:
             raise UsageError(f"config.data.reward_scale={self.reward_scale}: must be finite and above 0")
@@ -52,7 +52,7 @@ class TrainConfig:
     every: int = 1000  # updates between evaluations, pictures and checkpoints; not in the paper
     keep_checkpoints: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.train")
         if self.updates % self.every:
             raise UsageError(f"config.train.every={self.every}: must divide config.train.updates={self.updates}")
@@ -69,7 +69,7 @@ class EvalConfig:
     chunks: int = 256
     draws: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.evaluation")
 
 
@@ -78,7 +78,7 @@ USAGE = "experiments/environment_models/config.py:DATA,MODEL,PRESET"
 EXAMPLE = "ball,sssm"  # the data and the model of which --help tells
 
 
-def paper():
+def paper() -> ConfigDict:
     """Appendix A."""
     return ConfigDict(
         dict(
@@ -91,7 +91,7 @@ def paper():
     )
 
 
-def cpu():
+def cpu() -> ConfigDict:
     """Two CPU cores, minutes. Not in the paper: found by measuring, see docs/lab/2026-11-22-ball.md."""
     config = paper()
     config.model.update(channels=16, encoder_width=16, decoder_width=16, learning_rate=2e-3)
@@ -100,7 +100,7 @@ def cpu():
     return config
 
 
-def cpu_games():
+def cpu_games() -> ConfigDict:
     """As `cpu`, for recorded games of reduced size: sprites are a few pixels, and latents that are dear at first stay
     empty. Not in the paper: found by measuring, see docs/lab/2026-11-22-mspacman.md.
     """
@@ -113,7 +113,7 @@ def cpu_games():
 PRESETS = dict(paper=paper, cpu=cpu, cpu_games=cpu_games)
 
 
-def get_config(argument=""):
+def get_config(argument: str = "") -> ConfigDict:
     """The config of "data,model,preset"."""
     data, model, preset = (argument.split(",") + ["", ""])[:3]
     if not data or model not in KINDS or preset not in PRESETS or argument.count(",") != 2:

@@ -1,19 +1,19 @@
 """The data of a run: balls, or sequences of a recorded folder."""
 
 import pathlib
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.environment_models.agent import predicted_steps
-from experiments.environment_models.config import is_ball
+from experiments.environment_models.agent import Settings, predicted_steps
+from experiments.environment_models.config import DataConfig, is_ball
 from wmjax import console, memory, replay
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
 from wmjax.storage import datasets
-from wmjax.types import EnvSpec, UsageError
+from wmjax.types import EnvSpec, Step, UsageError
 
 TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every model and seed
 
@@ -24,7 +24,7 @@ class Data(NamedTuple):
     test: replay.Replay
 
 
-def load(chosen):
+def load(chosen: Settings) -> Data:
     """The Data of a run on the device; raises UsageError for what is not there or does not fit.
 
     A recorded folder's missing and damaged shards are named on standard error, the rest is used.
@@ -37,16 +37,16 @@ def load(chosen):
     return balls(chosen.task.partition(":")[2], chosen.data)
 
 
-def identity(chosen):
+def identity(chosen: Settings) -> dict[str, Any]:
     """What is kept of a run's data, a dict to compare: of a recorded folder its full name and what its shards hold."""
     return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
 
 
-def recorded(folder, rows, chosen):
+def recorded(folder: pathlib.Path, rows: int, chosen: Settings) -> Data:
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
     spec = datasets.read_spec(folder)
 
-    def made(split):
+    def made(split: str) -> replay.Replay:
         memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}")
         steps, faults = datasets.read(folder, split)
         for fault in faults:
@@ -61,7 +61,7 @@ def recorded(folder, rows, chosen):
     return Data(spec, made("train"), made("test"))
 
 
-def whole_rewards(steps, chosen, name):
+def whole_rewards(steps: Step, chosen: Settings, name: str) -> np.ndarray:
     """The rewards of numpy Step [E, T] times config.data.reward_scale: whole numbers, as float32 [E, T].
 
     Raises: UsageError, in which the data are called `name`, unless they are whole and the model's binary digits hold
@@ -87,25 +87,25 @@ def whole_rewards(steps, chosen, name):
     return reward.astype(np.float32)
 
 
-def fits(is_first, rows):
+def fits(is_first: np.ndarray, rows: int) -> bool:
     """Whether an episode of bool [T] has so many rows."""
     return np.diff(np.append(np.flatnonzero(is_first), len(is_first))).max() >= rows
 
 
-def balls(task, data):
+def balls(task: str, data: DataConfig) -> Data:
     """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
     env = bouncing_ball.make(task, [0], dict(size=data.size, episode_steps=data.length))
     count = data.train_sequences + data.test_sequences
     memory.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
 
-    def made(key, count):
+    def made(key: int, count: int) -> replay.Replay:
         steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
         return replay.Replay(steps, jnp.zeros((), jnp.int32), jnp.int32(data.length))
 
     return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
 
 
-def held_out(chosen, memory):
+def held_out(chosen: Settings, memory: replay.Replay) -> Step:
     """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them."""
     count = chosen.evaluation.chunks // chosen.train.batch * chosen.train.batch or chosen.train.batch
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))

@@ -1,12 +1,13 @@
 """What a trained model is asked: held-out losses, and futures to look at."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.environment_models.agent import predicted_steps
+from experiments.environment_models.agent import Settings, predicted_steps
 from wmjax.agents.open_loop import open_loop_images
 from wmjax.models import state_space
 from wmjax.models.state_space import CONTEXT, model_action_size
@@ -14,7 +15,7 @@ from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
 from wmjax.report.page import Picture
-from wmjax.types import ActionSpec, Step
+from wmjax.types import ActionSpec, Array, EnvSpec, Params, Step, WorldModel
 
 SAMPLES = 3  # futures drawn for a picture
 FUTURES = Picture(
@@ -25,7 +26,7 @@ FUTURES = Picture(
 )
 
 
-def make_evaluate(chosen, env_spec):
+def make_evaluate(chosen: Settings, env_spec: EnvSpec) -> Callable:
     """A jitted function (params, key, chunks [N]) -> dict of losses [N], minus the bounds in nats a predicted step.
 
     loss: of the evidence lower bound; loss_tighter: of the importance-weighted one.
@@ -33,7 +34,7 @@ def make_evaluate(chosen, env_spec):
     score = state_space.make_score(chosen.model, env_spec)
     batch, steps = chosen.train.batch, predicted_steps(chosen)
 
-    def evaluate(params, key, chunks):
+    def evaluate(params: Params, key: Array, chunks: Step) -> dict[str, Array]:
         chunks = jax.tree.map(lambda x: x.reshape(-1, batch, *x.shape[1:]), chunks)
         keys = jax.random.split(key, chunks.reward.shape[0])
         found = jax.lax.map(lambda each: score(params, *each, chosen.evaluation.draws), (keys, chunks))
@@ -43,14 +44,14 @@ def make_evaluate(chosen, env_spec):
     return jax.jit(evaluate)
 
 
-def make_futures(model, chosen, env_spec):
+def make_futures(model: WorldModel, chosen: Settings, env_spec: EnvSpec) -> Callable:
     """A jitted function (params, key, chunk Step [rows]) -> uint8 [SAMPLES, T, X, Y, C]: futures of one beginning.
 
     Its first CONTEXT images are those it was shown, the rest it imagined from the actions.
     """
     spec = ActionSpec(model_action_size(chosen.model, env_spec.action), False, 0.0, 1.0)
 
-    def futures(params, key, chunk):
+    def futures(params: Params, key: Array, chunk: Step) -> Array:
         steps = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (SAMPLES, *x.shape)), chunk)
         action = model_action(steps.prev_action, env_spec.action)
         obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, chosen.model.jump)
@@ -64,7 +65,7 @@ def make_futures(model, chosen, env_spec):
     return jax.jit(futures)
 
 
-def pictured(chosen, chunks):
+def pictured(chosen: Settings, chunks: Step) -> tuple[Step, np.ndarray]:
     """The held-out chunk of the pictures, and its images as the model counts time, uint8 [T, X, Y, C]."""
     chunk: Any = jax.tree.map(lambda x: x[0], chunks)
     return chunk, np.asarray(chunk.obs)[:: chosen.model.jump]

@@ -1,7 +1,9 @@
 """The agent of a run of Smaller World Models, made from its config or loaded from its folder."""
 
+import pathlib
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import numpy as np
 
@@ -13,7 +15,7 @@ from wmjax.run import lifecycle, pools
 from wmjax.run.cli import build
 from wmjax.run.members import Member, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
-from wmjax.types import ActionSpec, Actor, Learner, UsageError, WorldModel
+from wmjax.types import ActionSpec, Actor, EnvSpec, Learner, UsageError, WorldModel
 
 
 class Settings(NamedTuple):
@@ -51,7 +53,7 @@ class Loaded(NamedTuple):
     updates: int  # of the dynamics until then
 
 
-def settings(config):
+def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks = dict(config)
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
@@ -62,7 +64,7 @@ def settings(config):
     return Settings(members, env=env, **built)
 
 
-def read_settings(folder):
+def read_settings(folder: str | pathlib.Path) -> Settings:
     """The Settings of a run; raises UsageError if the folder holds none of this experiment."""
     config = workdir.read_config(folder)
     if not is_own(config):
@@ -70,12 +72,12 @@ def read_settings(folder):
     return settings(config)
 
 
-def is_own(config):
+def is_own(config: dict[str, Any]) -> bool:
     """Whether the config.json of a run, a dict, is one of this experiment."""
     return "codes" in config.get("model", ()) and "frames" in config.get("train", ())
 
 
-def check_chunk(train, rows):
+def check_chunk(train: TrainConfig, rows: int) -> None:
     """Raises UsageError unless a sequence for the dynamics fits into an episode of `rows` rows."""
     if train.dynamics_chunk + train.frames - 1 > rows:
         raise UsageError(
@@ -84,18 +86,19 @@ def check_chunk(train, rows):
         )
 
 
-def longest(is_first):
+def longest(is_first: np.ndarray) -> int:
     """Rows of the longest piece of one episode in every column of is_first [T, S]: the least over columns."""
     cuts = [np.diff([0, *np.flatnonzero(column), len(column)]) for column in np.asarray(is_first).T]
     return int(min(each.max() for each in cuts))
 
 
-def load(folder, member=0):
+def load(folder: str | pathlib.Path, member: int = 0) -> Loaded:
     """The acting part of a run from its newest checkpoint: Loaded.
 
     Args: folder: of the run; member: which agent of a population, counted from 0.
     Raises: UsageError if the folder holds no run of this experiment, no good checkpoint or fewer members.
     """
+    folder = pathlib.Path(folder)
     chosen = read_settings(folder)
     task = pick(chosen.members, member).task
     agent = make_agent(chosen, pools.spec_of(task, chosen.env))
@@ -108,7 +111,7 @@ def load(folder, member=0):
     return Loaded(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates[0]))
 
 
-def make_agent(chosen, env_spec):
+def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:
     """World model, policy and actor. chosen: Settings; raises UsageError for images that the encoder cannot take."""
     if not env_spec.action.discrete:
         raise UsageError(f"config.task={chosen.members[0].task!r}: this agent needs discrete actions")
@@ -123,10 +126,10 @@ def make_agent(chosen, env_spec):
     return Agent(model, learner, updates, codes, image, network, env_spec.action, policy, actor)
 
 
-def make_network(chosen, feature_shape, actions):
+def make_network(chosen: Settings, feature_shape: tuple[int, ...], actions: int) -> nn.Module:
     """A policy network for a model's features. actions: their number."""
     policy = chosen.policy
-    sizes = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
+    sizes: dict[str, Any] = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
     if chosen.train.policy_sees == "reconstructions":
         return ImagePolicy(actions, chosen.model.encoder_widths, **sizes)
     if len(feature_shape) == 1:

@@ -39,7 +39,7 @@ class TrainConfig:
     rounds: tuple[int, ...] = (1000,) * 7 + (2000,) + (1000,) * 3 + (2000,) + (1000,) * 2 + (3000,)  # authors' code
     keep_checkpoints: int = 2
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.train")
         if not self.warmup_rate > 0:
             raise UsageError(f"config.train.warmup_rate={self.warmup_rate}: must be above 0")
@@ -63,7 +63,7 @@ class PolicyConfig:
     kernel: int = 5  # of the second of them
     hidden: int = 512  # units of the linear layer
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.policy")
         if self.kernel % 2 == 0:
             raise UsageError(f"config.policy.kernel={self.kernel}: must be odd")
@@ -75,7 +75,7 @@ class EvalConfig:
 
     episodes: int = 32
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.evaluation")
 
 
@@ -85,7 +85,7 @@ OWN = ("gym", "py")  # families of a user's own environments, see wmjax/envs/own
 EXAMPLE = "Pong"  # the game of which --help tells
 
 
-def paper():
+def paper() -> ConfigDict:
     """Table 5."""
     return ConfigDict(
         dict(
@@ -106,7 +106,7 @@ def paper():
     )
 
 
-def cpu():
+def cpu() -> ConfigDict:
     """Two CPU cores, a quarter of an hour for the first of three iterations. Not in the paper: found by measuring on
     Freeway, see docs/lab/2026-11-22-freeway-cpu.md.
     """
@@ -142,7 +142,7 @@ def cpu():
 PRESETS = dict(paper=paper, cpu=cpu)
 
 
-def get_config(argument=""):
+def get_config(argument: str = "") -> ConfigDict:
     """The config of "game,preset"."""
     game, preset = split(argument, PRESETS, "game")
     config = PRESETS[preset]()

@@ -4,16 +4,21 @@ Everything here has a leading axis of members [S] where it says so.
 """
 
 import functools
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.smaller_world_models.agent import Agent
+from experiments.smaller_world_models.config import TrainConfig
 from wmjax import imagine, replay
 from wmjax.agents import ppo
 from wmjax.ops import frames
 from wmjax.run.members import member
 from wmjax.train import check_finite, make_counted_phase, repeated
+from wmjax.types import Array, LearnerState, Step
 
 PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
 
@@ -27,17 +32,17 @@ BINS = 20  # points on the curves of one training phase
 DISPATCHED = dict(warm_up=100, fit=10, dream=10)  # updates of one dispatch, of all members: seconds on two cores
 
 
-def at(values, iteration):
+def at(values: Sequence[Any], iteration: int) -> Any:
     """What a tuple says of an iteration: its own value, or the last one."""
     return values[min(iteration, len(values) - 1)]
 
 
-def newest(steps, count):
+def newest(steps: Any, count: int) -> Any:
     """The newest `count` frames' own channels of stacked images: what a replay of single frames holds."""
     return steps.replace(obs=steps.obs[..., -(steps.obs.shape[-1] // count) :])
 
 
-def stacked(steps, count):
+def stacked(steps: Any, count: int) -> Any:
     """Step [B, T, ...] of single frames -> Step [B, T - count + 1, ...] whose images are stacks of `count`."""
     stacks = frames.stack(steps.obs, steps.is_first, count)
     return jax.tree.map(lambda x: x[:, count - 1 :], steps.replace(obs=stacks))
@@ -50,13 +55,13 @@ class Curve(NamedTuple):
     each: int  # what one of them counts for in the metrics: those of the dynamics
     numbers: tuple  # for all of them
 
-    def part(self, name, done, members):
+    def part(self, name: str, done: int, members: int) -> tuple[int, int, int]:
         """(point, first, stop) of the dispatch of all members that comes after `done` updates of the phase `name`."""
         point, first = divmod(done, self.updates)
         return point, first, min(first + max(1, DISPATCHED[name] // members), self.updates)
 
 
-def curve(name, train, iteration, kept):
+def curve(name: str, train: TrainConfig, iteration: int, kept: int) -> Curve:
     """The Curve of a phase in an iteration. kept: rows of the replay."""
     if name == "warm_up":
         updates = train.warmup_epochs * kept / train.autoencoder_batch
@@ -68,10 +73,10 @@ def curve(name, train, iteration, kept):
     return Curve(per_point(at(train.rounds, iteration)), 1, ())
 
 
-def make_warm_up(agent, train, sharding):
+def make_warm_up(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
     """A phase of updates of the autoencoder alone; its number is the rate."""
 
-    def update(state, memory, key, rate):
+    def update(state: LearnerState, memory: replay.Replay, key: Array, rate: Array) -> tuple[LearnerState, dict]:
         sample_key, key = jax.random.split(key)
         batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
         return agent.updates.autoencoder(state, key, batch.obs[:, 0], rate)
@@ -79,16 +84,16 @@ def make_warm_up(agent, train, sharding):
     return make_counted_phase(update, BINS, sharding)
 
 
-def make_fit(agent, train, sharding):
+def make_fit(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
     """A phase of cycles: one update of the autoencoder, then as many of the dynamics as its number says."""
     length = train.dynamics_chunk + train.frames - 1
 
-    def dynamics(memory, state, key):
+    def dynamics(memory: replay.Replay, state: LearnerState, key: Array) -> tuple[LearnerState, dict]:
         sample_key, key = jax.random.split(key)
         batch = replay.sample_within_episodes(memory, sample_key, train.dynamics_batch, length)
         return agent.updates.dynamics(state, key, stacked(batch, train.frames))
 
-    def update(state, memory, key, interval):
+    def update(state: LearnerState, memory: replay.Replay, key: Array, interval: Array) -> tuple[LearnerState, dict]:
         sample_key, autoencoder_key, dynamics_key = jax.random.split(key, 3)
         batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
         state, metrics = agent.updates.autoencoder(state, autoencoder_key, batch.obs[:, 0])
@@ -98,10 +103,12 @@ def make_fit(agent, train, sharding):
     return make_counted_phase(update, BINS, sharding)
 
 
-def make_dream(agent, train, sharding):
+def make_dream(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
     """A phase of PPO rounds on imagined episodes from random frames of the replay; its state: (model's, policy's)."""
 
-    def update(state, memory, key):
+    def update(
+        state: tuple[LearnerState, LearnerState], memory: replay.Replay, key: Array
+    ) -> tuple[tuple[LearnerState, LearnerState], dict]:
         world, policy = state
         sample_key, start_key, imagine_key, update_key = jax.random.split(key, 4)
         batch = stacked(replay.sample(memory, sample_key, train.imagined_batch, train.frames), train.frames)
@@ -114,12 +121,12 @@ def make_dream(agent, train, sharding):
     return make_counted_phase(update, BINS, sharding)
 
 
-def per_point(updates):
+def per_point(updates: float) -> int:
     """The number of updates for each point of a phase's curve, so that about `updates` are made in all."""
     return max(1, round(updates / BINS))
 
 
-def finished_returns(steps, unfinished):
+def finished_returns(steps: Step, unfinished: np.ndarray) -> tuple[list[list[float]], np.ndarray]:
     """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
     ended, left = [], []
     for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
@@ -131,7 +138,9 @@ def finished_returns(steps, unfinished):
     return ended, np.array(left)
 
 
-def check_and_means(sums, curve, first_update, member_folders):
+def check_and_means(
+    sums: dict[str, Any], curve: Curve, first_update: int, member_folders: Sequence[Path]
+) -> list[dict[str, float]]:
     """Means of a point of a curve, one dict for each member.
 
     Args: sums: of metrics over the point, [S]; curve: its Curve; first_update: of the point, for messages;

@@ -1,12 +1,14 @@
 """What is asked of a trained model: held-out accuracy and rewards, open-loop images, codes to look at."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.smaller_world_models.agent import Agent
 from experiments.smaller_world_models.phases import newest, stacked
 from wmjax import imagine, replay
 from wmjax.agents.open_loop import open_loop_images
@@ -16,6 +18,7 @@ from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.report.page import Picture, open_loop_picture
 from wmjax.report.video import tile, write_png, write_strip, write_video
 from wmjax.run.members import member
+from wmjax.types import Array, EnvSpec, Params, State, Step, WorldModel
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of open-loop predictions
 OPEN_LOOP = open_loop_picture(CONTEXT, PREDICTED)
@@ -29,11 +32,11 @@ FILM = 500  # frames of an evaluation's video
 FRAMES_A_SECOND = 15  # of videos: the game's own time at four frames a decision
 
 
-def make_predict(agent, env_spec, count):
+def make_predict(agent: Agent, env_spec: EnvSpec, count: int) -> Callable:
     """A jitted function (params, key, Step [T, 1]) -> uint8 [T, X, Y, 1 or 3]: open-loop images, the newest frame."""
     channels = env_spec.obs_shape[-1] // count
 
-    def predict(params, key, steps):
+    def predict(params: Params, key: Array, steps: Step) -> Array:
         logits = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
         means = agent.image(logits[:, 0, ..., -channels:])
         return jnp.round(255 * means).astype(jnp.uint8)
@@ -41,7 +44,7 @@ def make_predict(agent, env_spec, count):
     return jax.jit(predict)
 
 
-def windows(steps):
+def windows(steps: Step) -> Step:
     """Step [T, E] -> Step [B, PREDICTED]: the first HELD_OUT rows cut into pieces, what is left over dropped.
 
     Rows shorter than one piece (no game is) give pieces as long as they are.
@@ -53,7 +56,7 @@ def windows(steps):
     return jax.tree.map(lambda x: np.moveaxis(x, 2, 1).reshape(-1, length, *x.shape[3:]), cut)
 
 
-def make_prediction_metrics(agent, env_spec, count):
+def make_prediction_metrics(agent: Agent, env_spec: EnvSpec, count: int) -> Callable:
     """A jitted function (params, key, Replay, Step [B, T] never trained on) -> metrics of predictions.
 
     one_step/*: of each next step, from all before it in its piece; open_loop/*: of all steps after the first CONTEXT
@@ -65,11 +68,11 @@ def make_prediction_metrics(agent, env_spec, count):
 
     model, action_spec = agent.model, env_spec.action
 
-    def codes(params, states):
+    def codes(params: Params, states: State) -> Array:
         """Of states with leading axes [B, T]."""
         return unfold_like(agent.codes(params, jax.tree.map(fold, states)), jax.tree.leaves(states)[0])
 
-    def measure(params, key, memory, steps):
+    def measure(params: Params, key: Array, memory: replay.Replay, steps: Any) -> dict[str, Array]:
         filter_key, next_key, open_key, sample_key = jax.random.split(key, 4)
         sampled = stacked(replay.sample(memory, sample_key, 1000, count), count).obs[:, 0]
         sampled = imagine.begin(model, params, filter_key, sampled, action_spec)
@@ -95,7 +98,9 @@ def make_prediction_metrics(agent, env_spec, count):
     return jax.jit(measure)
 
 
-def predict_both(model, params, keys, states, action, context):
+def predict_both(
+    model: WorldModel, params: Params, keys: Sequence[Array], states: State, action: Array, context: int
+) -> tuple[State, State]:
     """Prior states of steps 1 .. T - 1 each from the posterior before it, and of steps `context` .. T - 1 in one go.
 
     Args: keys: two; states: posterior ones [B, T]; action: [B, T, A] that led to them.
@@ -109,38 +114,39 @@ def predict_both(model, params, keys, states, action, context):
     return after, jax.tree.map(time_first, imagined)
 
 
-def share_right(name, guesses, truth, counts):
+def share_right(name: str, guesses: dict[str, Array], truth: Array, counts: Array) -> dict[str, Array]:
     """{name/guess: share of codes guessed right} of guesses, each as truth [B, T, X, Y] or broadcast to it."""
     same = {key: (guess == truth).mean((2, 3)) for key, guess in guesses.items()}
     return {f"{name}/{key}": jnp.average(x, weights=counts) for key, x in same.items()}
 
 
-def reward_sums(name, expected, reward, counts):
+def reward_sums(name: str, expected: Array, reward: Array, counts: Array) -> dict[str, Array]:
     """{name/reward_expected, name/reward_true: sums over the steps that count}; all [B, T]."""
     rewards = dict(expected=expected, true=jnp.round(jnp.clip(reward, -1.0, 1.0)))
     return {f"{name}/reward_{key}": (x * counts).sum() for key, x in rewards.items()}
 
 
-def most_frequent(codes):
+def most_frequent(codes: Array) -> Array:
     """int32 [N, X, Y] -> [X, Y]: the most frequent one at each position."""
     same = (codes[:, None] == codes[None]).sum(1)  # [N, X, Y]: how many images have the code that this one has
     return jnp.take_along_axis(codes, same.argmax(0)[None], axis=0)[0]
 
 
-def make_reconstruct(agent, env_spec, count):
+def make_reconstruct(agent: Agent, env_spec: EnvSpec, count: int) -> Callable:
     """A jitted function (params, obs uint8 [B, X, Y, C]) -> (codes int32 [B, G, G], uint8 [B, X, Y, 1 or 3])."""
     channels = env_spec.obs_shape[-1] // count
+    decode: Any = agent.model.decode  # not None: a VQ-VAE has pixels
 
-    def reconstruct(params, obs):
+    def reconstruct(params: Params, obs: Array) -> tuple[Array, Array]:
         state = imagine.begin(agent.model, params, jax.random.key(0), obs, env_spec.action)
-        logits = agent.model.decode(params, state)
+        logits = decode(params, state)
         means = agent.image(logits[..., -channels:])
         return agent.codes(params, state), jnp.round(255 * means).astype(jnp.uint8)
 
     return jax.jit(reconstruct)
 
 
-def code_picture(obs, codes, reconstructions):
+def code_picture(obs: np.ndarray, codes: np.ndarray, reconstructions: np.ndarray) -> np.ndarray:
     """Frames above their codes, each code in a random colour of its own, above reconstructions (as in Fig. 10).
 
     Args: obs, reconstructions: uint8 [B, X, Y, 1 or 3]; codes: int32 [B, G, G].
@@ -152,7 +158,7 @@ def code_picture(obs, codes, reconstructions):
     return np.concatenate([tile(images[:, None])[0] for images in (obs, maps, reconstructions)])
 
 
-def last_window(steps, length):
+def last_window(steps: Step, length: int) -> Step:
     """The newest `length` rows inside one episode of Step [T, E] in row 0, or the last ones if there are none."""
     begun = np.flatnonzero(steps.is_first[:, 0])
     ends = [*begun[::-1], 0] if not len(begun) or begun[0] else begun[::-1]
@@ -164,7 +170,7 @@ def last_window(steps, length):
     return jax.tree.map(lambda x: x[-length:, :1], steps)
 
 
-def last_windows(steps):
+def last_windows(steps: Step) -> Step:
     """The newest PREDICTED rows inside one episode of every member, Step [PREDICTED, S], of Step [T, S]."""
     rows = [member(steps, (slice(None), slice(i, i + 1))) for i in range(steps.reward.shape[1])]
     return jax.tree.map(lambda *x: np.concatenate(x, axis=1), *(last_window(row, PREDICTED) for row in rows))
@@ -179,14 +185,23 @@ class Show(NamedTuple):
     frames: int  # newest ones in an image
 
 
-def make_show(agent, env_spec, frames):
+def make_show(agent: Agent, env_spec: EnvSpec, frames: int) -> Show:
     """A Show. frames: newest ones in an image."""
     predict = make_predict(agent, env_spec, frames)
     measure = make_prediction_metrics(agent, env_spec, frames)
     return Show(predict, measure, make_reconstruct(agent, env_spec, frames), frames)
 
 
-def show_members(show, member_folders, name, film, window, params, keys, memory):
+def show_members(
+    show: Show,
+    member_folders: Sequence[Path],
+    name: str,
+    film: Step,
+    window: Step,
+    params: Params,
+    keys: Array,
+    memory: replay.Replay,
+) -> list[dict[str, Any]]:
     """Draws what every member's model makes of its evaluation and of what was collected, and measures it.
 
     Args: film: Step [T, S * episodes] of the evaluation; window: Step [PREDICTED, S] that was collected; params,
@@ -204,7 +219,7 @@ def show_members(show, member_folders, name, film, window, params, keys, memory)
     return rows
 
 
-def draw(show, videos, name, film, window, params, key):
+def draw(show: Show, videos: Path, name: str, film: np.ndarray, window: Step, params: Params, key: Array) -> None:
     """Writes an evaluation's video, an open-loop prediction and the codes of eight frames of what was collected."""
     try_drawing(write_video, videos / f"{name}.mp4", film, FRAMES_A_SECOND)
     truth = newest(window, show.frames).obs[:, 0]

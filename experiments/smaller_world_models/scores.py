@@ -6,12 +6,15 @@ scores in both tables; the two agree on random play, but on human play in ten ga
 """
 
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from experiments.published import read
 from wmjax.console import try_drawing
 from wmjax.report.page import Table, write_table
+from wmjax.run.members import Member
 
 FOLDER = pathlib.Path(__file__).parent / "published"
 PAPER = "robine_2023.csv"
@@ -21,39 +24,42 @@ HNS = "HNS: human-normalised score, 0% is random play, 100% the human of Mnih et
 NOTE = "±: standard deviation, of the newest evaluation over its episodes, of the published means over runs. " + HNS
 
 
-def published(name):
+def published(name: str) -> dict[str, dict[str, float]]:
     """A file of published numbers as {game: {column: number}}."""
     return read(FOLDER / name)
 
 
-def game_of(task):
+def game_of(task: str) -> str:
     """The name that a task has in the tables: "atari:Pong" is "Pong", others are themselves."""
     return task.removeprefix("atari:")
 
 
-def normalised(score, game):
-    """(score - random) / (human - random) for every table of humans: {name: number}; {} for a game without numbers."""
+def normalised(score: Any, game: str) -> dict[str, Any]:
+    """(score - random) / (human - random) for every table of humans: {name: number}; {} for a game without numbers.
+
+    score: a number or an array of them.
+    """
     found = {name: published(file).get(game) for name, file in HUMANS.items()}
     return {name: (score - of["random"]) / (of["human"] - of["random"]) for name, of in found.items() if of}
 
 
-def percents(score, game):
+def percents(score: float, game: str) -> list[str]:
     """`normalised` as cells of a table, one for every table of humans; blank for a game without numbers."""
     found = normalised(score, game)
     return [f"{found[name]:.1%}" if name in found else "" for name in HUMANS]
 
 
-def number(value):
+def number(value: float) -> str:
     """A return as a cell of a table."""
     return f"{value:,.1f}"
 
 
-def spread(mean, std):
+def spread(mean: float, std: float | None) -> str:
     """A mean with its standard deviation as a cell; without it where that is None."""
     return number(mean) if std is None else f"{number(mean)} ± {number(std)}"
 
 
-def references(task, frames):
+def references(task: str, frames: int) -> dict[str, float]:
     """Returns to compare a run's own with, {name: return}; {} for a game without numbers.
 
     Args: task: of the config; frames: in an image; the paper has 1 and 4.
@@ -66,7 +72,7 @@ def references(task, frames):
     return {"random": paper["random"]} | own
 
 
-def report_table(task, mean, std):
+def report_table(task: str, mean: float, std: float) -> Table:
     """The newest evaluation of one run beside what is published of its game.
 
     Args: task: of the config; mean, std: over the episodes of the evaluation.
@@ -93,7 +99,7 @@ GAMES = [
 ]  # fmt: skip
 
 
-def game_row(game, ours, seeds):
+def game_row(game: str, ours: np.ndarray, seeds: str) -> list[str]:
     """The cells under GAMES, as text, blank where nothing is published. ours: scores [seeds]; seeds: their cell."""
     std = ours.std(ddof=1) if len(ours) > 1 else None
     row = [game, seeds, spread(ours.mean(), std), *percents(ours.mean(), game)]
@@ -104,7 +110,7 @@ def game_row(game, ours, seeds):
     return row + [spread(paper[f"{each}_mean"], paper[f"{each}_std"]) for each in AGENTS.values()]
 
 
-def population_table(tasks, means):
+def population_table(tasks: Sequence[str], means: Sequence[float]) -> Table:
     """The newest evaluations of a population, game by game. tasks: of its members; means: of their evaluations."""
     games = {}
     for task, mean in zip(tasks, means, strict=True):
@@ -113,7 +119,12 @@ def population_table(tasks, means):
     return Table("Scores", GAMES, rows, "±: standard deviation over seeds, ours and the published ones. " + HNS)
 
 
-def write_tables(folder, member_folders, members, rows):
+def write_tables(
+    folder: pathlib.Path,
+    member_folders: Sequence[pathlib.Path],
+    members: Sequence[Member],
+    rows: Sequence[dict[str, Any]],
+) -> None:
     """Leaves each member's newest evaluation beside published scores for its report, and for a population's.
 
     rows: metrics of each member. A table that cannot be written is a warning.

@@ -133,7 +133,7 @@ class AtariVecEnv:
         self._remember(np.full(self._num_envs, BEGIN, np.int32))
         return self._arrive(np.zeros(self._num_envs, np.int32), self._pool.reset(self._rows))
 
-    def step(self, action) -> Step:
+    def step(self, action: np.ndarray) -> Step:
         """Takes one decision, int32 [E], in every row that goes on; begins an episode in the others."""
         action = check_action(action, self._num_envs, self.spec.action)
         check_begun(bool(self._history), "step")
@@ -181,7 +181,7 @@ class AtariVecEnv:
         rows = [[x[place] for x in _fields(timestep)] for timestep, place in newest]
         return self._deliver(history[-1], _Arrival(*(np.stack(column) for column in zip(*rows, strict=True))))
 
-    def _make_pool(self):
+    def _make_pool(self) -> Any:
         """Makes an envpool whose next reset begins the first episode of every row, and forgets the history."""
         envpool = gl.import_envpool()
         self._skipped = np.zeros(self._num_envs, np.int32)
@@ -217,7 +217,7 @@ class AtariVecEnv:
             self._length[starts] = 1
             self._history = self._history[len(self._history) - int(self._length.max()) :]
 
-    def _arrive(self, action: np.ndarray, timestep) -> Step:
+    def _arrive(self, action: np.ndarray, timestep: Any) -> Step:
         """The Step of a whole pool's dm_env timestep, whose rows come in any order."""
         self._note_lives(timestep)
         arrival = _Arrival(*_fields(timestep))
@@ -226,7 +226,7 @@ class AtariVecEnv:
             arrival = _Arrival(*(x[np.argsort(order)] for x in arrival))
         return self._deliver(action, arrival)
 
-    def _note_lives(self, timestep) -> None:
+    def _note_lives(self, timestep: Any) -> None:
         """Keeps the lives of some rows, and those before: only they tell a lost life from the time limit."""
         rows = timestep.observation.env_id
         self._lives_before, self._lives = self._lives.copy(), self._lives.copy()
@@ -261,6 +261,6 @@ class _Arrival(NamedTuple):
     step_type: np.ndarray
 
 
-def _fields(timestep) -> tuple[np.ndarray, ...]:
+def _fields(timestep: Any) -> tuple[np.ndarray, ...]:
     seen = timestep.observation
     return seen.obs, timestep.reward, seen.terminated.astype(bool), timestep.step_type

@@ -45,7 +45,7 @@ class BallOptions(NamedTuple):
     episode_steps: int = 64
 
 
-def begin(key):
+def begin(key: Array) -> Ball:
     """A ball anywhere in the box that moves in any direction."""
     place_key, angle_key = jax.random.split(key)
     angle = jax.random.uniform(angle_key, maxval=2 * jnp.pi)
@@ -53,7 +53,7 @@ def begin(key):
     return Ball(position, SPEED * jnp.stack([jnp.sin(angle), jnp.cos(angle)]))
 
 
-def move(ball, push):
+def move(ball: Ball, push: Array) -> Ball:
     """One step with a push float32 [2], short of the box's width."""
     place = ball.position + ball.velocity + push
     inside = jnp.where(place < RADIUS, 2 * RADIUS - place, place)
@@ -61,17 +61,17 @@ def move(ball, push):
     return Ball(inside, jnp.where(place == inside, ball.velocity, -ball.velocity))
 
 
-def draw(position, size):
+def draw(position: Array, size: int) -> Array:
     """Image uint8 [size, size, 1] of a white ball on black, its edge one pixel wide."""
     middles = (jnp.arange(size) + 0.5) / size
     away = jnp.hypot(middles[:, None] - position[0], middles[None] - position[1])
     return jnp.rint(255 * jnp.clip((RADIUS - away) * size + 0.5, 0, 1)).astype(jnp.uint8)[..., None]
 
 
-def sequences(key, task, count, length, size):
+def sequences(key: Array, task: str, count: int, length: int, size: int) -> Step:
     """Step [count, length] of balls that each began at the first row; arrays on the device."""
 
-    def one(key):
+    def one(key: Array) -> Array:
         begin_key, push_key = jax.random.split(key)
         pushes = NOISE[task] * jax.random.normal(push_key, (length - 1, 2))
         first = begin(begin_key)
@@ -101,10 +101,10 @@ def make(task: str, seeds: list[int], options: dict[str, Any]) -> "BallVecEnv":
 
 
 @functools.partial(jax.jit, static_argnums=(4, 5))
-def _advance(ball, seeds, counts, is_first, task, size):
+def _advance(ball: Ball, seeds: Array, counts: Array, is_first: Array, task: str, size: int) -> tuple[Ball, Array]:
     """The next (Ball, image) of every row; counts int32 [E, 2]: episodes begun and steps made in this one."""
 
-    def one(ball, seed, counts, is_first):
+    def one(ball: Ball, seed: Array, counts: Array, is_first: Array) -> tuple[Ball, Array]:
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), counts[0]), counts[1])
         moved = move(ball, NOISE[task] * jax.random.normal(key, (2,)))
         ball = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), begin(key), moved)
@@ -131,7 +131,7 @@ class BallVecEnv:
         self._begun = True
         return self._go(np.ones(self._num_envs, bool))
 
-    def step(self, action) -> Step:
+    def step(self, action: np.ndarray) -> Step:
         """Takes one decision, int32 [E] of zeros, in every row that goes on; begins an episode in the others."""
         check_begun(self._begun, "step")
         check_action(action, self._num_envs, self.spec.action)
@@ -161,7 +161,7 @@ class BallVecEnv:
         self._ball, images = _advance(self._ball, self._seeds, self._counts, is_first, self._task, self.options.size)
         return self._arrive(images)
 
-    def _arrive(self, images) -> Step:
+    def _arrive(self, images: Array) -> Step:
         rows = self._num_envs
         return Step(
             prev_action=np.zeros(rows, np.int32),

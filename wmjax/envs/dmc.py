@@ -186,7 +186,7 @@ class DmcVecEnv:
         self._actions = []
         return self._arrive(np.zeros((self._num_envs, self.spec.action.size), np.float32), rows, *self._nothing())
 
-    def step(self, action) -> Step:
+    def step(self, action: np.ndarray) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
         action = check_action(action, self._num_envs, self.spec.action)
         check_begun(bool(self._episodes.any()), "step")
@@ -232,7 +232,7 @@ class DmcVecEnv:
         last = actions[-1] if len(actions) else np.zeros((self._num_envs, self.spec.action.size), np.float32)
         return self._arrive(last, np.flatnonzero(decisions == 0), *outcome)
 
-    def _make_pool(self):
+    def _make_pool(self) -> Any:
         """Makes an envpool whose next reset begins the first episode of every row, and forgets the history."""
         envpool = gl.import_envpool()
         self._episodes = np.zeros(self._num_envs, np.int32)

@@ -89,7 +89,7 @@ class FakeVecEnv:
         zeros = np.zeros((self._num_envs, self.options.action_size), np.float32)
         return self._arrive(zeros, *self._nothing(), is_first=True, is_last=False)
 
-    def step(self, action) -> Step:
+    def step(self, action: np.ndarray) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
         check_begun(self._step is not None, "step")
         action = check_action(action, self._num_envs, self.spec.action)
@@ -136,7 +136,15 @@ class FakeVecEnv:
         """Returns the (reward, discount) of rows that only just began."""
         return np.zeros(self._num_envs, np.float32), np.ones(self._num_envs, np.float32)
 
-    def _arrive(self, prev_action, reward, discount, *, is_first, is_last) -> Step:
+    def _arrive(
+        self,
+        prev_action: np.ndarray,
+        reward: np.ndarray,
+        discount: np.ndarray,
+        *,
+        is_first: np.ndarray | bool,
+        is_last: np.ndarray | bool,
+    ) -> Step:
         """Keeps the Step, for a snapshot, and returns a copy that its user may write to."""
         rows = np.zeros(self._num_envs, bool)
         self._step = Step(prev_action, self._see(), reward, discount, rows | is_first, rows | is_last)

@@ -113,7 +113,7 @@ class PhysicsVecEnv:
         zeros = np.zeros((self._num_envs, self.spec.action.size), np.float32)
         return self._arrive(zeros, np.zeros(self._num_envs), rows, ~rows)
 
-    def step(self, action) -> Step:
+    def step(self, action: np.ndarray) -> Step:
         """Takes one decision, float32 [E, A] in [-1, 1], in every row that goes on; begins an episode in the others."""
         check_begun(self._step is not None, "step")
         action = check_action(action, self._num_envs, self.spec.action)
@@ -165,7 +165,7 @@ class PhysicsVecEnv:
             rng = np.random.SeedSequence((self._seeds[row], int(self._episodes[row])))
             self._states[row] = self._simulator.reset(int(rng.generate_state(1)[0]))
 
-    def _arrive(self, prev_action, reward, is_first, is_last) -> Step:
+    def _arrive(self, prev_action: np.ndarray, reward: np.ndarray, is_first: np.ndarray, is_last: np.ndarray) -> Step:
         """Keeps the Step, for a snapshot, and returns a copy that its user may write to."""
         discount = np.ones(self._num_envs, np.float32)  # these tasks end by time alone
         self._step = Step(prev_action, self._see(), np.float32(reward), discount, is_first, is_last)

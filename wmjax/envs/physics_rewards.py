@@ -28,7 +28,7 @@ class Situation(NamedTuple):
     goal: np.ndarray  # [..., G], what an episode draws beside the state: reacher's target (x, y)
 
 
-def cartpole(at):
+def cartpole(at: Situation) -> np.ndarray:
     """Pole up, cart in the middle, no force, no turning: both cartpole_balance and cartpole_swingup."""
     upright = (1 + np.cos(at.qpos[..., 1])) / 2
     centred = (1 + tolerance(at.qpos[..., 0], margin=2)) / 2
@@ -37,7 +37,7 @@ def cartpole(at):
     return upright * centred * gentle * still
 
 
-def reacher(at):
+def reacher(at: Situation) -> np.ndarray:
     """1 where the finger touches the target."""
     first, both = at.qpos[..., 0], at.qpos[..., 0] + at.qpos[..., 1]
     x = ARM * (np.cos(first) + np.cos(both))
@@ -46,24 +46,24 @@ def reacher(at):
     return (distance <= REACHED).astype(np.float64)
 
 
-def cheetah(at):
+def cheetah(at: Situation) -> np.ndarray:
     """Speed of the centre of mass over 10 m/s, at most 1."""
     bounds = (RUN_SPEED, np.inf)
     return tolerance(at.sensors[..., 0], bounds, margin=RUN_SPEED, value_at_margin=0, sigmoid="linear")
 
 
-def finger(at):
+def finger(at: Situation) -> np.ndarray:
     """1 where the spinner turns fast enough."""
     return (at.qvel[..., 2] <= -SPIN_SPEED).astype(np.float64)
 
 
-def ball_in_cup(at):
+def ball_in_cup(at: Situation) -> np.ndarray:
     """1 where the ball is in the cup."""
     away = np.abs(CUP + at.qpos[..., :2] - BALL - at.qpos[..., 2:])
     return np.all(away < CUP_ROOM, axis=-1).astype(np.float64)
 
 
-def walker(at):
+def walker(at: Situation) -> np.ndarray:
     """Torso high and upright, and moving at 1 m/s."""
     height, upright = TORSO_HEIGHT + at.qpos[..., 0], (1 + np.cos(at.qpos[..., 2])) / 2
     stand = (3 * tolerance(height, (STAND_HEIGHT, np.inf), margin=STAND_HEIGHT / 2) + upright) / 4

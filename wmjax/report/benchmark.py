@@ -5,7 +5,7 @@ of two runs cannot be compared, their shares of the product's rate can.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,16 +40,16 @@ class Work:
     once: bool = False  # it takes long, compiles nothing here and repeats inside itself
 
 
-def compiled(name, function, args, amounts, **tags):
+def compiled(name: str, function: Callable, args: Sequence[Any], amounts: Mapping[str, float], **tags: Any) -> Work:
     """A Work that calls a jitted function of arrays; its gflop are counted and its peak memory is the compiler's."""
     programs: list[Any] = []  # made at the first call, whose time counts as compilation
 
-    def call():
+    def call() -> Any:
         if not programs:
             programs.append(jax.jit(function).lower(*args).compile())
         return programs[0](*args)
 
-    def memory():
+    def memory() -> dict[str, float]:
         analysis = programs[0].memory_analysis()
         used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
         return {PEAK: (used - analysis.alias_size_in_bytes) / 1e6}
@@ -57,7 +57,7 @@ def compiled(name, function, args, amounts, **tags):
     return Work(name, call, amounts, gflops(function, *args), memory, tags=tags)
 
 
-def measure(work, repeats):
+def measure(work: Work, repeats: int) -> dict[str, Any]:
     """Does `work` repeatedly. Returns: a dict of numbers; milliseconds and rates are of one call.
 
     compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one;
@@ -85,7 +85,7 @@ def measure(work, repeats):
         jax.block_until_ready(work.reference.call())
         ratios.append(times[-1] / seconds(work.reference.call, calls))
     median = float(np.median(times))
-    row = dict(ms=median * 1e3, ms_min=min(times) * 1e3, ms_max=max(times) * 1e3, compile_s=compile_s)
+    row: dict[str, Any] = dict(ms=median * 1e3, ms_min=min(times) * 1e3, ms_max=max(times) * 1e3, compile_s=compile_s)
     row["repeats"] = len(times)
     row |= {f"{unit}/s": amount / median for unit, amount in work.amounts.items()}
     if work.reference is not None:
@@ -96,7 +96,7 @@ def measure(work, repeats):
     return row | work.extra()
 
 
-def seconds(call, times=1):
+def seconds(call: Callable[[], Any], times: int = 1) -> float:
     """Seconds of one call until its results are there, the mean of a few."""
     start = time.perf_counter()
     for _ in range(times):
@@ -104,14 +104,14 @@ def seconds(call, times=1):
     return (time.perf_counter() - start) / times
 
 
-def gflops(function, *args):
+def gflops(function: Callable, *args: Any) -> float:
     """10^9 floating-point operations of the matrix products and convolutions of function(*args)."""
     jaxpr = jax.make_jaxpr(function)(*args).jaxpr
     used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # the first layer's images get no gradient, for one
     return float(sum(flops_of(used))) / 1e9
 
 
-def flops_of(jaxpr) -> Iterator[float]:
+def flops_of(jaxpr: Any) -> Iterator[float]:
     """Operations of every product in a jaxpr; a scan's count as often as it runs, of branches the costliest."""
     for eqn in jaxpr.eqns:
         name = eqn.primitive.name

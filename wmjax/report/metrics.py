@@ -11,6 +11,7 @@ import math
 import os
 import re
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -141,13 +142,13 @@ def _finite(value: int | float) -> int | float | None:
     return value if isinstance(value, int) or math.isfinite(value) else None
 
 
-def evaluated(returns):
+def evaluated(returns: np.ndarray) -> dict[str, Any]:
     """The metrics of one member's evaluation. returns: [episodes]."""
     each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
     return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
 
 
-def over_tasks(found):
+def over_tasks(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The metrics of each member that played several tasks: means over tasks, and "eval/<task>/..." of each task.
 
     found: {task: [metrics of each member]}, of the same names. Of one task alone: its metrics as they are.
@@ -164,12 +165,12 @@ def over_tasks(found):
     return rows
 
 
-def tasks_of(rows):
+def tasks_of(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The tasks whose returns are in lines of metrics.jsonl beside their means, in order of appearance; mostly none."""
     found = (re.fullmatch(r"(?:collect|eval)/(.+)/return(?:_mean)?", name) for row in rows for name in row)
     return list(dict.fromkeys(match[1] for match in found if match))
 
 
-def of_task(rows, task):
+def of_task(rows: Iterable[dict[str, Any]], task: str) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl with the metrics of one task under the names of the means."""
     return [row | {name.replace(f"/{task}/", "/", 1): row[name] for name in row if f"/{task}/" in name} for row in rows]

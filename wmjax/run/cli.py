@@ -14,6 +14,8 @@ import runpy
 import sys
 import types
 import typing
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -23,9 +25,10 @@ from wmjax.run import help_page, paths, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
+Settings = typing.TypeVar("Settings")  # a dataclass
 
 
-def run(main, argv):
+def run(main: Callable[[list[str]], Any], argv: list[str]) -> int:
     """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
     console.prepare_streams()
     try:
@@ -48,7 +51,7 @@ def run(main, argv):
     return 0
 
 
-def fail(message, code):
+def fail(message: object, code: int) -> int:
     """Prints one line and returns the code."""
     console.warn(f"error: {' '.join(str(message).split())}")
     return code
@@ -62,7 +65,7 @@ class PathParser(flags.ArgumentParser):
 
     syntactic_help = "a path"
 
-    def parse(self, argument):
+    def parse(self, argument: str) -> str:
         """The absolute path; UsageError, which absl expects as a ValueError, if it is none."""
         return paths.absolute(argument)
 
@@ -72,27 +75,29 @@ class PathsParser(flags.ListParser):
 
     syntactic_help = "paths with commas between them"
 
-    def parse(self, argument):
+    def parse(self, argument: str | list[str]) -> list[str]:
         """The list of absolute paths; UsageError if one is none."""
         return [paths.absolute(each) for each in super().parse(argument)]
 
 
-def path_flag(values, name, help_text):
+def path_flag(values: flags.FlagValues, name: str, help_text: str) -> None:
     """Defines --name=PATH in absl's FlagValues `values`; None unless given."""
     flags.DEFINE(PathParser(), name, None, help_text, flag_values=values)
 
 
-def paths_flag(values, name, help_text):
+def paths_flag(values: flags.FlagValues, name: str, help_text: str) -> None:
     """Defines --name=PATH,PATH,... in absl's FlagValues `values`; an empty list unless given."""
     flags.DEFINE(PathsParser(), name, [], help_text, flag_values=values)
 
 
-def int_flag(values, name, default, help_text, low, high=LARGEST):
+def int_flag(
+    values: flags.FlagValues, name: str, default: int | None, help_text: str, low: int, high: int = LARGEST
+) -> None:
     """Defines --name=INTEGER from low to high in absl's FlagValues `values`."""
     flags.DEFINE_integer(name, default, help_text, lower_bound=low, upper_bound=high, flag_values=values)
 
 
-def read_path(name, text):
+def read_path(name: str, text: str) -> str:
     """`text` as an absolute path; UsageError that names it as `name`, such as --group, if it is none."""
     try:
         return paths.absolute(text)
@@ -100,14 +105,19 @@ def read_path(name, text):
         raise UsageError(f"{name}={text}: {error}") from error
 
 
-def minutes_flag(values, text):
+def minutes_flag(values: flags.FlagValues, text: str) -> None:
     """Defines --minutes in absl's FlagValues `values`; None unless given. text: for its help."""
     flags.DEFINE_float("minutes", None, text, flag_values=values)
     allowed = lambda value: value is None or 0 < value < math.inf
     flags.register_validator("minutes", allowed, "must be above 0, and finite", flag_values=values)
 
 
-def parse_flags(argv, define, module, configs=None):
+def parse_flags(
+    argv: list[str],
+    define: Callable[[flags.FlagValues, list[str]], None],
+    module: str,
+    configs: types.ModuleType | None = None,
+) -> Any:
     """Reads absl flags, `--config=FILE:ARGUMENT` and its `--config.key=value` overrides among them.
 
     Nothing outside this call is touched, so mains may be called one after the other in one process. --help, in any of
@@ -137,21 +147,21 @@ def parse_flags(argv, define, module, configs=None):
     return values
 
 
-def config_places(args):
+def config_places(args: Sequence[str]) -> Iterator[str]:
     """The values of every --config=VALUE and --config VALUE among the words of a command line."""
     for arg, following in itertools.pairwise([*args, ""]):
         if re.match(r"--?config(=|$)", arg):
             yield arg.partition("=")[2] if "=" in arg else following
 
 
-def show_help(values, module, configs):
+def show_help(values: flags.FlagValues, module: str, configs: types.ModuleType | None) -> None:
     """Prints the page of --help. values: FlagValues; the rest as in `parse_flags`."""
     defined = [values[name] for name in values]
     told = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
-    console.say(help_page.page(sys.modules[module].__doc__, told, configs))
+    console.say(help_page.page(sys.modules[module].__doc__ or "", told, configs))
 
 
-def load_config(place):
+def load_config(place: str) -> Any:
     """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or as its get_config says."""
     path, _, argument = place.partition(":")
     if not os.path.isfile(path):
@@ -159,7 +169,7 @@ def load_config(place):
     return runpy.run_path(path)["get_config"](argument)
 
 
-def check_keys(overrides, config):
+def check_keys(overrides: Iterable[str], config: Any) -> None:
     """Raises UsageError unless every --config.a.b=value names a key of `config`, a ConfigDict."""
     for override in overrides:
         name = override.lstrip("-").partition("=")[0].removeprefix("config.")
@@ -174,29 +184,29 @@ def check_keys(overrides, config):
             block = block[key]
 
 
-def build(cls, block, name):
+def build(cls: type[Settings], block: Mapping[str, Any], name: str) -> Settings:
     """A config block as its frozen dataclass; the only way from a ConfigDict into the library.
 
     Args: cls: a dataclass; block: mapping of its fields; name: of the block, for messages.
     Raises: UsageError for unknown or missing keys and values of a wrong type; whatever cls itself refuses.
     """
-    values, hints = dict(block), typing.get_type_hints(cls)
-    known = [field.name for field in dataclasses.fields(cls)]
+    values, hints, fields = dict(block), typing.get_type_hints(cls), dataclasses.fields(typing.cast(Any, cls))
+    known = [field.name for field in fields]
     for key in values:
         if key not in known:
             raise UsageError(f"config.{name}.{key} does not exist: choose from {', '.join(known)}")
-    missing = [field.name for field in dataclasses.fields(cls) if is_required(field) and field.name not in values]
+    missing = [field.name for field in fields if is_required(field) and field.name not in values]
     if missing:
         raise UsageError(f"config.{name}.{missing[0]} is missing")
     return cls(**{key: convert(value, hints[key], f"config.{name}.{key}") for key, value in values.items()})
 
 
-def is_required(field):
+def is_required(field: dataclasses.Field) -> bool:
     """Whether a dataclass field has no default."""
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
-def convert(value, hint, name):
+def convert(value: Any, hint: Any, name: str) -> Any:
     """`value` as type `hint` (bool, int, float, str, tuple[int, ...], or one of them | None), or UsageError."""
     if isinstance(hint, types.UnionType):
         inner = [each for each in typing.get_args(hint) if each is not type(None)]
@@ -216,7 +226,7 @@ def convert(value, hint, name):
     return value
 
 
-def use_jax():
+def use_jax() -> None:
     """Prepares jax for a main, before its first array, in whatever surroundings it was started.
 
     float64 is off: models and losses compute in float32, and runs are equal wherever they are started. Compiled
@@ -228,7 +238,7 @@ def use_jax():
 
     from wmjax.envs.cache import user_cache
 
-    config: typing.Any = jax.config  # whose attributes mypy does not know
+    config: Any = jax.config  # whose attributes mypy does not know
     if config.jax_enable_x64:
         console.warn("warning: JAX_ENABLE_X64 is not used: everything here computes in float32")
         config.update("jax_enable_x64", False)

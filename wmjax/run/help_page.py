@@ -9,9 +9,12 @@ import inspect
 import io
 import textwrap
 import tokenize
+from collections.abc import Callable, Iterable, Mapping
+from types import ModuleType
+from typing import Any, TypeGuard
 
 
-def page(about, flags, configs):
+def page(about: str, flags: Iterable[tuple[str, Any, str, str]], configs: ModuleType | None) -> str:
     """The page as text.
 
     Args:
@@ -28,7 +31,7 @@ def page(about, flags, configs):
     return "\n".join(lines + (setting_lines(configs) if configs else []))
 
 
-def setting_lines(configs):
+def setting_lines(configs: ModuleType) -> list[str]:
     """The lines that tell of all settings, block by block."""
     first = next(iter(configs.PRESETS))
     values = {name: configs.get_config(f"{configs.EXAMPLE},{name}") for name in configs.PRESETS}
@@ -47,43 +50,43 @@ def setting_lines(configs):
         lines += ["", *wrapped(f"{key}: {inspect.getdoc(cls)}")]
         said = field_comments(cls)
         for field in dataclasses.fields(cls):
-            kind = getattr(field.type, "__name__", field.type)
+            kind = getattr(field.type, "__name__", str(field.type))
             kind = str(field.type) if kind == "tuple" else kind
             lines.append(setting_line(f"{key}.{field.name}", kind, values, said.get(field.name, "")))
     return lines
 
 
-def setting_line(name, kind, values, comment):
+def setting_line(name: str, kind: str, values: Mapping[str, Any], comment: str) -> str:
     """`config.train.batch = 50 (int; cpu: 16)  B`. values: the config of each preset, the first one's first."""
     (_, first), *others = [(preset, holder(config, name)[name.rpartition(".")[2]]) for preset, config in values.items()]
     unlike = "".join(f"; {preset}: {value!r}" for preset, value in others if value != first)
     return f"  config.{name} = {first!r} ({kind}{unlike})" + (f"  {comment}" if comment else "")
 
 
-def wrapped(text):
+def wrapped(text: str) -> list[str]:
     """Lines of a paragraph."""
     return textwrap.wrap(text, 110, initial_indent="  ", subsequent_indent="      ")
 
 
-def holder(config, name):
+def holder(config: Any, name: str) -> Any:
     """The block of a ConfigDict that holds the last part of the dotted `name`."""
     for key in name.split(".")[:-1]:
         config = config[key]
     return config
 
 
-def written(value):
+def written(value: Any) -> Any:
     """A flag's default as one writes it."""
     return ",".join(map(str, value)) if isinstance(value, list) else value
 
 
-def line_comments(source):
+def line_comments(source: str) -> dict[int, str]:
     """{number of a line, from 1: the comment at its end}."""
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
     return {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
 
 
-def field_comments(cls):
+def field_comments(cls: type) -> dict[str, str]:
     """{field of a dataclass: the comment on its line}, of those that have one."""
     source = textwrap.dedent(inspect.getsource(cls))
     said = line_comments(source)
@@ -92,12 +95,12 @@ def field_comments(cls):
     return {name: said[line] for name, line in fields.items() if line in said}
 
 
-def call_comments(function):
+def call_comments(function: Callable) -> dict[str, str]:
     """{"seed": its comment, "env.size": its comment} of the nested dict(seed=0, env=dict(size=64)) in a function."""
     source = textwrap.dedent(inspect.getsource(function))
     said, found = line_comments(source), {}
 
-    def collect(call, prefix):
+    def collect(call: ast.Call, prefix: str) -> None:
         for keyword in call.keywords:
             if is_dict_call(keyword.value):
                 collect(keyword.value, f"{prefix}{keyword.arg}.")
@@ -110,6 +113,6 @@ def call_comments(function):
     return found
 
 
-def is_dict_call(node):
+def is_dict_call(node: ast.AST) -> TypeGuard[ast.Call]:
     """Whether an expression is dict(...)."""
     return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "dict"

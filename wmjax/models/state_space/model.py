@@ -170,6 +170,14 @@ def first_state(apply, params, context):
     return apply(params, "start", context.embeddings, context.actions)
 
 
+def embed_image(config, apply, params, image):
+    """Embedding, [B, X, Y, C], of images in [0, 1]."""
+    if config.contrast:
+        background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
+        image = config.contrast * (image - background[None])
+    return apply(params, "encoder", image)
+
+
 def make_cell(config, apply):
     """(posterior_step, prior_step) of a state and its latent; both leave the context as it is.
 
@@ -281,16 +289,9 @@ def make_model(config, env_spec):
     def initial(params, batch):
         return empty_state(config, env_spec, batch)
 
-    def embed_image(params, image):
-        """Embedding of an image in [0, 1]."""
-        if config.contrast:
-            background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
-            image = config.contrast * (image - background[None])
-        return apply(params, "encoder", image)
-
     def encode(params, obs):
         """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
-        return embed_image(params, unit_pixels(image_of(obs)))
+        return embed_image(config, apply, params, unit_pixels(image_of(obs)))
 
     def follow(params, key, state, prev_action, embed, is_first):
         action = used(config, prev_action)
@@ -302,7 +303,7 @@ def make_model(config, env_spec):
         after = prior_step(params, key, state, action)
         if config.kind not in IN_PIXELS:
             return after
-        embed = embed_image(params, bernoulli.mean(decode(params, after)))
+        embed = embed_image(config, apply, params, bernoulli.mean(decode(params, after)))
         return after.replace(context=push(state.context, embed, action))
 
     def reward(params, state):
