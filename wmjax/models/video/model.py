@@ -23,7 +23,6 @@ from flax import struct
 from wmjax.imagine import open_loop
 from wmjax.nets.image_rewards import ActivationReward, SequenceReward
 from wmjax.nets.sv2p import SHRINKAGE, SV2P, cell_shapes
-from wmjax.ops.axes import time_first
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, UsageError, WorldModel, image_of
 
@@ -70,15 +69,20 @@ def empty_state(config, env_spec, batch):
 
 
 def init_params(key, config, env_spec):
-    """Parameters of every module: a dict by module name."""
+    """Parameters of every module: a dict by module name. Nothing is computed but they."""
     modules = make_modules(config)
     body_key, reward_key = jax.random.split(key)
-    start = empty_state(config, env_spec, 1)
-    inputs = (start.cells, start.image, jnp.zeros((1, env_spec.action.size)), start.reward)
-    noise = jnp.zeros((1, *noise_shape(config, env_spec.obs_shape)))
-    (_, image, activations), body = modules["body"].init_with_output(body_key, *inputs, noise)
-    seen = jnp.concatenate([image] * (1 + config.horizon), -1) if config.kind == "ot_or" else activations
-    return dict(body=body, reward=modules["reward"].init(reward_key, seen))
+    start = jax.eval_shape(lambda: empty_state(config, env_spec, 1))
+    action, noise = (
+        jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        for shape in ((env_spec.action.size,), noise_shape(config, env_spec.obs_shape))
+    )
+    inputs = (start.cells, start.image, action, start.reward, noise)
+    body = modules["body"].lazy_init(body_key, *inputs)
+    _, image, activations = jax.eval_shape(modules["body"].apply, body, *inputs)
+    sequence = jax.ShapeDtypeStruct((*image.shape[:3], (1 + config.horizon) * image.shape[3]), jnp.float32)
+    read = sequence if config.kind == "ot_or" else activations
+    return dict(body=body, reward=modules["reward"].lazy_init(reward_key, read))
 
 
 def readable(config, tree):
