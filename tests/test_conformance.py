@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from wmjax import imagine
-from wmjax.models import rssm, state_space, vq_convlstm
+from wmjax.models import rssm, state_space, video, vq_convlstm
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.planners import CEMConfig, make_cem
@@ -41,6 +41,10 @@ def tiny_state_space(spec, **settings):
     return spec, *state_space.make(config, spec)
 
 
+def tiny_video(spec, **settings):
+    return spec, *video.make(video.VideoConfig(filters_divisor=32, context=4, horizon=2, **settings), spec)
+
+
 ELU_OVERSHOOTING = dict(activation="elu", overshooting_distance=3)
 FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_anneal_target=0.5)
 MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for every test
@@ -53,6 +57,7 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for eve
     "dssm_det": lambda: tiny_state_space(DISCRETE_SPEC, kind="dssm_det"),
     "ar": lambda: tiny_state_space(SPEC, kind="ar"),
     "vae": lambda: tiny_state_space(SPEC, kind="vae"),
+    "ot_lr": lambda: tiny_video(SPEC, kind="ot_lr"),
 }
 VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "rssm_relu": lambda: tiny_rssm(SPEC),  # equal to numpy: models/rssm/test_learner.py
@@ -61,11 +66,14 @@ VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),  # equal to loops: models/vq_convlstm/test_learner.py
     "dssm_vae": lambda: tiny_state_space(SPEC, kind="dssm_vae"),  # equal to numpy: models/state_space/test_model.py
     "rar": lambda: tiny_state_space(SPEC, kind="rar"),  # likewise
+    "ot_or": lambda: tiny_video(DISCRETE_SPEC),  # gradients and a horizon's rewards: models/video/test_model.py
 }
 WITHOUT_NOISE = ("dssm_det", "ar")  # nothing at all is drawn, in updates neither
 NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_autoregressive")  # the posterior is certain, draws hit few codes
-FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS}  # images of an episode that make its first state
-IN_PIXELS = ("rar", "ar")  # what they imagine they render
+FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS} | dict(ot_lr=1)  # images of an episode that make its first state
+IN_PIXELS = dict.fromkeys(("rar", "ar"), ("decoder", "encoder", "reward")) | dict.fromkeys(
+    ("ot_or", "ot_lr"), ("body", "reward")
+)  # what they imagine they render, by these modules
 PREDICTED = ("dssm_det", "ar")  # an image changes later states, not its own
 ACTIONS_THAT_REACH = dict(vae=(), ar=(1, 2, 3), sssm=(3,), dssm_det=(3,))
 
@@ -233,7 +241,7 @@ def test_planning_in_the_latents_needs_no_decoder(shapes):
     model, start = shapes.model, start_of(shapes)
     spec = shapes.spec.action._replace(discrete=False)  # planners search vectors; models take any
     planner = make_cem(model, spec, CEMConfig(horizon=2, iterations=1, candidates=4, elites=2))
-    needed = ("decoder", "encoder", "reward") if shapes.name in IN_PIXELS else ("reward",)
+    needed = IN_PIXELS.get(shapes.name, ("reward",))
     params = shapes.params
     if shapes.name not in IN_PIXELS:
         params = {name: value for name, value in params.items() if name != "decoder"}

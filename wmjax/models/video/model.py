@@ -97,7 +97,7 @@ def rewards_of_images(config, params, images):
 
 
 def make_model(config, env_spec):
-    """The WorldModel of `config`. Its aux is the image that was predicted where another was seen."""
+    """The WorldModel of `config`. Its aux is the image that was predicted where another was seen; 0 where first."""
     modules, shape = make_modules(config), env_spec.obs_shape
     grid = (shape[0] // SHRINKAGE, shape[1] // SHRINKAGE)
 
@@ -122,8 +122,8 @@ def make_model(config, env_spec):
         def unless_first(x):
             return jnp.where(is_first.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
 
-        predicted = imagine(params, key, state, prev_action)
-        return jax.tree.map(unless_first, predicted).replace(image=embed), predicted.image
+        predicted = jax.tree.map(unless_first, imagine(params, key, state, prev_action))
+        return predicted.replace(image=embed), predicted.image
 
     def features(params, state):
         """The means of the middle ConvLSTM's channels, and the image at an eighth of its size."""
