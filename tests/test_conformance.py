@@ -70,7 +70,9 @@ VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
 }
 WITHOUT_NOISE = ("dssm_det", "ar")  # nothing at all is drawn, in updates neither
 NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_autoregressive")  # the posterior is certain, draws hit few codes
-FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS} | dict(ot_lr=1)  # images of an episode that make its first state
+FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS} | dict(
+    ot_lr=1
+)  # images of an episode that make its first state
 IN_PIXELS = dict.fromkeys(("rar", "ar"), ("decoder", "encoder", "reward")) | dict.fromkeys(
     ("ot_or", "ot_lr"), ("body", "reward")
 )  # what they imagine they render, by these modules

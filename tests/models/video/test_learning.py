@@ -8,8 +8,6 @@ import pytest
 from wmjax import envs, imagine
 from wmjax.models import video
 from wmjax.ops.axes import time_first
-from wmjax.ops.batching import vmap_or_map
-from wmjax.types import Step
 
 CONTEXT, H = 2, 6
 T = CONTEXT + H
