@@ -45,11 +45,12 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(self, state, x):
         h, c = state
-        conv = nn.Conv if min(x.shape[1:3]) > self.kernel else Conv  # XLA's own is the fast one but on tiny grids
-        size = (self.kernel, self.kernel) if conv is nn.Conv else self.kernel
-        gates = conv(4 * self.features, size, padding="SAME", kernel_init=glorot, dtype=self.dtype, name="gates")(
-            jnp.concatenate([x, h], -1)
-        )
+        settings = dict(padding="SAME", kernel_init=glorot, dtype=self.dtype, name="gates")
+        if min(x.shape[1:3]) > self.kernel:  # where XLA's own is the faster one, on CPU too
+            conv = nn.Conv(4 * self.features, (self.kernel, self.kernel), **settings)
+        else:
+            conv = Conv(4 * self.features, self.kernel, **settings)
+        gates = conv(jnp.concatenate([x, h], -1))
         i, j, f, o = jnp.split(gates.astype(c.dtype), 4, axis=-1)
         c = nn.sigmoid(f + 1.0) * c + nn.sigmoid(i) * jnp.tanh(j)
         return nn.sigmoid(o) * jnp.tanh(c), c

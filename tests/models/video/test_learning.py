@@ -34,7 +34,7 @@ def chunks(steps, key, batch):
 
 
 def train(config, spec, steps, updates, batch=16):
-    """(model, parameters, metrics [updates]) after updates on chunks of the steps."""
+    """(model, parameters, means of metrics of each 20 updates) after updates on chunks of the steps."""
     model, learner = video.make(config, spec)
 
     @jax.jit
@@ -45,7 +45,10 @@ def train(config, spec, steps, updates, batch=16):
 
         return jax.lax.scan(update, state, keys)
 
-    state, metrics = phase(jax.jit(learner.init)(KEY), jax.random.split(KEY, updates))
+    state, metrics = jax.jit(learner.init)(KEY), []
+    for keys in jax.random.split(KEY, (updates // 20, 20)):
+        state, more = phase(state, keys)
+        metrics.append(jax.tree.map(lambda x: float(x.mean()), more))
     return model, state.params, metrics
 
 
@@ -68,10 +71,10 @@ def r2(predicted, truth):
 def test_rewards_of_new_episodes_are_learned(kind):
     config = video.VideoConfig(kind=kind, filters_divisor=8, horizon=H, sampling_updates=500)
     spec, steps = episodes(64, seed=0)
-    model, params, metrics = train(config, spec, steps, 600)
+    model, params, _ = train(config, spec, steps, 600)
     new = jax.tree.map(lambda x: x[:, :T], episodes(64, seed=1)[1])
     images, rewards = jax.jit(lambda params: open_loop(model, params, spec, new))(params)
     assert r2(rewards, new.reward[:, CONTEXT:]) > 0.9
     truth = np.float32(new.obs[:, CONTEXT:]) / 255
-    still = np.repeat(truth[:, :1] * 0 + np.float32(new.obs[:, [CONTEXT - 1]]) / 255, H, axis=1)
+    still = np.repeat(np.float32(new.obs[:, [CONTEXT - 1]]) / 255, H, axis=1)
     assert np.square(images - truth).mean() < 0.5 * np.square(still - truth).mean()
