@@ -12,7 +12,7 @@ import pytest
 
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from wmjax import imagine
-from wmjax.models import reward_only, rssm, state_space, vq_convlstm
+from wmjax.models import reward_only, rssm, state_space, video, vq_convlstm
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.planners import CEMConfig, make_cem
@@ -46,6 +46,10 @@ def tiny_reward_only(spec, **settings):
     return spec, *reward_only.make(config, spec)
 
 
+def tiny_video(spec, **settings):
+    return spec, *video.make(video.VideoConfig(filters_divisor=32, context=4, horizon=2, **settings), spec)
+
+
 ELU_OVERSHOOTING = dict(activation="elu", overshooting_distance=3)
 FOR_GAMES = dict(contrast=16.0, latent_std=0.1, kl_anneal_target=0.5)
 MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for every test
@@ -59,6 +63,7 @@ MODELS = {  # name -> (environment spec, WorldModel, Learner): compiled, for eve
     "ar": lambda: tiny_state_space(SPEC, kind="ar"),
     "vae": lambda: tiny_state_space(SPEC, kind="vae"),
     "reward_only": lambda: tiny_reward_only(SPEC),
+    "ot_lr": lambda: tiny_video(SPEC, kind="ot_lr"),
 }
 VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "rssm_relu": lambda: tiny_rssm(SPEC),  # equal to numpy: models/rssm/test_learner.py
@@ -69,12 +74,16 @@ VARIANTS = {  # of the models above: shapes alone here, numbers where it is said
     "vq_convlstm_discrete": lambda: tiny_vq(DISCRETE_SPEC),  # equal to loops: models/vq_convlstm/test_learner.py
     "dssm_vae": lambda: tiny_state_space(SPEC, kind="dssm_vae"),  # equal to numpy: models/state_space/test_model.py
     "rar": lambda: tiny_state_space(SPEC, kind="rar"),  # likewise
+    "ot_or": lambda: tiny_video(DISCRETE_SPEC),  # gradients and a horizon's rewards: models/video/test_model.py
 }
 WITHOUT_NOISE = ("dssm_det", "ar", "reward_only")  # nothing at all is drawn, in updates neither
 NOISE_IN_PRIORS_ALONE = ("vq_convlstm", "vq_convlstm_autoregressive")  # the posterior is certain, draws hit few codes
-FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS}  # images of an episode that make its first state
-IN_PIXELS = ("rar", "ar")  # what they imagine they render
-NEEDED = dict.fromkeys(IN_PIXELS, ("decoder", "encoder", "reward")) | dict(rssm_image_rewards=("decoder", "reward"))
+# Images of an episode that make its first state.
+FROM_IMAGES_ALONE = {name: 3 for name in state_space.KINDS} | dict(ot_lr=1)
+RENDERED = ("decoder", "encoder", "reward")
+# What planning needs beside the reward's module; these models imagine images, or read rewards off them.
+NEEDED = dict(rar=RENDERED, ar=RENDERED, rssm_image_rewards=("decoder", "reward"))
+NEEDED |= dict.fromkeys(("ot_or", "ot_lr"), ("body", "reward"))
 FROM_THE_LAST_IMAGE = ("reward_only",)  # all that was before an image is forgotten, and no reward is told of its own
 PREDICTED = ("dssm_det", "ar")  # an image changes later states, not its own
 ACTIONS_THAT_REACH = dict(vae=(), ar=(1, 2, 3), sssm=(3,), dssm_det=(3,))

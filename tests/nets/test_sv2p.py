@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.fakes import normal, randomised
-from tests.nets_by_hand import layer_norm, sigmoid
 from tests.nets.test_conv_lstm import convolve
+from tests.nets_by_hand import layer_norm, sigmoid
 from wmjax.nets import sv2p
 from wmjax.nets.image_rewards import ActivationReward, SequenceReward
 

@@ -1,9 +1,10 @@
 """The next image from the last one and an action: one time step of SV2P (Babaeizadeh et al. 2018, Finn et al. 2016).
 
-X, Y: of the image; (n): channels at full size, before `filters` are divided.
+(n): channels at full size, before `filters` are divided; X, Y: sides of the image.
 
-    image -conv 5x5/2-> enc0 (32) -L1-L2-> conv 3x3/2 -> enc1 (32) -L3-L4-> conv 3x3/2 -> [enc2 (64), action, reward,
-    noise: maps of X/8 x Y/8] -conv 1x1-> L5 (128) -up-> enc4 -L6-> [(64), enc1] -up-> enc5 -L7-> [(32), enc0] -up-> enc6
+    image -conv 5x5/2-> enc0 (32) -L1-L2- conv 3x3/2-> enc1 (32) -L3-L4- conv 3x3/2-> enc2 (64)
+    [enc2, planes of action, reward and noise, X/8 x Y/8] -conv 1x1-L5 (128)
+    L5 -up-> enc4 -L6-> [(64), enc1] -up-> enc5 -L7-> [(32), enc0] -up-> enc6
 
     L5   -> kernels: 5x5, of one image each, that move pixels (CDNA)
     enc6 -> an image drawn from nothing, and masks: what share of each pixel comes from where
@@ -44,11 +45,12 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(self, state, x):
         h, c = state
-        conv = nn.Conv if min(x.shape[1:3]) > self.kernel else Conv  # XLA's own is the fast one but on tiny grids
-        size = (self.kernel, self.kernel) if conv is nn.Conv else self.kernel
-        gates = conv(4 * self.features, size, padding="SAME", kernel_init=glorot, dtype=self.dtype, name="gates")(
-            jnp.concatenate([x, h], -1)
-        )
+        settings = dict(padding="SAME", kernel_init=glorot, dtype=self.dtype, name="gates")
+        if min(x.shape[1:3]) > self.kernel:  # where XLA's own is the faster one, on CPU too
+            conv = nn.Conv(4 * self.features, (self.kernel, self.kernel), **settings)
+        else:
+            conv = Conv(4 * self.features, self.kernel, **settings)
+        gates = conv(jnp.concatenate([x, h], -1))
         i, j, f, o = jnp.split(gates.astype(c.dtype), 4, axis=-1)
         c = nn.sigmoid(f + 1.0) * c + nn.sigmoid(i) * jnp.tanh(j)
         return nn.sigmoid(o) * jnp.tanh(c), c

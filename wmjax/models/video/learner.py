@@ -31,13 +31,18 @@ def make(config, env_spec):
 
     def update(state, key, batch):
         """One gradient step on chunks, Step [B, T]; metrics as of `Learner`."""
-        shown = 1.0 - state.updates / config.sampling_updates
+        shown = probability_shown(config, state.updates)
         gradient = jax.grad(model_loss, argnums=3, has_aux=True)
         grads, metrics = gradient(model, config, env_spec.action, state.params, key, batch, shown)
         params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         return LearnerState(params, opt_state, state.updates + 1), metrics | more
 
     return model, Learner(init, update)
+
+
+def probability_shown(config, updates):
+    """Of an image after the context."""
+    return jnp.maximum(0.0, 1.0 - updates / config.sampling_updates)
 
 
 def model_loss(model, config, action_spec, params, key, batch, shown):

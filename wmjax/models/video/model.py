@@ -69,15 +69,20 @@ def empty_state(config, env_spec, batch):
 
 
 def init_params(key, config, env_spec):
-    """Parameters of every module: a dict by module name."""
+    """Parameters of every module: a dict by module name. Nothing is computed but they."""
     modules = make_modules(config)
     body_key, reward_key = jax.random.split(key)
-    start = empty_state(config, env_spec, 1)
-    inputs = (start.cells, start.image, jnp.zeros((1, env_spec.action.size)), start.reward)
-    noise = jnp.zeros((1, *noise_shape(config, env_spec.obs_shape)))
-    (_, image, activations), body = modules["body"].init_with_output(body_key, *inputs, noise)
-    seen = jnp.concatenate([image] * (1 + config.horizon), -1) if config.kind == "ot_or" else activations
-    return dict(body=body, reward=modules["reward"].init(reward_key, seen))
+    start = jax.eval_shape(lambda: empty_state(config, env_spec, 1))
+    action, noise = (
+        jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        for shape in ((env_spec.action.size,), noise_shape(config, env_spec.obs_shape))
+    )
+    inputs = (start.cells, start.image, action, start.reward, noise)
+    body = modules["body"].lazy_init(body_key, *inputs)
+    _, image, activations = jax.eval_shape(modules["body"].apply, body, *inputs)
+    sequence = jax.ShapeDtypeStruct((*image.shape[:3], (1 + config.horizon) * image.shape[3]), jnp.float32)
+    read = sequence if config.kind == "ot_or" else activations
+    return dict(body=body, reward=modules["reward"].lazy_init(reward_key, read))
 
 
 def readable(config, tree):
@@ -92,7 +97,7 @@ def rewards_of_images(config, params, images):
 
 
 def make_model(config, env_spec):
-    """The WorldModel of `config`. Its aux is the image that was predicted where another was seen."""
+    """The WorldModel of `config`. Its aux is the image that was predicted where another was seen; 0 where first."""
     modules, shape = make_modules(config), env_spec.obs_shape
     grid = (shape[0] // SHRINKAGE, shape[1] // SHRINKAGE)
 
@@ -117,8 +122,8 @@ def make_model(config, env_spec):
         def unless_first(x):
             return jnp.where(is_first.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
 
-        predicted = imagine(params, key, state, prev_action)
-        return jax.tree.map(unless_first, predicted).replace(image=embed), predicted.image
+        predicted = jax.tree.map(unless_first, imagine(params, key, state, prev_action))
+        return predicted.replace(image=embed), predicted.image
 
     def features(params, state):
         """The means of the middle ConvLSTM's channels, and the image at an eighth of its size."""
