@@ -12,6 +12,7 @@ from tests.nets_by_hand import convolve, dense, sigmoid
 from wmjax import imagine
 from wmjax.models import reward_only
 from wmjax.models.reward_only.learner import reward_loss
+from wmjax.nets.reward import RewardHead
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
 KEY, B, T, H = jax.random.key(0), 3, 6, 4
@@ -126,7 +127,7 @@ def test_an_image_is_all_that_is_known_of_the_past():
 
 
 def test_dropout_is_of_training_alone():
-    """Half of the units, in other places for another key; planning does not know of it."""
+    """In other places for another key."""
     config, model, params = made("recurrent", 0.5)
     batch = random_steps(SPEC, B, T)
     loss = jax.jit(functools.partial(reward_loss, config, SPEC))
@@ -134,11 +135,13 @@ def test_dropout_is_of_training_alone():
     assert one == again != other
     state = jax.tree.map(lambda x: normal(*x.shape), jax.eval_shape(lambda: model.initial(params, B)))
     np.testing.assert_array_equal(model.reward(params, state), made("recurrent")[1].reward(params, state))
-    ones = reward_only.model.RewardHead((400,), 1, 0.5)
-    weights = {"params": dict(Dense_0=dict(kernel=np.zeros((1, 400)), bias=np.ones(400)))}
-    weights["params"]["Dense_1"] = dict(kernel=np.ones((400, 1)), bias=np.zeros(1))
-    kept = float(ones.apply(weights, np.zeros((1, 1)), KEY)[0, 0]) / 2
-    assert 150 < kept < 250 and kept == round(kept)
+
+
+def test_dropped_units_are_zero_and_the_others_as_much_larger():
+    weights = dict(Dense_0=dict(kernel=np.zeros((1, 400)), bias=np.ones(400)))
+    weights["Dense_1"] = dict(kernel=np.eye(400), bias=np.zeros(400))
+    units = np.asarray(RewardHead((400,), 400, 0.75).apply({"params": weights}, np.zeros((1, 1)), KEY))
+    assert set(units[0]) == {0.0, 4.0} and 0.68 < (units == 0).mean() < 0.82
 
 
 @pytest.mark.parametrize(
