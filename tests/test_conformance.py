@@ -254,7 +254,7 @@ def test_planning_in_the_latents_needs_no_decoder(shapes):
     planner = make_cem(model, spec, CEMConfig(horizon=2, iterations=1, candidates=4, elites=2))
     needed = NEEDED.get(shapes.name, ("reward",))
     params = shapes.params
-    if "decoder" not in needed:
+    if shapes.name not in NEEDED:
         params = {name: value for name, value in params.items() if name != "decoder"}
         assert ("decoder" in shapes.params) == (model.decode is not None)
         plan = jax.eval_shape(planner.plan, params, KEY, start)
