@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import sys
+import traceback
 import types
 import typing
 
@@ -19,15 +20,32 @@ from absl import flags
 
 from wmjax import console
 from wmjax.envs.check import nearest
-from wmjax.run import help_page, paths, stop
+from wmjax.run import help_page, paths, processes, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
 
 
 def run(main, argv):
-    """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
+    """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback.
+
+    Of several processes those that fail do not return: the others must not wait for them.
+    """
     console.prepare_streams()
+    try:
+        code = ended(main, argv)
+    except Exception:
+        if processes.count() == 1:
+            raise
+        traceback.print_exc()
+        code = 1
+    finally:
+        stop.forget()
+    return processes.leave(code)
+
+
+def ended(main, argv):
+    """Calls main(argv): the exit code of how it ended."""
     try:
         main(argv)
     except UsageError as error:
@@ -43,14 +61,14 @@ def run(main, argv):
     except stop.Stopped as stopped:
         console.warn(f"stopped by {stopped}: the same command goes on")
         return GO_ON
-    finally:
-        stop.forget()
     return 0
 
 
 def fail(message, code):
-    """Prints one line and returns the code."""
-    console.warn(f"error: {' '.join(str(message).split())}")
+    """Prints one line, of several processes that say the same once, and returns the code."""
+    line = f"error: {' '.join(str(message).split())}"
+    if not processes.is_told_already(line):
+        console.fail(line)
     return code
 
 
