@@ -143,10 +143,7 @@ def together(workdir, *flags, experiment="planet", devices=1, of_second=()):
 
     devices: simulated ones of each process. of_second: more arguments of `fork` for the second process alone.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    words, ended = words_of(workdir, flags, experiment), [None, None]
+    port, words, ended = free_port(), words_of(workdir, flags, experiment), [None, None]
 
     def run(index):
         argv = [experiment, *words, f"--distributed=127.0.0.1:{port}/2/{index}"]
@@ -159,6 +156,13 @@ def together(workdir, *flags, experiment="planet", devices=1, of_second=()):
     for thread in threads:
         thread.join()
     return ended
+
+
+def free_port():
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=False, exports=None):
