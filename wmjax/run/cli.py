@@ -38,7 +38,7 @@ def run(main, argv):
         if processes.count() == 1:
             raise
         traceback.print_exc()
-        code = 1
+        code = processes.CRASHED
     finally:
         stop.forget()
     return processes.leave(code)

@@ -32,8 +32,9 @@ from wmjax.types import UsageError
 
 FORMS = "off, auto (what the cluster says), or HOST:PORT/N/I: the address of process 0, how many, which"
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead and the others end
-PARTING = 5  # seconds that a process which fails waits for the others to fail likewise
+PARTING = 10  # seconds that a process which fails waits for the others to fail likewise
 JOINING = 300  # seconds in which all have to start
+CRASHED = 1  # the exit code after an error that nobody foresaw, such as that of a connection to a process that died
 
 _count, _index = 1, 0
 
@@ -94,8 +95,9 @@ def leave(code: int) -> int:
         jax.distributed.shutdown()
         _count, _index = 1, 0
         return code
-    with contextlib.suppress(Exception):  # raises where the others do not fail as well
-        _client().wait_at_barrier("failed", PARTING * 1000)
+    if code != CRASHED:
+        with contextlib.suppress(Exception):  # raises where the others do not fail as well
+            _client().wait_at_barrier("failed", PARTING * 1000)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
