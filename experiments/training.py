@@ -8,7 +8,7 @@ from absl import flags
 from ml_collections import ConfigDict
 
 from experiments.presets import config_flag
-from wmjax.run import cli
+from wmjax.run import cli, processes
 from wmjax.types import UsageError
 
 
@@ -21,7 +21,7 @@ class Command(NamedTuple):
 
 
 def read_command(argv: list[str], module: str, configs: Any) -> Command:
-    """The Command of argv; jax is ready after it.
+    """The Command of argv; jax is ready after it, and of several processes this one has joined the others.
 
     Args: argv: the command line; module: the main's __name__; configs: its module config.py, whose USAGE tells what
       --config takes.
@@ -30,12 +30,15 @@ def read_command(argv: list[str], module: str, configs: Any) -> Command:
     options = cli.parse_flags(argv, functools.partial(define_flags, configs.USAGE), module, configs)
     if options.config is None or options.workdir is None:
         raise UsageError(f"give --config={configs.USAGE} and --workdir=DIR")
+    if options.distributed != "off":
+        processes.start(options.distributed)
     cli.use_jax()
     return Command(options.config, pathlib.Path(options.workdir), options.minutes)
 
 
 def define_flags(usage: str, values: flags.FlagValues, argv: list[str]) -> None:
-    """Defines --config, --workdir and --minutes in absl's FlagValues `values`."""
+    """Defines --config, --workdir, --minutes and --distributed in absl's FlagValues `values`."""
     config_flag(values, argv, usage)
     cli.path_flag(values, "workdir", "folder of the run")
     cli.minutes_flag(values, "wall-clock limit: after so many minutes a last evaluation, a checkpoint, exit code 0")
+    flags.DEFINE_string("distributed", "off", f"several processes of one run: {processes.FORMS}", flag_values=values)

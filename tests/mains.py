@@ -10,9 +10,11 @@ import multiprocessing
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from typing import NamedTuple
 
@@ -137,11 +139,39 @@ def words_of(workdir, flags, experiment):
     return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
+def together(workdir, *flags, experiment="planet", devices=1, of_second=()):
+    """Runs a main in two processes that are one run: [Ended, Ended].
+
+    devices: simulated ones of each process. of_second: more arguments of `fork` for the second process alone.
+    """
+    port, words, ended = free_port(), words_of(workdir, flags, experiment), [None, None]
+
+    def run(index):
+        argv = [experiment, *words, f"--distributed=127.0.0.1:{port}/2/{index}"]
+        how = dict(of_second) if index else {}
+        ended[index] = fork(f"{experiment}.__main__", argv, devices=devices, **how)
+
+    threads = [threading.Thread(target=run, args=(index,)) for index in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return ended
+
+
+def free_port():
+    """A port of this machine that nobody listens at."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=False, exports=None):
     """Runs `main` of experiments.<module> to its end.
 
     kill_at: n > 0 kills the process with SIGKILL just before its n-th file is moved into place.
-    stop_at: (place, n) sends it SIGTERM at the n-th call of `place`, "module:function" or "module:class.method".
+    stop_at: (place, n) sends it SIGTERM at the n-th call of `place`, "module:function" or "module:class.method";
+      (place, n, signal) another one.
     over_at: n > 0 says that the minutes are over when that is asked for the n-th time.
     drawn: whether curves are drawn, which takes a third of a tiny run's time.
     exports: a path for what `exporting.write_exports` finds of every program that the run compiled.
@@ -238,8 +268,8 @@ def assert_same(a, b):
         np.testing.assert_array_equal(a, b)
 
 
-def _stop_at(place, count):
-    """Sends this process SIGTERM when a function is called for the count-th time, and waits until that is noticed."""
+def _stop_at(place, count, number=signal.SIGTERM):
+    """Sends this process a signal when a function is called for the count-th time, and waits until that is noticed."""
     module, _, path = place.partition(":")
     *owners, name = path.split(".")
     owner = functools.reduce(getattr, owners, importlib.import_module(module))
@@ -248,7 +278,7 @@ def _stop_at(place, count):
     def counted(*args, **kwargs):
         calls.append(None)
         if len(calls) == count:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
             while not stop.asked():
                 time.sleep(0.001)
         return function(*args, **kwargs)

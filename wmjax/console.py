@@ -10,7 +10,14 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
+_quiet = False  # whether another process says and draws all that this one would
 _failed: set[tuple[str, str]] = set()  # kinds of drawings that failed, with the exception's name: told already
+
+
+def be_quiet() -> None:
+    """From here on nothing is said, drawn or warned of, but the errors that end the process."""
+    global _quiet
+    _quiet = True
 
 
 def say(text: str) -> None:
@@ -21,6 +28,12 @@ def say(text: str) -> None:
 
 
 def warn(text: str) -> None:
+    """Prints a line on standard error, unless this process is to be quiet."""
+    if not _quiet:
+        fail(text)
+
+
+def fail(text: str) -> None:
     """Prints a line on standard error, on a terminal in the place of the progress that stands in its line."""
     write(sys.stderr, f"\r\x1b[2K{text}\n" if is_terminal(sys.stderr) else f"{text}\n")
 
@@ -35,7 +48,7 @@ def write(stream: TextIO | None, text: str) -> str:
     Returns:
         What failed, in the operating system's words; "" if nothing did.
     """
-    if stream is None:
+    if stream is None or (_quiet and stream is sys.stdout):
         return ""
     encoding = getattr(stream, "encoding", None) or "utf-8"
     try:
@@ -56,6 +69,8 @@ def try_drawing(function: Callable, *args: Any) -> Any:
 
     What fails in the same way again is not told again.
     """
+    if _quiet:
+        return None
     try:
         return function(*args)
     except Exception as error:  # whatever the libraries that draw may raise

@@ -17,7 +17,7 @@ def check_fits(need: float, what: str, free: float | None = None) -> None:
 
 def free_memory() -> int | None:
     """Free bytes on the default device (of the host, on CPU); None where neither is known."""
-    stats = jax.devices()[0].memory_stats()
+    stats = jax.local_devices()[0].memory_stats()
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return host_memory()

@@ -20,7 +20,7 @@ from experiments.training import read_command
 from wmjax.console import try_drawing
 from wmjax.models import state_space
 from wmjax.report.video import write_film
-from wmjax.run import cli, devices, lifecycle, stop
+from wmjax.run import cli, devices, lifecycle, processes, stop
 from wmjax.run.members import Member
 from wmjax.storage import checkpoint
 from wmjax.train import check_finite, make_phase
@@ -29,6 +29,7 @@ from wmjax.train import check_finite, make_phase
 def main(argv):
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
+    processes.check_alone("experiments.environment_models")
     chosen = agents.settings(config)
     train = chosen.train
 

@@ -6,6 +6,10 @@ One agent for several tasks (Fig. 6) collects an episode of each in turn before 
 
     ... --config.train.tasks="('reacher_easy','cartpole_swingup')"
 
+One run in several processes, the same command in each but for its last number (docs/runs.md, "Several processes"):
+
+    ... --distributed=HOST:PORT/2/0 --config.devices=all
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """
@@ -26,7 +30,7 @@ from experiments.training import read_command
 from wmjax import console, replay
 from wmjax.agents.random import make_random_actor
 from wmjax.report.metrics import over_tasks
-from wmjax.run import cli, devices, lifecycle, pools, replays, stop
+from wmjax.run import cli, devices, lifecycle, pools, processes, replays, stop
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member_keys
 from wmjax.storage import checkpoint
@@ -94,17 +98,23 @@ def main(argv):
     if saved:
         learner, counters = saved["learner"], saved["counters"]
         for task in tasks:
-            train_envs[task].restore(saved["env"][task])
-            eval_envs[task].restore(saved["eval_env"][task])
+            pools.restore(train_envs[task], saved["env"][task], train.num_envs)
+            pools.restore(eval_envs[task], saved["eval_env"][task], evaluation.episodes)
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
-    checkpoint.drop_rows_from(folder, counters["plays"])
-    checkpoint.drop_rows_from(folder, counters["kept"], checkpoint.EVALUATION)
+    if processes.is_first():
+        checkpoint.drop_rows_from(folder, counters["plays"])
+        checkpoint.drop_rows_from(folder, counters["kept"], checkpoint.EVALUATION)
     trainer = futures.ThreadPoolExecutor(1)
+    in_turn = not train.overlap or processes.count() > 1  # in which all have to start the same programs in one order
 
     def counted():
         """The axes of every metric."""
-        return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=int(learner.updates[0]))
+        return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=updated())
+
+    def updated():
+        """The updates of every member so far."""
+        return int(np.asarray(learner.updates)[0])
 
     def evaluate():
         """Plays the evaluation episodes of every task: metrics of each member."""
@@ -115,13 +125,14 @@ def main(argv):
             shown = (run.member_folders, name, env, greedy, predict, params, keys, measures[task])
             found[task], steps = predictions.evaluate(*shown)
             if evaluation.keep:
-                checkpoint.append_rows(folder, counters["kept"], steps, checkpoint.EVALUATION)
+                if processes.is_first():
+                    checkpoint.append_rows(folder, counters["kept"], steps, checkpoint.EVALUATION)
                 counters["kept"] += 1
         return over_tasks(found)
 
     def hold():
         """A run that is stopped in the next pass goes back to here."""
-        snapshots = [{task: env.snapshot() for task, env in each.items()} for each in (train_envs, eval_envs)]
+        snapshots = [{task: pools.snapshot(env) for task, env in each.items()} for each in (train_envs, eval_envs)]
         state = dict(learner=learner, counters=dict(counters), env=snapshots[0], eval_env=snapshots[1])
         run.hold(counters["episodes"], state)
 
@@ -134,9 +145,11 @@ def main(argv):
             if not seeding:
                 agents.check_chunk(train, memory)
                 fitting = trainer.submit(fit, learner, memory, fold_in(train_keys, counters["plays"]))
-                if not train.overlap:
+                if in_turn:
                     with run.stopwatch("update"):
-                        params = acting_params(fitting.result()[0])
+                        futures.wait([fitting])
+                if not train.overlap:
+                    params = acting_params(fitting.result()[0])
             player = randomly if seeding or train.collect == "random" else explorer
             for ahead, (task, env) in enumerate(train_envs.items()):
                 keys = fold_in(collect_keys, counters["plays"] + ahead)
@@ -150,7 +163,8 @@ def main(argv):
         for task, (steps, _) in played.items():
             with run.stopwatch("replay"):
                 memory = extend(memory, steps)
-                checkpoint.append_rows(folder, counters["plays"], steps)
+                if processes.is_first():
+                    checkpoint.append_rows(folder, counters["plays"], steps)
             counters["plays"] += 1
             counters["episodes"] += train.num_envs
             counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * specs[task].action_repeat
@@ -166,7 +180,7 @@ def main(argv):
                     rows = [row | own for row, own in zip(rows, evaluate(), strict=True)]
             except stop.Stopped:
                 break
-            counters["evaluated"] = int(learner.updates[0])
+            counters["evaluated"] = updated()
         run.write(counted(), rows)
         hold()
         if last or passes(before, counters["episodes"], train.checkpoint_every):
@@ -177,7 +191,7 @@ def main(argv):
     trainer.shutdown()
     learner, counters = run.held()["learner"], run.held()["counters"]
     run.save()
-    if run.is_cut_short(counters["episodes"]) and learner.updates[0] > counters["evaluated"]:
+    if run.is_cut_short(counters["episodes"]) and updated() > counters["evaluated"]:
         with contextlib.suppress(stop.Stopped):
             run.write_lines([counted() | row for row in evaluate()])
     run.finish(counters["episodes"], counted())

@@ -169,8 +169,8 @@ longest_episodes = jax.jit(jax.vmap(replay.longest_episode))
 
 def check_chunk(train, memory):
     """Raises UsageError unless every member's replay [S] holds an episode, or all its rows hold one chunk."""
-    what, rows = "the longest episode in the replay", longest_episodes(memory)
+    what, rows = "the longest episode in the replay", np.asarray(longest_episodes(memory))
     if not train.within_episodes:
-        what, rows = "the replay", memory.filled
+        what, rows = "the replay", np.asarray(memory.filled)
     if train.chunk > rows.min():
         raise UsageError(f"config.train.chunk={train.chunk}: {what} has {rows.min()} rows, of which a chunk is made")

@@ -5,7 +5,7 @@ import numpy as np
 
 from wmjax import replay
 from wmjax.ops.batching import vmap_or_map
-from wmjax.run import devices, stop
+from wmjax.run import devices, processes, stop
 from wmjax.run.members import member
 from wmjax.train import check_finite, make_phase
 
@@ -44,9 +44,9 @@ def make_fit(learner, train, mesh, updates, owners):
     keys_of = jax.jit(lambda keys, keys_of=keys_of: tuple(keys_of(keys)), out_shardings=devices.replicated(mesh))
 
     def fit(state, memory, keys):
-        first, found = int(state.updates[0]) + 1, []
+        first, found = int(np.asarray(state.updates)[0]) + 1, []
         for each in keys_of(keys):
-            stop.check()
+            processes.check()
             with devices.no_transfers():
                 state, metrics = jax.block_until_ready(phase(state, memory, each))
             found.append(jax.device_get(metrics))

@@ -21,7 +21,7 @@ from experiments.training import read_command
 from wmjax import console, replay
 from wmjax.agents.random import make_random_actor
 from wmjax.report.metrics import evaluated
-from wmjax.run import cli, devices, lifecycle, pools, replays, stop
+from wmjax.run import cli, devices, lifecycle, pools, processes, replays, stop
 from wmjax.run.collect import make_player, play_returns, play_steps
 from wmjax.run.members import member_keys
 from wmjax.run.stopwatch import Stopwatch
@@ -34,6 +34,7 @@ SAVE_MINUTES = 5  # from one checkpoint to the next, about
 def main(argv):
     """Runs all iterations, or until --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
+    processes.check_alone("experiments.smaller_world_models")
     chosen = agents.settings(config)
     members, train, episodes = chosen.members, chosen.train, chosen.evaluation.episodes
 

@@ -7,7 +7,7 @@ import pytest
 
 from wmjax import envs
 from wmjax.agents.random import make_random_actor
-from wmjax.run import stop
+from wmjax.run import processes, stop
 from wmjax.run.collect import make_player, play_episodes, play_returns, play_steps
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Actor, Step
@@ -110,7 +110,7 @@ def test_a_signal_ends_playing_between_two_decisions(play, player, monkeypatch):
         if len(taken) == 3:
             raise stop.Stopped("SIGTERM")
 
-    monkeypatch.setattr(stop, "check", check)
+    monkeypatch.setattr(processes, "check", check)
     with pytest.raises(stop.Stopped, match="SIGTERM"):
         play(env, player, PARAMS, KEYS, Stopwatch(), **more)
     assert len(taken) == 3

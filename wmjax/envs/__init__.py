@@ -83,7 +83,7 @@ class VecEnv(Protocol):
         """Frees what the environments hold."""
 
 
-def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **options: Any) -> VecEnv:
+def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", first_row: int = 0, **options: Any) -> VecEnv:
     """Makes `num_envs` environments stepped together.
 
     Args:
@@ -91,6 +91,7 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
         num_envs: rows E, 1 to 1024.
         seed: 0 to 2**31 - 1. The same seed, purpose and actions give the same steps.
         purpose: train, evaluation or test. Pools share no environment where seed or purpose differ (`envs/seeds.py`).
+        first_row: the number of the first of them, where these are a share of a larger pool's rows.
         options: the family's own, see its module.
 
     Raises:
@@ -104,4 +105,4 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", **optio
         raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(FAMILIES)}.")
     module, _, function = FAMILIES[family].partition(".")
     make_family = getattr(importlib.import_module(f"wmjax.envs.{module}"), function)
-    return make_family(task, row_seeds(seed, num_envs, purpose), options)
+    return make_family(task, row_seeds(seed, num_envs, purpose, first_row), options)

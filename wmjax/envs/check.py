@@ -91,9 +91,12 @@ def identity_of(*parts: Any) -> int:
     return zlib.crc32(repr(parts).encode())
 
 
+JOINED = -1  # the identity of a snapshot that was made of others' rows (`envs/snapshots.py`)
+
+
 def check_identity(snapshot: dict[str, Any], identity: int) -> None:
-    """Raises unless a snapshot is of the environments with this `identity_of`."""
-    if int(snapshot["identity"]) != identity:
+    """Raises unless a snapshot is of the environments with this `identity_of`, or JOINED."""
+    if int(snapshot["identity"]) not in (identity, JOINED):
         raise UsageError("this snapshot is of another environment: task, num_envs, seed or an option differs.")
 
 

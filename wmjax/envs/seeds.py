@@ -12,13 +12,14 @@ PURPOSES = ("train", "evaluation", "test")  # test: of episodes that are played 
 MOST_ROWS, LARGEST_SEED = 1024, 2**31 - 1
 
 
-def row_seeds(seed: int, num_envs: int, purpose: str = "train") -> list[int]:
+def row_seeds(seed: int, num_envs: int, purpose: str = "train", first_row: int = 0) -> list[int]:
     """Returns the seed of each of `num_envs` rows, in [0, 2**31): a hash of (seed, purpose, row).
 
     Args:
         seed: of the run, 0 to 2**31 - 1.
         num_envs: rows E, 1 to 1024.
         purpose: one of PURPOSES.
+        first_row: the number of the first one.
 
     Raises:
         UsageError: a value out of range.
@@ -26,5 +27,5 @@ def row_seeds(seed: int, num_envs: int, purpose: str = "train") -> list[int]:
     check_int("num_envs", num_envs, low=1, high=MOST_ROWS)
     check_int("seed", seed, low=0, high=LARGEST_SEED)
     check_name("purpose", purpose, PURPOSES)
-    entropy = [(int(seed), PURPOSES.index(purpose), row) for row in range(num_envs)]
+    entropy = [(int(seed), PURPOSES.index(purpose), row) for row in range(first_row, first_row + num_envs)]
     return [int(np.random.SeedSequence(each).generate_state(1)[0] >> 1) for each in entropy]

@@ -1,12 +1,17 @@
-"""Snapshots of environments whose state is a few arrays: the arrays, and the Step that was current without its obs."""
+"""Snapshots of environments whose state is a few arrays: the arrays, and the Step that was current without its obs.
+
+And snapshots of any family for other pools: `join` puts rows together, `rows_of` takes some of them, so that
+environments that were played in several shares go on in one, and the other way round.
+"""
 
 from typing import Any
 
 import numpy as np
 
-from wmjax.envs.check import check_begun, check_identity
+from wmjax.envs.check import JOINED, check_begun, check_identity
 from wmjax.types import Step
 
+TIME_FIRST = ("actions", "history")  # arrays [t, E, ...] of snapshots, aligned at the end; all others are [E, ...]
 KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step; what it showed is made anew
 
 
@@ -29,3 +34,34 @@ def arrays_of(snapshot: dict[str, Any], identity: int, *names: str) -> list[np.n
 def step_of(snapshot: dict[str, Any], obs: Any) -> Step:
     """The Step that was current, with what it shows."""
     return Step(obs=obs, **{name: np.array(snapshot[f"step_{name}"]) for name in KEPT})
+
+
+def join(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The snapshot of a pool that has the rows of several like it, those of the first one first."""
+    joined: dict[str, Any] = {}
+    for name, first in parts[0].items():
+        values = [part[name] for part in parts]
+        if isinstance(first, dict):  # of one of several pools, or of what is wrapped
+            joined[name] = join(values)
+        elif name == "identity":
+            joined[name] = JOINED
+        elif name in TIME_FIRST:
+            longest = max(map(len, values))
+            before = [np.zeros((longest - len(x), *x.shape[1:]), x.dtype) for x in values]
+            joined[name] = np.concatenate([np.concatenate(pair) for pair in zip(before, values, strict=True)], axis=1)
+        else:
+            joined[name] = np.concatenate(values)
+    return joined
+
+
+def rows_of(snapshot: dict[str, Any], first: int, count: int) -> dict[str, Any]:
+    """The snapshot of a pool that has the `count` rows from number `first` on alone."""
+    own, taken = slice(first, first + count), dict[str, Any]()
+    for name, value in snapshot.items():
+        if isinstance(value, dict):
+            taken[name] = rows_of(value, first, count)
+        elif name == "identity":
+            taken[name] = JOINED
+        else:
+            taken[name] = value[:, own] if name in TIME_FIRST else value[own]
+    return taken

@@ -12,6 +12,7 @@ import os
 import re
 import runpy
 import sys
+import traceback
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from absl import flags
 
 from wmjax import console
 from wmjax.envs.check import nearest
-from wmjax.run import help_page, paths, stop
+from wmjax.run import help_page, paths, processes, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
@@ -29,8 +30,25 @@ Settings = typing.TypeVar("Settings")  # a dataclass
 
 
 def run(main: Callable[[list[str]], Any], argv: list[str]) -> int:
-    """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback."""
+    """Calls main(argv) and returns the exit code; what the user can mend ends in one line and without a traceback.
+
+    Of several processes those that fail do not return: the others must not wait for them.
+    """
     console.prepare_streams()
+    try:
+        code = ended(main, argv)
+    except Exception:
+        if processes.count() == 1:
+            raise
+        traceback.print_exc()
+        code = processes.CRASHED
+    finally:
+        stop.forget()
+    return processes.leave(code)
+
+
+def ended(main: Callable[[list[str]], Any], argv: list[str]) -> int:
+    """Calls main(argv): the exit code of how it ended."""
     try:
         main(argv)
     except UsageError as error:
@@ -46,14 +64,14 @@ def run(main: Callable[[list[str]], Any], argv: list[str]) -> int:
     except stop.Stopped as stopped:
         console.warn(f"stopped by {stopped}: the same command goes on")
         return GO_ON
-    finally:
-        stop.forget()
     return 0
 
 
 def fail(message: object, code: int) -> int:
-    """Prints one line and returns the code."""
-    console.warn(f"error: {' '.join(str(message).split())}")
+    """Prints one line, of several processes that say the same once, and returns the code."""
+    line = f"error: {' '.join(str(message).split())}"
+    if not processes.is_told_already(line):
+        console.fail(line)
     return code
 
 

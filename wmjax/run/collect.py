@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax.run import stop
+from wmjax.run import processes
 from wmjax.run.members import by_member
 from wmjax.types import Step
 
@@ -53,12 +53,12 @@ def decisions(env, player, params, keys, stopwatch, step, carry):
     Raises: Stopped before the next decision, when a signal asks the run to end.
     """
     for t in itertools.count():
-        stop.check()
+        processes.check()
         with stopwatch("copy"):
-            on_device = jax.device_put(by_member(step, len(keys)), player.sharding)
+            on_device = processes.to_devices(by_member(step, len(keys)), player.sharding)
         with stopwatch("act"):
             carry, action, extras = player.act(params, keys, np.int32(t), carry, on_device)
-            action = np.asarray(action)
+            action = processes.from_devices(action, axis=1)
         with stopwatch("env"):
             step = env.step(action.reshape(-1, *action.shape[2:]))
         yield step, carry, extras
@@ -74,7 +74,8 @@ def play_episodes(env, player, params, keys, stopwatch):
     """One new episode in every environment row.
 
     Args:
-      env: VecEnv of S * E rows; player: Player; params: with a leading axis [S]; keys: [S]; stopwatch: a Stopwatch.
+      env: VecEnv of S * E rows, or of this process's share of each member's; player: Player; params: with a leading
+      axis [S]; keys: [S]; stopwatch: a Stopwatch.
     Returns:
       (steps, returns): Step [T, S * E, ...] of numpy arrays, from the first row to the last; returns float64 [S * E],
       the sum of each row's rewards. A row that ends before the others begins another episode, which does not count.
@@ -85,8 +86,9 @@ def play_episodes(env, player, params, keys, stopwatch):
     for step in arrivals(env, player, params, keys, stopwatch, first):
         steps.append(step)
         tally = tally.after(step)
-        if tally.over.all():
-            return stack(steps), tally.returns
+        if processes.everywhere(tally.over.all()):
+            whole = processes.whole_rows((stack(steps), tally.returns[None]), len(keys), axis=1)
+            return whole[0], whole[1][0]
 
 
 class Tally(NamedTuple):

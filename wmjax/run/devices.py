@@ -16,14 +16,23 @@ AXIS = "data"
 
 
 def make_mesh(wanted):
-    """wanted: "all", or a number of devices, as a string or an int; UsageError if there are not so many."""
+    """A mesh of as many devices of each process.
+
+    Args: wanted: "all", or a number of devices, as a string or an int.
+    Raises: UsageError if there are not so many, or if processes would have different numbers.
+    """
     found = jax.devices()
     count = len(found) if wanted == "all" else wanted
     if not str(count).isdecimal() or int(count) < 1:
         raise UsageError(f"config.devices={wanted}: give all, or a number from 1 to {len(found)}")
     if int(count) > len(found):
         raise UsageError(f"config.devices={wanted}: this machine has {len(found)}")
-    return Mesh(np.array(found[: int(count)]), (AXIS,))
+    processes = sorted({each.process_index for each in found})
+    if int(count) % len(processes):
+        raise UsageError(f"config.devices={wanted}: cannot be split over {len(processes)} processes")
+    own = int(count) // len(processes)
+    by_process = [[each for each in found if each.process_index == process] for process in processes]
+    return Mesh(np.array([each for those in by_process for each in those[:own]]), (AXIS,))
 
 
 def replicated(mesh):

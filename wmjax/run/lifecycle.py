@@ -26,7 +26,7 @@ from wmjax.report.metrics import MetricsWriter, read_metrics
 from wmjax.report.page import drop_summary, write_population_report, write_report, write_summary
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
-from wmjax.run import stop
+from wmjax.run import processes, stop
 from wmjax.run.members import Member, mean_of, member, short_name
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
@@ -48,6 +48,7 @@ class Run:
         self.folder, self.member_folders = folder, member_folders
         self.stopwatch = Stopwatch()
         self._unit, self._planned, self._minutes, self._keep = unit, planned, minutes, keep
+        self._writers: list[MetricsWriter] = []  # of each member, where this process writes
         self._evaluation: float | None = None  # seconds of the newest one
         self._row_begun = 0.0  # minutes of the run when the newest row of metrics was written
         self._held: tuple[int, dict] | None = None  # the newest state to go back to
@@ -64,7 +65,8 @@ class Run:
         state: dict[str, Any] = restored[1] if restored else {}
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
-        self._writers = [MetricsWriter(*each) for each in zip(self.member_folders, begun, strict=True)]
+        if processes.is_first():
+            self._writers = [MetricsWriter(*each) for each in zip(self.member_folders, begun, strict=True)]
         self._row_begun = clocks["row_begun"]
         self.progress = Progress(self._planned, self._minutes, done_minutes=clocks["minutes"], unit=self._unit)
         if not restored:
@@ -75,7 +77,9 @@ class Run:
 
     def goes_on(self, done: int) -> bool:
         """Whether there is more to do, no signal came and there is time left for more than a last evaluation."""
-        return done < self._planned and not stop.asked() and not self.progress.out_of_time(self._evaluation)
+        if done >= self._planned or processes.asked():
+            return False
+        return not processes.of_first(lambda: self.progress.out_of_time(self._evaluation))
 
     @contextlib.contextmanager
     def evaluating(self) -> Iterator[None]:
@@ -98,8 +102,9 @@ class Run:
 
     def write_lines(self, rows: Sequence[dict[str, Any]]) -> None:
         """Writes a line of metrics for each member, as it is."""
-        for writer, row in zip(self._writers, rows, strict=True):
-            writer.write(row)
+        if processes.is_first():
+            for writer, row in zip(self._writers, rows, strict=True):
+                writer.write(row)
 
     def hold(self, done: int, state: dict) -> None:
         """Keeps what `save` and `finish` write: the state that a run which is stopped from here on goes back to.
@@ -119,7 +124,9 @@ class Run:
     def save(self) -> None:
         """Writes the newest held state as a checkpoint, unless it was."""
         if self._held and self._unsaved:
-            checkpoint.save(self.folder, *self._held, keep=self._keep)
+            if processes.is_first():
+                done, state = self._held
+                checkpoint.save(self.folder, done, processes.to_host(state), keep=self._keep)
             self._unsaved, self._saved_at = False, self.progress.minutes_here()
 
     def minutes_unsaved(self) -> float:
@@ -131,7 +138,7 @@ class Run:
 
         A resumed run cuts its lines off again, for the checkpoint counts those before it: save first.
         """
-        return done < self._planned and not stop.asked()
+        return done < self._planned and not processes.asked()
 
     def finish(self, done: int, counted: Mapping[str, Any]) -> None:
         """Writes checkpoint, summaries and reports; raises stop.Stopped where a signal ended the run early.
@@ -152,7 +159,7 @@ class Run:
         )
         console.say(f"report: {self.write_reports() or 'could not be written'}")
         if not finished:
-            stop.check()
+            processes.check()
 
     def write_reports(self) -> Path | None:
         """As the function of that name."""
@@ -186,7 +193,7 @@ def open_run(
     Raises:
         UsageError: as `workdir.open_workdir`.
     """
-    member_folders = open_folders(folder, config, members, may_differ)
+    member_folders = processes.of_first(lambda: open_folders(folder, config, members, may_differ))
     for place in member_folders:
         console.try_drawing(page.write_pictures, place, pictures)
     stop.listen()

@@ -1,7 +1,9 @@
 """Environments of all members of a program: what they are like, and one pool of them all."""
 
 from wmjax import envs
+from wmjax.envs import snapshots
 from wmjax.envs.concatenated import JoinedVecEnv
+from wmjax.run import processes
 from wmjax.types import UsageError
 
 
@@ -47,8 +49,13 @@ def widest(specs):
 
 
 def join_envs(members, rows, options, purpose="train"):
-    """One pool for every member, `rows` environments each, as one VecEnv; purpose: as of `wmjax.envs.make`."""
-    return JoinedVecEnv([envs.make(each.task, rows, each.seed, purpose=purpose, **options) for each in members])
+    """One pool for every member, `rows` environments each, as one VecEnv; purpose: as of `wmjax.envs.make`.
+
+    Of several processes each makes its share of every member's rows.
+    """
+    own, first = processes.share(rows)
+    made = [envs.make(each.task, own, each.seed, purpose=purpose, first_row=first, **options) for each in members]
+    return JoinedVecEnv(made)
 
 
 def envs_of(tasks, rows, options, size, purpose="train"):
@@ -57,3 +64,17 @@ def envs_of(tasks, rows, options, size, purpose="train"):
     tasks: {task: the members as its players}.
     """
     return {task: envs.pad(join_envs(players, rows, options, purpose), size) for task, players in tasks.items()}
+
+
+def snapshot(env):
+    """The snapshot of a pool as of `join_envs`: of all rows, those of other processes too."""
+    parts = processes.gather(env.snapshot())
+    return parts[0] if len(parts) == 1 else snapshots.join(parts)
+
+
+def restore(env, snapshot, rows):
+    """Restores a pool from what `snapshot` returned, whatever the number of processes was. rows: of each member."""
+    if processes.count() > 1:
+        own, first = processes.share(rows)
+        snapshot = snapshots.rows_of(snapshot, first, own)
+    env.restore(snapshot)

@@ -61,9 +61,9 @@ def forget() -> None:
     _asked.clear()
 
 
-def asked() -> bool:
-    """Whether a signal came since `listen`."""
-    return bool(_asked)
+def asked() -> str:
+    """The name of the signal that came since `listen`; "" if none did."""
+    return _asked[0] if _asked else ""
 
 
 def check() -> None:

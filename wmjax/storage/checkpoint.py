@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
@@ -171,7 +172,13 @@ def _rows_path(workdir: str | Path, index: int, rows: str) -> Path:
 
 @functools.cache
 def _orbax() -> ocp.Checkpointer:
-    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())  # the synchronous one
+    """The synchronous one. Of several processes each that calls it reads or writes alone, and waits for no other."""
+    if jax.process_count() == 1:
+        return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
+    own = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(own, {own}, f"process_{own}")
+    handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)
 
 
 def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:

@@ -1,0 +1,125 @@
+"""What several processes of a run need, in one process; whole runs: tests/experiments/planet/test_processes.py."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests import mains
+from wmjax import envs
+from wmjax.envs import snapshots
+from wmjax.envs.seeds import row_seeds
+from wmjax.run import collect, devices, processes
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import UsageError
+
+FAMILIES = {
+    "fake:counter": dict(episode_steps=5),
+    "atari:Pong": dict(episode_steps=16, size=16),
+    "py:tests.gym_walk:GymWalk": {},  # whose rows end apart
+    "dmc:cartpole_balance": dict(episode_steps=24, size=16),
+}
+ROWS, SHARES = 4, ((2, 0), (2, 2))  # (rows, the first of them) of two processes
+DECISIONS = 6
+SLOW = ("dmc:cartpole_balance",)
+
+
+def made(name, rows=ROWS, first=0):
+    env = envs.make(name, rows, 0, first_row=first, **FAMILIES[name])
+    env = env if env.spec.action.discrete else envs.pad(env, 3)
+    env.reset()
+    return env
+
+
+def drawn_actions(spec):
+    random = np.random.default_rng(0)
+    if spec.discrete:
+        return random.integers(0, spec.size, (2 * DECISIONS, ROWS), np.int32)
+    return random.uniform(-1, 1, (2 * DECISIONS, ROWS, spec.size)).astype(np.float32)
+
+
+def whole(steps):
+    return jax.tree.map(lambda *x: np.concatenate(x), *steps)
+
+
+def assert_equal(one, other):
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x in SLOW)) for x in FAMILIES])
+def test_rows_of_one_pool_can_be_played_in_shares_and_go_on_in_other_shares(name):
+    pool, parts = made(name), [made(name, *share) for share in SHARES]
+    actions = drawn_actions(pool.spec.action)
+    cut = [slice(first, first + rows) for rows, first in SHARES]
+    for action in actions[:DECISIONS]:
+        assert_equal(pool.step(action), whole([part.step(action[rows]) for part, rows in zip(parts, cut, strict=True)]))
+    of_pool, of_parts = pool.snapshot(), snapshots.join([part.snapshot() for part in parts])
+    joined, split = made(name), [made(name, *share) for share in SHARES]
+    joined.restore(of_parts)
+    for part, (rows, first) in zip(split, SHARES, strict=True):
+        part.restore(snapshots.rows_of(of_pool, first, rows))
+    for action in actions[DECISIONS:]:
+        step = pool.step(action)
+        assert_equal(joined.step(action), step)
+        assert_equal(whole([part.step(action[rows]) for part, rows in zip(split, cut, strict=True)]), step)
+
+
+def test_a_share_has_the_seeds_of_its_rows():
+    assert row_seeds(3, 2, "evaluation", 5) == row_seeds(3, 7, "evaluation")[5:]
+
+
+def test_everything_is_its_own_in_one_process():
+    assert processes.share(6) == (6, 0) and processes.is_first() and processes.count() == 1
+    value = object()
+    assert processes.gather(value) == [value] and processes.to_host(value) is value
+    assert processes.of_first(lambda: value) is value and processes.whole_rows(value, 2, 0) is value
+
+
+@pytest.mark.parametrize("text", ["on", "host/2/0", "host:1/2", "host:1/2/2", "host:1/0/0", ":1/2/0", "host:1/2/-1"])
+def test_what_names_no_process_is_refused_before_anything_is_done(text, tmp_path):
+    ended = mains.refused(tmp_path / "run", f"--distributed={text}")
+    assert ended.code == 2 and not (tmp_path / "run").exists()
+    assert ended.stderr == f"error: --distributed={text}: give {processes.FORMS}\n"
+
+
+def test_an_address_is_read():
+    assert processes.read("auto") is None
+    assert processes.read("[::1]:80/12/3") == processes.Address("[::1]:80", 12, 3)
+
+
+@pytest.mark.parametrize("experiment", ["smaller_world_models", "environment_models"])
+def test_mains_that_run_in_one_process_say_so(experiment, monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "start", lambda text: monkeypatch.setattr(processes, "_count", 2))
+    monkeypatch.setattr(processes, "is_told_already", lambda message: False)
+    monkeypatch.setattr(processes, "leave", lambda code: code)
+    ended = mains.refused(tmp_path / "run", "--distributed=auto", experiment=experiment)
+    named = f"error: --distributed: experiments.{experiment} runs in one process, this is one of 2\n"
+    assert (ended.code, ended.stderr) == (2, named) and not (tmp_path / "run").exists()
+
+
+def test_rows_of_processes_are_put_together_member_by_member(monkeypatch):
+    parts = [np.array([[0, 1, 10, 11]]), np.array([[2, 3, 12, 13]])]  # [T, S * own rows]
+    monkeypatch.setattr(processes, "_count", 2)
+    monkeypatch.setattr(processes, "gather", lambda tree: parts)
+    assert processes.whole_rows(parts[0], 2, axis=1).tolist() == [[0, 1, 2, 3, 10, 11, 12, 13]]
+
+
+def test_a_play_goes_on_until_it_is_over_in_every_process(monkeypatch):
+    others = iter((False, False, True))  # whether it is over in the other process too
+    monkeypatch.setattr(processes, "everywhere", lambda over: over and next(others))
+    env = envs.make("fake:counter", 1, 0, episode_steps=3)
+    player = collect.Player(lambda params: None, lambda *_: (None, np.zeros((1, 1, 2), np.float32)), None)
+    steps, _ = collect.play_episodes(env, player, None, [0], Stopwatch())
+    assert len(steps.reward) == 1 + 3 + 2
+
+
+def test_devices_are_as_many_of_each_process(monkeypatch):
+    class Device:
+        def __init__(self, process_index):
+            self.process_index = process_index
+
+    found = [Device(index) for index in (0, 0, 1, 1)]
+    monkeypatch.setattr(jax, "devices", lambda: found)
+    monkeypatch.setattr(devices, "Mesh", lambda array, names: list(array))
+    assert devices.make_mesh(2) == [found[0], found[2]] and devices.make_mesh("all") == found
+    with pytest.raises(UsageError, match="config.devices=3: cannot be split over 2 processes"):
+        devices.make_mesh("3")
