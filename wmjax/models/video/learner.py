@@ -71,8 +71,11 @@ def predict(model, config, action_spec, params, key, batch, shown):
     """
     rows, time = batch.reward.shape
     needed = config.context + (config.horizon if config.kind == "ot_or" else 1)
+    least = "" if config.kind == "ot_or" else " or more"
     if time < needed or (config.kind == "ot_or" and time > needed):
-        raise UsageError(f"chunks of {time} rows: an {config.kind} with these context and horizon needs {needed}")
+        raise UsageError(
+            f"chunks of {time} rows: an {config.kind} with these context and horizon needs {needed}{least}"
+        )
     draw_key, model_key = jax.random.split(key)
     is_shown = (jax.random.uniform(draw_key, (time,)) < shown) | (jnp.arange(time) < config.context)
     truth = unfold_like(model.encode(params, fold(batch.obs)), batch)
