@@ -18,7 +18,7 @@ LT_OR = dict(reward_from="images", reward_horizon=HORIZON, reward_widths=(32, 32
 SIZES = dict(stochastic=16, deterministic=64, hidden=64, decoder_hidden=128, free_nats=1.0, image_bits=8)
 WIDTHS = dict(encoder_widths=(16, 32), decoder_widths=(32,))
 SCALES = dict(image_scale=100.0, kl_scale=3.0, reward_scale=300.0)  # an image is a few bright pixels
-MODELS = {  # name -> make, config, updates, least R2: 0.94 and 0.79 were reached
+MODELS = {  # name -> make, config, updates, least R2
     "R": (reward_only.make, reward_only.RewardOnlyConfig(), 1500, 0.9),
     "LT_OR": (rssm.make, rssm.RSSMConfig(**SIZES, **WIDTHS, **LT_OR, **SCALES), 3000, 0.6),
 }
