@@ -7,7 +7,7 @@ from experiments.trade_offs import config as configs
 from wmjax.run import jobs
 
 SIDES = (56, 48, 32, 16, 8)  # of 64, of the images that are predicted: 77, 56, 25, 6 and 2% of the pixels (Figs. 4, 6)
-DIVISORS = (1, 2, 4, 8, 16, 32)  # of the ConvLSTMs' filters (Table 14)
+DIVISORS = (1, 2, 4, 8, 16, 32)  # of SV2P's filters (Table 14)
 UNITS, DETERMINISTIC = (2 / 3, 1 / 3, 1 / 6), (1, 1 / 2, 1 / 4)  # of Table 12's layers (Table 15)
 MAIN = ("r", "ot_or", "ot_lr", "lt_lr", "lt_or")  # Fig. 1
 FAULTS = dict(ot_or_late=("ot_or", "model.actions_late=True"), lt_or_leak=("lt_or", "model.reward_leak=True"))
@@ -67,9 +67,10 @@ def scaled_latent(base):
 
 
 def scaled_video(base):
-    """ot_or with as many filters as its preset and fewer. base: its config."""
-    divisors = [each for each in DIVISORS if each >= base.model.filters_divisor]
-    return {f"ot_or_filters_{each}": Variant("ot_or", (f"model.filters_divisor={each}",)) for each in divisors}
+    """ot_or, then with fewer and fewer filters. base: its config."""
+    divisors = [each for each in DIVISORS if each > base.model.filters_divisor]
+    fewer = {f"ot_or_filters_{each}": Variant("ot_or", (f"model.filters_divisor={each}",)) for each in divisors}
+    return dict(ot_or=Variant("ot_or")) | fewer
 
 
 def other_gradients(preset):

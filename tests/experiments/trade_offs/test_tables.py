@@ -1,0 +1,102 @@
+"""The study's tables, from runs that were written by hand."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.trade_offs import offline, tables
+from experiments.trade_offs.cells import MAIN, Cell, Variant
+
+COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0)
+
+
+def run(folder, name, returns, seed=0, design=None, correlation=0.0, reward_loss=1.0):
+    """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each."""
+    cell = Cell(name, Variant(design or name), "cheetah_run", seed, folder / f"{name}_seed_{seed}")
+    cell.folder.mkdir()
+    rows = [
+        {"episodes": 10 * i, "env_steps": 4000 * i, "updates": 50 * i, "eval/return_mean": value}
+        | {"time/act": 2.0, "time/update": 1.0, "train/reward_loss": reward_loss}
+        | {"model_error/correlation_1": 0.0, "model_error/correlation_8": correlation}
+        for i, value in enumerate(returns, start=1)
+    ]
+    (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return cell
+
+
+def test_equal_compute_takes_the_last_evaluation_within_the_budget(tmp_path):
+    cheap = run(tmp_path, "r", [1.0, 2.0])
+    dear = run(tmp_path, "ot_or", [10.0, 20.0, 30.0])
+    costs = dict(r=COST, ot_or=COST | dict(decision_gflop=2.0, update_gflop=10.0))
+    table = tables.equal_compute(dict(r=[cheap], ot_or=[dear]), costs)
+    assert "20 episodes" in table[2] and "3,000 GFLOP" in table[2] and "6 s" in table[2]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[4:]]
+    assert cells == [["r", "2", "2", "2"], ["ot_or", "20", "10", "20"]]  # 2,500 GFLOP after ten episodes, then 5,000
+
+
+def test_no_evaluation_within_the_budget(tmp_path):
+    costs = dict(r=COST, ot_or=COST | dict(decision_gflop=9.0))
+    table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])], ot_or=[run(tmp_path, "ot_or", [5.0])]), costs)
+    assert table[-1].split("|")[3].strip() == "-"
+
+
+def test_sharing_is_unshared_less_shared_whatever_the_default(tmp_path):
+    cells = {}
+    for name, value in dict(lt_lr=3.0, ot_or=5.0, lt_lr_stopped=4.0, ot_or_shared=1.0).items():
+        cells[name] = [run(tmp_path, name, [value], design=name[:5])]
+    table = "\n".join(tables.sharing(cells, "cheetah_run", tmp_path))
+    rows = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table.splitlines() if "|" in line}
+    assert rows["lt_lr"] == "1" and rows["ot_or"] == "4"
+
+
+def test_scores_are_ranked_by_the_longest_horizons_measure(tmp_path):
+    cells = {name: [run(tmp_path, name, [10.0 * i], correlation=0.1 * i)] for i, name in enumerate(MAIN)}
+    told = next(line for line in tables.rankings(cells) if "rank correlation" in line)
+    assert "1.00 (1.00 to 1.00)" in told and "0.88" in told and " 5 " in told
+    assert "nan" in next(line for line in tables.rankings(cells) if "reward loss" in line)  # all equal
+
+
+def test_collected_rewards_leave_out_the_first_rows(tmp_path):
+    (tmp_path / "replay").mkdir()
+    np.savez(
+        tmp_path / "replay" / "0.npz", reward=np.float32([[0], [2], [3]]), is_first=np.array([[1], [0], [0]], bool)
+    )
+    np.testing.assert_array_equal(tables.collected_rewards(tmp_path), [2, 3])
+
+
+def summaries(errors, digests):
+    """Results of two seeds of each design. errors: median reward error by design; digests: of each seed's pool."""
+    return {
+        design: [
+            dict(
+                pools=dict(train=dict(digest=digest)),
+                newest={"eval/reward_error_median": error * (1 + seed), "eval/r2_horizon": 0.5},
+                score=dict(percentile_90=1 / error, mean=0.0, episodes=3),
+            )
+            for seed, digest in enumerate(digests)
+        ]
+        for design, error in errors.items()
+    }
+
+
+def test_offline_errors_are_compared_seed_by_seed():
+    found = summaries(dict(zip(MAIN, [0.4, 0.2, 0.1, 0.05, 0.4], strict=True)), ["aaa", "bbb"])
+    table = "\n".join(offline.scores(found, "cheetah_run"))
+    ratios = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| ot_or") and "to" in line]
+    assert ratios[-1] == "0.50"
+    assert "0.88" in table and "-0.98" in table  # five designs; the published correlation
+
+
+def test_designs_that_learned_from_different_episodes_are_not_compared():
+    found = summaries(dict(r=0.1), ["aaa", "bbb"]) | summaries(dict(lt_lr=0.1), ["aaa", "ccc"])
+    with pytest.raises(AssertionError, match="different episodes"):
+        offline.digests(found)
+
+
+def test_the_bound_of_optimism_is_the_median_of_the_pool(tmp_path):
+    for i, rewards in enumerate(([1.0, 2.0], [3.0, 4.0, 5.0])):
+        (tmp_path / str(i) / "replay").mkdir(parents=True)
+        reward = np.float32([0.0, *rewards])[:, None]
+        np.savez(tmp_path / str(i) / "replay" / "0.npz", reward=reward, is_first=np.arange(len(reward))[:, None] == 0)
+    assert offline.bound([tmp_path / "0", tmp_path / "1"]) == 3.0
