@@ -34,7 +34,7 @@ FAMILIES = {
 }
 ROWS, SHARES = 4, ((2, 0), (2, 2))  # (rows, the first of them) of two processes
 DECISIONS = 6
-SLOW = ("dmc:cartpole_balance",)
+SLOW = ("atari:Pong", "dmc:cartpole_balance")
 
 
 def made(name, rows=ROWS, first=0):
