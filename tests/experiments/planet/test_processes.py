@@ -1,7 +1,6 @@
 """One run of PlaNet in two processes that talk over loopback: it is the run of one process with as many devices."""
 
 import signal
-import time
 
 import pytest
 
@@ -65,10 +64,9 @@ def test_members_whose_rows_end_apart_are_shared_row_by_row(tmp_path):
 
 
 def test_a_process_that_dies_ends_the_other(tmp_path):
-    begun = time.monotonic()
     ended = mains.together(tmp_path / "run", *ROWS, of_second=dict(stop_at=(STEP, 5, signal.SIGKILL)))
     assert ended[1].code == -signal.SIGKILL and ended[0].code not in (0, 75), ended
-    assert time.monotonic() - begun < 30 + 60  # with what the start takes on a busy machine
+    assert ended[0].at - ended[1].at < 30
 
 
 @pytest.mark.parametrize(
