@@ -111,6 +111,7 @@ class Ended(NamedTuple):
     code: int  # negative: the signal
     stdout: str
     stderr: str
+    at: float = 0.0  # seconds by the monotonic clock
 
 
 def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0, drawn=False, exports=None):
@@ -187,7 +188,7 @@ def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=Fal
         process.start()
         process.join(HANGS)
         assert process.exitcode is not None, "the run hangs"
-        return Ended(process.exitcode, out.read_text(), err.read_text())
+        return Ended(process.exitcode, out.read_text(), err.read_text(), time.monotonic())
 
 
 def whole_run(folder, experiment="planet"):

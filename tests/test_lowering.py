@@ -17,7 +17,8 @@ from wmjax.envs import bouncing_ball
 from wmjax.ops.axes import time_first
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 
-OTHERS = ("ssm_discrete", "drnn", "vq_convlstm_vector", "vq_convlstm_autoregressive", "dssm_det", "rar")
+OTHERS = ("ssm_discrete", "dssm_det", "rar")
+SLOW = ("drnn", "vq_convlstm_vector", "vq_convlstm_autoregressive")
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +26,7 @@ def accelerator(monkeypatch):
     exporting.as_on_accelerators(monkeypatch)
 
 
-@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("name", [*OTHERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])
 def test_updates_lower(name):
     spec, _, learner = (MODELS | VARIANTS)[name]()
     state = jax.eval_shape(learner.init, jax.random.key(0))

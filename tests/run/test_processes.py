@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from tests import mains
+from tests.gym_walk import GymWalk
 from wmjax import envs
 from wmjax.envs import snapshots
 from wmjax.envs.seeds import row_seeds
@@ -12,15 +13,28 @@ from wmjax.run import collect, devices, processes
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import UsageError
 
+
+class UnevenWalk(GymWalk):
+    """Whose rows end apart."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.limit = 2 + seed % 4
+
+    def step(self, action):
+        image, reward, ended, _, more = super().step(action)
+        return image, reward, ended, self.elapsed >= self.limit, more
+
+
 FAMILIES = {
     "fake:counter": dict(episode_steps=5),
     "atari:Pong": dict(episode_steps=16, size=16),
-    "py:tests.gym_walk:GymWalk": {},  # whose rows end apart
+    "py:tests.run.test_processes:UnevenWalk": {},
     "dmc:cartpole_balance": dict(episode_steps=24, size=16),
 }
 ROWS, SHARES = 4, ((2, 0), (2, 2))  # (rows, the first of them) of two processes
 DECISIONS = 6
-SLOW = ("dmc:cartpole_balance",)
+SLOW = ("atari:Pong", "dmc:cartpole_balance")
 
 
 def made(name, rows=ROWS, first=0):

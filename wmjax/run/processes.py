@@ -13,7 +13,6 @@ What was played is gathered, so that files are those of one process and a run go
 one process every function here does nothing and costs nothing.
 """
 
-import contextlib
 import os
 import pickle
 import re
@@ -91,13 +90,10 @@ def leave(code: int) -> int:
     global _count, _index
     if _count == 1:
         return code
-    if code in (0, os.EX_TEMPFAIL):  # all decided it together
+    if code in (0, os.EX_TEMPFAIL) or (code != CRASHED and _all_fail()):  # it returns when all have called it
         jax.distributed.shutdown()
         _count, _index = 1, 0
         return code
-    if code != CRASHED:
-        with contextlib.suppress(Exception):  # raises where the others do not fail as well
-            _client().wait_at_barrier("failed", PARTING * 1000)
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
@@ -208,6 +204,15 @@ def whole_rows(tree: Any, members: int, axis: int) -> Any:
     parts = [by_member(each, members, axis) for each in gather(tree)]
     joined = jax.tree.map(lambda *x: np.concatenate(x, axis=axis + 1), *parts)  # [..., S, E, ...]
     return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :]), joined)
+
+
+def _all_fail() -> bool:
+    """Whether every process comes here within PARTING seconds."""
+    try:
+        _client().wait_at_barrier("failed", PARTING * 1000)
+    except Exception:  # of the connection too, where others are gone
+        return False
+    return True
 
 
 def _client() -> Any:
