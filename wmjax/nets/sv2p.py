@@ -45,11 +45,7 @@ class ConvLSTM(nn.Module):
     @nn.compact
     def __call__(self, state, x):
         h, c = state
-        settings = dict(padding="SAME", kernel_init=glorot, dtype=self.dtype, name="gates")
-        if min(x.shape[1:3]) > self.kernel:  # where XLA's own is the faster one, on CPU too
-            conv = nn.Conv(4 * self.features, (self.kernel, self.kernel), **settings)
-        else:
-            conv = Conv(4 * self.features, self.kernel, **settings)
+        conv = Conv(4 * self.features, self.kernel, padding="SAME", dtype=self.dtype, name="gates")
         gates = conv(jnp.concatenate([x, h], -1))
         i, j, f, o = jnp.split(gates.astype(c.dtype), 4, axis=-1)
         c = nn.sigmoid(f + 1.0) * c + nn.sigmoid(i) * jnp.tanh(j)
