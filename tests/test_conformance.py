@@ -47,7 +47,8 @@ def tiny_reward_only(spec, **settings):
 
 
 def tiny_video(spec, **settings):
-    return spec, *video.make(video.VideoConfig(filters_divisor=32, context=4, horizon=2, **settings), spec)
+    config = video.VideoConfig(filters_divisor=32, reward_widths=(4,), context=4, horizon=2, **settings)
+    return spec, *video.make(config, spec)
 
 
 ELU_OVERSHOOTING = dict(activation="elu", overshooting_distance=3)

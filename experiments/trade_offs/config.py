@@ -65,7 +65,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = dict(
             decoder_hidden=16,
             reward_widths=(4, 4),
         ),
-        video=dict(filters_divisor=32, sampling_updates=20),
+        video=dict(filters_divisor=32, reward_widths=(4, 4), sampling_updates=20),
     ),
 )
 HORIZONS = ("horizon", "reward_horizon")  # settings of models that are the planner's horizon

@@ -9,7 +9,7 @@ from tests.fakes import normal, randomised
 from tests.nets.test_conv_lstm import convolve
 from tests.nets_by_hand import layer_norm, sigmoid
 from wmjax.nets import sv2p
-from wmjax.nets.image_rewards import ActivationReward, SequenceReward
+from wmjax.nets.reward import ActivationReward, ImageRewards
 
 KEY = jax.random.key(0)
 ROWS, SHAPE, ACTIONS, NOISE = 2, (8, 16, 2), 3, 1
@@ -199,10 +199,10 @@ def test_the_published_numbers_of_parameters():
     Theirs adds to OT_OR's rewards what the study does not say: a network for two rewards (2 -> 32 -> 16 -> 8), and two
     outputs that are not used.
     """
-    image = jax.ShapeDtypeStruct((1, 64, 64, 39), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, 13, 64, 64, 3), jnp.float32)
     theirs = (2 * 32 + 32) + (32 * 16 + 16) + (16 * 8 + 8) + 8 * 32 + 2 * (16 + 1)
     args = jax.eval_shape(lambda: inputs((64, 64, 3), sv2p.FILTERS, 1, 6, reward=False))
-    assert size(sv2p.SV2P(), *args) + size(SequenceReward(12), image) + theirs == 8_342_358
+    assert size(sv2p.SV2P(), *args) + size(ImageRewards(12), images) + theirs == 8_342_358
     args = jax.eval_shape(lambda: inputs((64, 64, 3), sv2p.FILTERS, 1, 6))
     params = jax.eval_shape(sv2p.SV2P().init, KEY, *args)
     activations = jax.eval_shape(sv2p.SV2P().apply, params, *args)[2]

@@ -2,7 +2,7 @@
 
 `ImageRewards` is that of LT_OR and OT_OR. It sees all images of a horizon at once, as channels of one, and returns all
 rewards at once. The paper writes r_t ~ p(r_t | o_t+1) and has no table of its layers; the authors' code, this network,
-gives its counts of parameters. `RewardHead` is the end of R.
+gives its counts of parameters. `ActivationReward` is that of OT_LR, `RewardHead` the end of R.
 """
 
 import functools
@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from wmjax.nets.conv import Conv
 from wmjax.nets.images import ImageEncoder
 from wmjax.nets.mlp import MLP, glorot
 
@@ -58,3 +59,26 @@ class RewardHead(nn.Module):
                 kept = jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.dropout, x.shape)
                 x = jnp.where(kept, x / (1 - self.dropout), 0.0)
         return nn.Dense(self.out, kernel_init=glorot)(x)
+
+
+def padding_for(grid, least):
+    """ "VALID" as the authors have it, or "SAME" where a side of the grid [B, X, Y, C] is below `least`: not theirs."""
+    return "VALID" if min(grid.shape[1:3]) >= least else "SAME"
+
+
+class ActivationReward(nn.Module):
+    """A reward from grids of any sizes: a list of [B, X, Y, C] -> [B]."""
+
+    @nn.compact
+    def __call__(self, grids):
+        codes = [self.code(x) for x in grids]
+        x = nn.relu(nn.Dense(32, kernel_init=glorot)(jnp.concatenate(codes, -1)))
+        x = nn.relu(nn.Dense(16, kernel_init=glorot)(x))
+        return nn.Dense(1, kernel_init=glorot)(x)[:, 0]
+
+    def code(self, x):
+        """[B, X, Y, C] -> [B, 8]."""
+        padding = padding_for(x, 9)  # 9 -> 7 -> 3 -> 1
+        for features, stride in ((16, 1), (8, 2), (4, 2)):
+            x = nn.relu(Conv(features, 3, stride, padding)(x))
+        return nn.relu(nn.Dense(8, kernel_init=glorot)(x.reshape(x.shape[0], -1)))

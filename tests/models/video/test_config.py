@@ -18,6 +18,7 @@ from wmjax.types import UsageError
         (dict(filters_divisor=3), "filters_divisor 3"),
         (dict(filters_divisor=64), "filters_divisor 64"),
         (dict(horizon=0), "horizon 0"),
+        (dict(reward_widths=()), "reward_widths"),
         (dict(latent_channels=-1), "latent_channels -1"),
         (dict(learning_rate=0.0), "learning_rate 0.0"),
     ],
@@ -33,7 +34,7 @@ def test_images_that_cannot_be_halved_three_times_are_refused():
 
 
 def test_planners_must_look_as_far_as_rewards_are_predicted():
-    model, _ = video.make(video.VideoConfig(horizon=3), SPEC)
+    model, _ = video.make(video.VideoConfig(horizon=3, reward_widths=(4,)), SPEC)
     step_by_step, _ = video.make(video.VideoConfig(kind="ot_lr", horizon=3), SPEC)
     for make, config in ((make_cem, CEMConfig), (make_random_shooting, ShootingConfig)):
         make(model, SPEC.action, config(horizon=3))

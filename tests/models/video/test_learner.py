@@ -22,7 +22,9 @@ def test_steps_into_another_episode_and_imagined_after_one_do_not_count():
 
 @pytest.mark.parametrize(("kind", "time"), [("ot_or", 4), ("ot_or", 6), ("ot_lr", 2)])
 def test_chunks_of_another_length_are_refused(kind, time):
-    _, learner = video.make(video.VideoConfig(kind=kind, filters_divisor=32, context=2, horizon=3), SPEC)
+    _, learner = video.make(
+        video.VideoConfig(kind=kind, filters_divisor=32, reward_widths=(4,), context=2, horizon=3), SPEC
+    )
     key = jax.random.key(0)
     with pytest.raises(UsageError, match=f"chunks of {time} rows.*needs"):
         jax.eval_shape(learner.update, jax.eval_shape(learner.init, key), key, random_steps(SPEC, 1, time))

@@ -69,7 +69,7 @@ def r2(predicted, truth):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ot_or", "ot_lr"])
 def test_rewards_of_new_episodes_are_learned(kind):
-    config = video.VideoConfig(kind=kind, filters_divisor=8, horizon=H, sampling_updates=500)
+    config = video.VideoConfig(kind=kind, filters_divisor=8, reward_widths=(32, 32), horizon=H, sampling_updates=500)
     spec, steps = episodes(64, seed=0)
     model, params, _ = train(config, spec, steps, 600)
     new = jax.tree.map(lambda x: x[:, :T], episodes(64, seed=1)[1])

@@ -18,6 +18,7 @@ class VideoConfig:
     filters_divisor: int = 1  # of the ConvLSTMs' filters: 32, 16, 8, 4, 2, 1 are models 1 to 6 of Table 14
     latent_channels: int = 1  # of N(0, 1) noise beside the action, new at each step; 0: none
     horizon: int = 12  # H, of ot_or: rewards predicted at once, and so the planner's horizon too
+    reward_widths: tuple[int, ...] = (32, 32, 16, 8)  # of ot_or: channels of the convolutions that see the images
     context: int = 2  # images of a chunk that are always shown
     sampling_updates: int = 10_000  # over which training shows fewer and fewer of the others (authors' code)
     reward_gradient: str = "stopped"  # before the images' network, or shared (section A.3)
@@ -40,6 +41,8 @@ class VideoConfig:
         for name in ("learning_rate", "adam_epsilon", "clip_norm"):
             if not getattr(self, name) > 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
+        if not self.reward_widths or min(self.reward_widths) < 1:
+            raise UsageError(f"model reward_widths {self.reward_widths}: give at least one width, each above 0")
         for name in ("latent_channels", "reward_scale"):
             if not getattr(self, name) >= 0:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")

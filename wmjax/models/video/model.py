@@ -21,8 +21,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from wmjax.imagine import open_loop
-from wmjax.nets.image_rewards import ActivationReward, SequenceReward
+from wmjax.nets.reward import ActivationReward, ImageRewards
 from wmjax.nets.sv2p import SHRINKAGE, SV2P, cell_shapes
+from wmjax.ops.axes import time_first
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, UsageError, WorldModel, image_of
 
@@ -47,7 +48,7 @@ def check_image(obs_shape):
 
 def make_modules(config):
     """The flax modules of one time step, by the name of their parameters."""
-    reward = SequenceReward(config.horizon) if config.kind == "ot_or" else ActivationReward()
+    reward = ImageRewards(config.horizon, config.reward_widths) if config.kind == "ot_or" else ActivationReward()
     return dict(body=SV2P(config.filters, jnp.dtype(config.compute_dtype)), reward=reward)
 
 
@@ -80,7 +81,7 @@ def init_params(key, config, env_spec):
     inputs = (start.cells, start.image, action, start.reward, noise)
     body = modules["body"].lazy_init(body_key, *inputs)
     _, image, activations = jax.eval_shape(modules["body"].apply, body, *inputs)
-    sequence = jax.ShapeDtypeStruct((*image.shape[:3], (1 + config.horizon) * image.shape[3]), jnp.float32)
+    sequence = jax.ShapeDtypeStruct((1, 1 + config.horizon, *image.shape[1:]), jnp.float32)
     read = sequence if config.kind == "ot_or" else activations
     return dict(body=body, reward=modules["reward"].lazy_init(reward_key, read))
 
@@ -92,7 +93,7 @@ def readable(config, tree):
 
 def rewards_of_images(config, params, images):
     """Rewards [H, B] of an ot_or from images [1 + H, B, X, Y, C]."""
-    images = jnp.concatenate(readable(config, list(images)), axis=-1)  # [B, X, Y, (1 + H) * C]
+    images = time_first(readable(config, images))  # [B, 1 + H, X, Y, C]
     return make_modules(config)["reward"].apply(params["reward"], images).T
 
 
