@@ -1,6 +1,7 @@
 """Tiny runs of the mains for tests, each in a process of its own, forked from one that has imported everything."""
 
 import contextlib
+import fcntl
 import functools
 import importlib
 import io
@@ -191,11 +192,22 @@ def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=Fal
         return Ended(process.exitcode, out.read_text(), err.read_text(), time.monotonic())
 
 
-def whole_run(folder, experiment="planet"):
-    """An uninterrupted run: (folder, number of files it moved into place); its exports are beside the folder."""
-    ended = start(folder, experiment=experiment, drawn=True, exports=folder.with_suffix(".exports"))
-    assert ended.code == 0, ended.stderr
-    return folder, int(ended.stdout.rpartition("moves: ")[2])
+def whole_run(tmp_path_factory, experiment="planet"):
+    """An uninterrupted run: (folder, number of files it moved into place); its exports are beside the folder.
+
+    All workers of pytest-xdist share it: the first that needs it makes it.
+    """
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / f"whole_{experiment}"
+    shared.mkdir(exist_ok=True)
+    folder, said = shared / "run", shared / "moves"
+    with open(shared / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not said.exists():
+            ended = start(folder, experiment=experiment, drawn=True, exports=folder.with_suffix(".exports"))
+            assert ended.code == 0, ended.stderr
+            said.write_text(ended.stdout.rpartition("moves: ")[2])
+    return folder, int(said.read_text())
 
 
 def exports(whole):

@@ -121,7 +121,7 @@ def test_a_play_goes_on_until_it_is_over_in_every_process(monkeypatch):
     others = iter((False, False, True))  # whether it is over in the other process too
     monkeypatch.setattr(processes, "everywhere", lambda over: over and next(others))
     env = envs.make("fake:counter", 1, 0, episode_steps=3)
-    player = collect.Player(lambda params: None, lambda *_: (None, np.zeros((1, 1, 2), np.float32)), None)
+    player = collect.Player(lambda params: None, lambda *_: (None, np.zeros((1, 1, 2), np.float32), ()), None)
     steps, _ = collect.play_episodes(env, player, None, [0], Stopwatch())
     assert len(steps.reward) == 1 + 3 + 2
 

@@ -33,7 +33,7 @@ FORMS = "off, auto (what the cluster says), or HOST:PORT/N/I: the address of pro
 HEARTBEAT = 20  # seconds without a sign of life after which a process counts as dead and the others end
 PARTING = 10  # seconds that a process which fails waits for the others to fail likewise
 JOINING = 300  # seconds in which all have to start
-CRASHED = 1  # the exit code after an error that nobody foresaw, such as that of a connection to a process that died
+CRASHED = 1  # the exit code after an unexpected error, such as that of a connection to a process that died
 
 _count, _index = 1, 0
 

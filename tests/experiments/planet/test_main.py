@@ -16,7 +16,7 @@ from wmjax.storage import checkpoint
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return mains.whole_run(tmp_path_factory.mktemp("whole") / "run")
+    return mains.whole_run(tmp_path_factory)
 
 
 def test_run_leaves_what_a_user_expects(whole):

@@ -105,7 +105,7 @@ def test_a_model_without_images_is_evaluated_without_pictures_of_them(tmp_path):
     predict = predictions.make_predict(agents.Agent(model, learner, None), env.spec)
     player = make_player(make_random_actor(env.spec.action), 2, explore=True)
     keys = jax.random.key(0)[None]
-    (row,) = predictions.evaluate([tmp_path], "one", env, player, predict, np.zeros(1), keys)
+    (row,), _ = predictions.evaluate([tmp_path], "one", env, player, predict, np.zeros(1), keys)
     assert {"eval/return_mean", "eval/return_0", "eval/return_1"} <= set(row)
     assert [path.name for path in (tmp_path / "videos").iterdir()] == ["one.mp4"]
 

@@ -23,7 +23,7 @@ MAIN = "smaller_world_models"
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return mains.whole_run(tmp_path_factory.mktemp("whole") / "run", MAIN)
+    return mains.whole_run(tmp_path_factory, MAIN)
 
 
 def test_run_leaves_what_a_user_expects(whole):

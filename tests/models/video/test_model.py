@@ -70,8 +70,15 @@ def test_an_image_follows_from_the_action_that_led_to_it(late):
     assert not reached[:, 1].any()
 
 
-@KINDS
-@pytest.mark.parametrize("gradient", ["stopped", "shared"])
+@pytest.mark.parametrize(
+    ("kind", "gradient"),
+    [
+        ("ot_or", "stopped"),
+        ("ot_or", "shared"),
+        ("ot_lr", "stopped"),
+        pytest.param("ot_lr", "shared", marks=pytest.mark.slow),  # to compile; of ot_or it shows the same
+    ],
+)
 def test_what_rewards_train_and_what_reaches_them(kind, gradient):
     """The network of images alone where that is shared. The true rewards reach no prediction of any of them.
 
