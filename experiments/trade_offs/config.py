@@ -34,24 +34,12 @@ DESIGNS = dict(
     r_conv=Design("reward_only", dict(kind="conv"), 32, 1),
     r_ll=Design("rssm", dict(image_side=0), 50, 0),
 )
-# Of a family's config, by preset. Table 12 where the paper says something; elsewhere our own sizes.
+# Of a family's config, by preset; of rssm beside PlaNet's. `paper`: Table 12.
 SIZES: dict[str, dict[str, dict[str, Any]]] = dict(
     paper=dict(
         rssm=dict(hidden=300, reward_layers=3, reward_units=300, adam_epsilon=1e-3, image_bits=8),
     ),
     cpu=dict(
-        rssm=dict(
-            deterministic=128,
-            hidden=128,
-            reward_units=128,
-            encoder_widths=(16, 32, 64),
-            decoder_widths=(32, 16),
-            decoder_hidden=256,
-            free_nats=1.0,
-            kl_scale=0.1,
-            image_scale=4.0,
-            reward_scale=100.0,
-        ),
         video=dict(filters_divisor=8, sampling_updates=1000),
     ),
     smoke=dict(
@@ -111,7 +99,7 @@ def get_config(argument=""):
     PRESETS[preset](config)
     family, settings, batch, shown = DESIGNS[design]
     model = planet.MODELS[family].config
-    sizes = dict(SIZES[preset].get(family, {}))
+    sizes = (config.model.to_dict() if family == "rssm" else {}) | SIZES[preset].get(family, {})
     sizes |= {field.name: config.planner.horizon for field in dataclasses.fields(model) if field.name in HORIZONS}
     config.family, config.model = family, block(model(**sizes | settings))
     config.train.chunk = config.planner.horizon + shown
