@@ -105,5 +105,5 @@ def get_config(argument=""):
     config.train.chunk = config.planner.horizon + shown
     if preset == "paper":
         config.train.batch = batch
-    config.evaluation.keep = True
+    config.evaluation.update(keep=True, model_error=config.task.startswith("physics:"))
     return config

@@ -67,7 +67,7 @@ def online(cells, task, folder, costs):
         lines += [f"The true simulator, published: {oracle:g}; ours: `experiments.planet.simulator`.", ""]
     lines += ["### At equal compute", "", *equal_compute(cells, costs), ""]
     lines += ["### Rewards of the collected episodes (Figs. 3, 14)", ""]
-    lines += reward_distribution(cells, folder / f"rewards_{task}.png")
+    lines += reward_distribution(cells, folder / f"collected_{task}.png")
     return lines + ["", "### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
 
 
@@ -86,7 +86,7 @@ def equal_compute(cells, costs):
     for name, own in spent.items():
         found = [[at_budget(curve, kind, least[kind]) for curve in own] for kind in range(3)]
         cells_of_rows.append([name, *(within(values) for values in found)])
-    header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.0f} GFLOP", f"{least[2]:.0f} s"]
+    header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.4g} GFLOP", f"{least[2]:.0f} s"]
     return [
         "Return of the last evaluation that is within what the cheapest run has spent on decisions and updates; - "
         "where there is none. GFLOP are counted (see cost), seconds are those of these runs beside each other.",

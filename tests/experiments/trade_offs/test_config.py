@@ -66,6 +66,11 @@ def test_every_variant_is_of_settings_that_exist(preset):
         assert not variant.settings or config.to_dict() != before
 
 
+def test_evaluations_are_kept_and_compared_with_the_simulator_where_there_is_one():
+    kept = [get_config(f"{task},r,smoke").evaluation for task in ("reacher_easy", "fake:counter")]
+    assert all(each.keep for each in kept) and [each.model_error for each in kept] == [True, False]
+
+
 def test_sizes_are_those_of_tables_14_and_15():
     found = cells.variants("paper")["scale"]
     assert len([name for name in found if name.startswith("lt_lr")]) == 9 and "lt_lr_50_200" in found
