@@ -13,6 +13,7 @@ EXPERIMENTS = ("planet", "smaller_world_models", "environment_models")
 CLASSES = {CEMConfig, ShootingConfig}
 for name in EXPERIMENTS:
     CLASSES |= set(importlib.import_module(f"experiments.{name}.config").BLOCKS.values())
+CLASSES |= {family.config for family in importlib.import_module("experiments.planet.config").MODELS.values()}
 BAD = {
     int: (-1,),
     float: (-1.0, math.nan),
