@@ -4,7 +4,7 @@
 
 Designs: where dynamics run, in a latent space (lt) or in images (ot), and what rewards are read from, latents (lr) or
 images (or). `r` predicts rewards alone, as do `r_conv` and `r_ll` (Fig. 10). Presets: `paper` is appendix B; `cpu`
-trains a design in minutes on two cores; `smoke` in seconds. The task is one of PlaNet's seven, or fake:counter.
+is for two cores: minutes for designs in a latent space, far longer for those in images; `smoke` learns nothing. The task is one of PlaNet's seven, or fake:counter.
 """
 
 import dataclasses
@@ -69,15 +69,15 @@ def paper(config):
 
 
 def cpu(config):
-    """Two CPU cores, minutes: small images, half episodes, one small planner for all designs. Not in the paper."""
+    """Two CPU cores: small images, half episodes, one small planner for all designs. Not in the paper."""
     config.env.update(action_repeat=4, episode_steps=500)
     config.planner.update(horizon=8, iterations=3, candidates=32, elites=6)
-    config.train.update(episodes=40, updates_per_episode=100, batch=8)
+    config.train.update(episodes=40, updates_per_episode=40, batch=8)
     config.evaluation.update(every=10, episodes=3)
 
 
 def smoke(config):
-    """Seconds, for tests: nothing is learned."""
+    """For tests: nothing is learned."""
     config.env.update(size=16)
     config.planner.update(horizon=4, iterations=2, candidates=8, elites=2)
     config.train.update(episodes=6, seed_episodes=2, updates_per_episode=4, batch=4, replay_rows=200)
