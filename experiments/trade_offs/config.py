@@ -3,8 +3,9 @@
     python -m experiments.planet --config=experiments/trade_offs/config.py:cheetah_run,lt_or,cpu --workdir=runs/a
 
 Designs: where dynamics run, in a latent space (lt) or in images (ot), and what rewards are read from, latents (lr) or
-images (or). `r` predicts rewards alone, as do `r_conv` and `r_ll` (Fig. 10). Presets: `paper` is appendix B; `cpu`
-is for two cores: minutes for designs in a latent space, far longer for those in images; `smoke` learns nothing. The task is one of PlaNet's seven, or fake:counter.
+images (or). `r` predicts rewards alone, as do `r_conv` and `r_ll` (Fig. 10). Presets: `paper` is appendix B; `cpu` is
+for two cores: minutes for designs in a latent space, far longer for those in images; `smoke` learns nothing. The task
+is one of PlaNet's seven, or fake:counter.
 """
 
 import dataclasses
