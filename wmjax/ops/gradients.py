@@ -10,6 +10,11 @@ def scale_gradient(x, factor):
     return jax.tree.map(lambda x: factor * x + jax.lax.stop_gradient((1 - factor) * x), x)
 
 
+def clipped_adam(clip_norm, learning_rate, epsilon=1e-8):
+    """An optax optimiser: Adam on gradients that are clipped to a global norm."""
+    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adam(learning_rate, eps=epsilon))
+
+
 def gradient_step(optimizer, grads, params, opt_state):
     """One step of an optax optimiser.
 

@@ -5,14 +5,13 @@ import functools
 import chex
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from wmjax import imagine
 from wmjax.agents.ppo.actor import make_policy
 from wmjax.ops import distributions
 from wmjax.ops.axes import fold, time_first, unfold_like
-from wmjax.ops.gradients import gradient_step
+from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Array, Learner, LearnerState
 
@@ -58,10 +57,7 @@ def make(config, network, feature_shape):
 
     Args: network: a flax module, features [B, *feature_shape] -> (logits [B, M], value [B]).
     """
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adam(config.learning_rate, eps=config.adam_epsilon),
-    )
+    optimizer = clipped_adam(config.clip_norm, config.learning_rate, config.adam_epsilon)
 
     def init(key):
         params = network.init(key, jnp.zeros((1, *feature_shape)))

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from wmjax import imagine
 from wmjax.models.rssm import image_rewards, vector
@@ -12,7 +11,7 @@ from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.centre import crop, shrink
-from wmjax.ops.gradients import gradient_step
+from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.types import Learner, LearnerState, image_of, vector_of
 
 
@@ -41,10 +40,7 @@ def make(config, env_spec):
 
 def make_optimizer(config):
     """Adam on gradients of clipped global norm."""
-    return optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adam(config.learning_rate, eps=config.adam_epsilon),
-    )
+    return clipped_adam(config.clip_norm, config.learning_rate, config.adam_epsilon)
 
 
 def model_loss(model, config, action_spec, params, key, batch):

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import optax
 from flax import struct
 
 from wmjax import imagine
@@ -14,7 +13,7 @@ from wmjax.ops import bernoulli, bounds, gaussian, jumps, reward_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.frames import unit_pixels
-from wmjax.ops.gradients import gradient_step
+from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.types import Learner, LearnerState, image_of
 
 
@@ -28,7 +27,7 @@ class AnnealedState(LearnerState):
 def make(config, env_spec):
     """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
     model, parts = make_model(config, env_spec)
-    optimizer = optax.chain(optax.clip_by_global_norm(config.clip_norm), optax.adam(config.learning_rate))
+    optimizer = clipped_adam(config.clip_norm, config.learning_rate)
     annealed = config.kind in STOCHASTIC and config.kl_anneal_target > 0
 
     def init(key):

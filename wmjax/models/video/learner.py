@@ -6,13 +6,12 @@ The first images of a chunk are shown. Each one after them is shown with a proba
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from wmjax import imagine
 from wmjax.models.video.model import check_image, init_params, make_model, rewards_of_images, with_hidden_images
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
-from wmjax.ops.gradients import gradient_step
+from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.types import Learner, LearnerState, UsageError
 
 
@@ -20,10 +19,7 @@ def make(config, env_spec):
     """(WorldModel, Learner) of a VideoConfig; raises UsageError if the network cannot take the images of env_spec."""
     check_image(env_spec.obs_shape)
     model = make_model(config, env_spec)
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(config.clip_norm),
-        optax.adam(config.learning_rate, eps=config.adam_epsilon),
-    )
+    optimizer = clipped_adam(config.clip_norm, config.learning_rate, config.adam_epsilon)
 
     def init(key):
         params = init_params(key, config, env_spec)

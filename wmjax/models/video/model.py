@@ -23,7 +23,7 @@ from flax import struct
 from wmjax.imagine import open_loop
 from wmjax.nets.reward import ActivationReward, ImageRewards
 from wmjax.nets.sv2p import SHRINKAGE, SV2P, cell_shapes
-from wmjax.ops.axes import time_first
+from wmjax.ops.axes import time_first, where_rows
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Array, UsageError, WorldModel, image_of
 
@@ -120,10 +120,8 @@ def make_model(config, env_spec):
         return VideoState(cells, image, reward, action if config.actions_late else None)
 
     def observe(params, key, state, prev_action, embed, is_first):
-        def unless_first(x):
-            return jnp.where(is_first.reshape(-1, *(1,) * (x.ndim - 1)), 0.0, x)
-
-        predicted = jax.tree.map(unless_first, imagine(params, key, state, prev_action))
+        predicted = imagine(params, key, state, prev_action)
+        predicted = where_rows(is_first, jax.tree.map(jnp.zeros_like, predicted), predicted)
         return predicted.replace(image=embed), predicted.image
 
     def features(params, state):
