@@ -15,7 +15,6 @@ diagnostics.json into the run's folder.
 
 import functools
 import json
-import pathlib
 import sys
 import textwrap
 
@@ -62,10 +61,8 @@ def define_flags(values, argv):
 def main(argv):
     """Plays, fits and measures once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.workdir is None:
-        raise UsageError("give --workdir=DIR, the folder of a run")
+    folder = cli.run_folder(options)
     cli.use_jax()
-    folder = pathlib.Path(options.workdir)
     loaded = load(folder, options.member)
     check_task(loaded.task)
     env = test_env(loaded, options.episodes, options.seed, observe="image+state")

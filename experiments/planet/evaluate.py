@@ -6,7 +6,6 @@ An agent of several tasks plays the one of --task=reacher_easy, or else its firs
 """
 
 import json
-import pathlib
 import sys
 
 import jax
@@ -18,7 +17,6 @@ from wmjax import console
 from wmjax.report.page import write_whole
 from wmjax.run import cli
 from wmjax.run.collect import make_player
-from wmjax.types import UsageError
 
 
 def define_flags(values, argv):
@@ -33,10 +31,8 @@ def define_flags(values, argv):
 def main(argv):
     """Evaluates once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.workdir is None:
-        raise UsageError("give --workdir=DIR, the folder of a run")
+    folder = cli.run_folder(options)
     cli.use_jax()
-    folder = pathlib.Path(options.workdir)
     loaded = load(folder, options.member, options.task)
     env = test_env(loaded, options.episodes, options.seed)
     predict = make_predict(loaded.agent, env.spec)

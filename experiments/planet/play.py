@@ -9,7 +9,6 @@ model imagined of the same actions, and the absolute difference. The imagination
 drive the model: no environment, your actions in and its images out. Ctrl-C ends it.
 """
 
-import pathlib
 import sys
 
 import jax
@@ -27,7 +26,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, padded, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError, image_of
+from wmjax.types import image_of
 
 BAR = 1  # rows of pixels
 
@@ -46,10 +45,8 @@ def define_flags(values, argv):
 def main(argv):
     """Writes the video, or serves the page until Ctrl-C. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.workdir is None:
-        raise UsageError("give --workdir=DIR, the folder of a run")
+    folder = cli.run_folder(options)
     cli.use_jax()
-    folder = pathlib.Path(options.workdir)
     loaded = load(folder, options.member, options.task)
     console.say(f"checkpoint after episode {loaded.episodes}, {loaded.updates} updates")
     if options.interactive:

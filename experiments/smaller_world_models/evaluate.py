@@ -7,7 +7,6 @@ protocol with uniform actions, and needs no checkpoint.
 """
 
 import json
-import pathlib
 import sys
 
 import jax
@@ -25,7 +24,6 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.members import pick
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError
 
 
 def define_flags(values, argv):
@@ -42,10 +40,8 @@ def define_flags(values, argv):
 def main(argv):
     """Evaluates once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.workdir is None:
-        raise UsageError("give --workdir=DIR, the folder of a run")
+    folder = cli.run_folder(options)
     cli.use_jax()
-    folder = pathlib.Path(options.workdir)
     chosen = agents.read_settings(folder)
     task = pick(chosen.members, options.member).task
     env = envs.make(task, options.episodes, options.seed, purpose="test", **chosen.env)

@@ -10,7 +10,6 @@ grey, four stacked). Exit code 0: may be trained on; 2: not, or not as asked, in
 
 import ast
 import hashlib
-import io
 import pathlib
 import re
 import resource
@@ -24,6 +23,7 @@ from PIL import Image, ImageDraw
 
 from wmjax import console, envs
 from wmjax.ops import image_bits
+from wmjax.report import video
 from wmjax.report.page import write_whole
 from wmjax.run import cli
 from wmjax.types import EnvSpec, Step, UsageError, image_of
@@ -192,9 +192,7 @@ def picture(found, small, large):
         for column, image in enumerate(images):
             shown = image.resize((SIDE, SIDE), Image.Resampling.NEAREST)
             sheet.paste(shown, (column * (SIDE + 4), row * (SIDE + 18) + 14))
-    content = io.BytesIO()
-    sheet.save(content, "PNG")
-    return content.getvalue()
+    return video.png(np.asarray(sheet))
 
 
 def pixels(image):

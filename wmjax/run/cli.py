@@ -9,6 +9,7 @@ import errno
 import itertools
 import math
 import os
+import pathlib
 import re
 import runpy
 import sys
@@ -121,6 +122,13 @@ def read_path(name: str, text: str) -> str:
         return paths.absolute(text)
     except UsageError as error:
         raise UsageError(f"{name}={text}: {error}") from error
+
+
+def run_folder(options: flags.FlagValues) -> pathlib.Path:
+    """--workdir of a command that looks at a run. Raises: UsageError where it is not given."""
+    if options.workdir is None:
+        raise UsageError("give --workdir=DIR, the folder of a run")
+    return pathlib.Path(options.workdir)
 
 
 def minutes_flag(values: flags.FlagValues, text: str) -> None:
