@@ -5,12 +5,16 @@ from collections.abc import Iterable, Sequence
 
 from absl import flags
 
-from wmjax.run import jobs, stop
+from wmjax.run import cli, jobs, stop
 from wmjax.types import UsageError
 
 
-def cores_flag(values: flags.FlagValues) -> None:
-    """Defines --cores=0,1,... in absl's FlagValues `values`; an empty list unless given."""
+def define_flags(values: flags.FlagValues, example: str) -> None:
+    """Defines --folder, --seeds, --set and --cores in absl's FlagValues `values`. example: of a setting."""
+    cli.path_flag(values, "folder", "where the runs are, or will be")
+    cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
+    told = f"setting of every run, as {example}; once or more"
+    flags.DEFINE_multi_string("set", [], told, flag_values=values)
     told = "numbers of cores, a run on each; none: one run at a time on all cores"
     flags.DEFINE_list("cores", [], told, flag_values=values)
 

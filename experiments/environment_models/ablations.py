@@ -33,12 +33,9 @@ ALL = "all_helpers"
 def define_flags(values, argv):
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting", flag_values=values)
-    cli.path_flag(values, "folder", "where the runs are, or will be")
     flags.DEFINE_string("model", "sssm", "kind of environment model", flag_values=values)
-    cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
     cli.int_flag(values, "updates", 1600, "of every run", 1)
-    runs.cores_flag(values)
-    flags.DEFINE_multi_string("set", [], "setting of every run, as model.jump=3; once or more", flag_values=values)
+    runs.define_flags(values, "model.jump=3")
 
 
 def main(argv):

@@ -62,10 +62,7 @@ def define_flags(values, argv):
     flags.DEFINE_string("task", "cheetah_run", "as in config.py", flag_values=values)
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     cli.int_flag(values, "episodes", 40, "of every run", 1)
-    cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
-    cli.path_flag(values, "folder", "where the runs are, or will be")
-    flags.DEFINE_multi_string("set", [], "setting of every run, as env.size=32; once or more", flag_values=values)
-    runs.cores_flag(values)
+    runs.define_flags(values, "env.size=32")
 
 
 def main(argv):

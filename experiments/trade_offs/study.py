@@ -43,10 +43,7 @@ def define_flags(values, argv):
     flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
     flags.DEFINE_list("tasks", ["cheetah_run"], "as in config.py", flag_values=values)
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
-    cli.int_flag(values, "seeds", 3, "of every run, from 0", 1, 100)
-    cli.path_flag(values, "folder", "where the runs are, or will be")
-    flags.DEFINE_multi_string("set", [], "setting of every run, as env.size=32; once or more", flag_values=values)
-    runs.cores_flag(values)
+    runs.define_flags(values, "env.size=32")
 
 
 def main(argv):
@@ -92,8 +89,8 @@ def define(folder, definition):
 
 def train(cells, options, training):
     """Trains the cells that are not done."""
-    wanted = [training(cell, options.preset, options.set) for cell in cells]
-    runs.train_all([job for job in wanted if jobs.state(job.folder, 1) != "done"], options.cores)
+    missing = [cell for cell in cells if jobs.state(cell.folder, 1) != "done"]
+    runs.train_all([training(cell, options.preset, options.set) for cell in missing], options.cores)
 
 
 def page(options, folder, cells):
