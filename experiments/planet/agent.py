@@ -96,15 +96,18 @@ def make_agent(chosen, env_spec):
 
 def check_update(learner, env_spec, rows):
     """Traces an update on a chunk of so many rows: UsageError where the learner takes none so short."""
-
-    def array(shape, dtype):
-        return jax.ShapeDtypeStruct((1, rows, *shape), dtype)
-
-    action = array((), np.int32) if env_spec.action.discrete else array((env_spec.action.size,), np.float32)
-    obs = jax.tree.map(lambda x: array(x.shape, x.dtype), env_spec.obs)
-    numbers, flags = [array((), np.float32)] * 2, [array((), bool)] * 2
     key = jax.random.key(0)
-    jax.eval_shape(learner.update, jax.eval_shape(learner.init, key), key, Step(action, obs, *numbers, *flags))
+    jax.eval_shape(learner.update, jax.eval_shape(learner.init, key), key, random_steps(env_spec, (1, rows)))
+
+
+def random_steps(env_spec, lead):
+    """A Step [*lead] of numpy arrays: random observations, the rest zeros, an episode's beginning first."""
+    rng, zeros = np.random.default_rng(0), np.zeros(lead, np.float32)
+    obs = jax.tree.map(lambda x: rng.integers(0, 255, (*lead, *x.shape)).astype(x.dtype), env_spec.obs)
+    spec = env_spec.action
+    action = np.zeros(lead, np.int32) if spec.discrete else np.zeros((*lead, spec.size), np.float32)
+    is_first = np.broadcast_to(np.arange(lead[-1]) == 0, lead)
+    return Step(action, obs, zeros, np.ones(lead, np.float32), is_first, np.zeros(lead, bool))
 
 
 def load(folder, member=0, task=None):

@@ -1,18 +1,19 @@
 """What a design costs: parameters, operations and time of a decision and of an update (Tables 6 and 7)."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 
 import jax
-import numpy as np
 
-from experiments.planet.agent import make_agent, settings, spec_of
+from experiments.planet.agent import make_agent, random_steps, settings, spec_of
 from experiments.published import read
 from experiments.trade_offs import config as configs
+from experiments.training import define_flags
 from wmjax.report import benchmark
 from wmjax.report.page import markdown
-from wmjax.types import Step
+from wmjax.run import cli
 
 FOLDER = pathlib.Path(__file__).parent
 EPISODE = 250  # decisions of an episode; the paper's "inference step", as its seconds tell
@@ -28,16 +29,11 @@ def measure(task, design, preset, overrides=(), timed=True):
     Args: overrides: ["model.hidden=8"] beside the preset; timed: False for parameters and operations alone, which
       compile nothing.
     """
-    config = configs.get_config(f"{task},{design},{preset}")
-    for setting in overrides:
-        key, _, value = setting.partition("=")
-        config.update_from_flattened_dict({key: type_of(config, key)(value)})
-    config.seed = 0
-    chosen = settings(config)
+    chosen = settings(read_config(task, design, preset, overrides))
     spec = spec_of(chosen)
     whole = make_agent(chosen, spec)
     state = jax.eval_shape(whole.learner.init, jax.random.key(0))
-    step, batch = steps_of(spec, (1,)), steps_of(spec, (chosen.train.batch, chosen.train.chunk))
+    step, batch = (random_steps(spec, lead) for lead in ((1,), (chosen.train.batch, chosen.train.chunk)))
     found = dict(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         action_repeat=spec.action_repeat,
@@ -54,11 +50,10 @@ def measure(task, design, preset, overrides=(), timed=True):
     return found | dict(decision_ms=act["ms"] * chosen.planner.iterations, update_ms=benchmark.measure(train, 5)["ms"])
 
 
-def type_of(config, key):
-    """What turns the text of a setting into its type. config: a ConfigDict; key: "model.hidden"."""
-    block, name = key.split(".")
-    kind = config[block].get_type(name)
-    return (lambda text: text == "True") if kind is bool else kind
+def read_config(task, design, preset, overrides):
+    """The ConfigDict of a design as PlaNet's main reads it from its command line."""
+    words = [f"--config={configs.__file__}:{task},{design},{preset}", *(f"--config.{each}" for each in overrides)]
+    return cli.parse_flags([__name__, *words], functools.partial(define_flags, configs.USAGE), __name__).config
 
 
 def decision(agent, params, step):
@@ -68,17 +63,6 @@ def decision(agent, params, step):
         return agent.actor.act(params, key, agent.actor.initial(params, 1), step, False)[1]
 
     return act, params, jax.random.key(0), step
-
-
-def steps_of(spec, shape):
-    """A Step [*shape] of random observations and zeros, the first of an episode first."""
-    rng = np.random.default_rng(0)
-    first = np.zeros(shape, bool)
-    first[..., 0] = True
-    zeros = np.zeros(shape, np.float32)
-    obs = jax.tree.map(lambda each: rng.integers(0, 255, (*shape, *each.shape)).astype(each.dtype), spec.obs)
-    action = np.zeros((*shape, spec.action.size), np.float32)
-    return Step(action, obs, zeros, np.ones(shape, np.float32), first, np.zeros(shape, bool))
 
 
 def lines(costs):

@@ -3,6 +3,7 @@
 Those of one seed are the collected episodes of the five designs of that seed; asked about are their evaluations.
 """
 
+import functools
 import json
 
 import numpy as np
@@ -40,14 +41,15 @@ def make_training(online):
         folders, updates = ",".join(map(str, pool)), UPDATES[preset]
         words = [f"--train={folders}", f"--test={folders}", f"--updates={updates}", f"--every={updates // LOOKS}"]
         if cell.folder.name.startswith("optimism_"):
-            words.append(f"--below={bound(pool):.4g}")
+            words.append(f"--below={bound(tuple(pool)):.4g}")
         return job._replace(command=[*job.command, *words])
 
     return training
 
 
+@functools.cache
 def bound(pool):
-    """The reward below which `optimism` learns. pool: folders of runs."""
+    """The reward below which `optimism` learns. pool: a tuple of folders of runs."""
     return float(np.quantile(np.concatenate([collected_rewards(folder) for folder in pool]), LOW))
 
 

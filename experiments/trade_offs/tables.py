@@ -76,11 +76,7 @@ def equal_compute(cells, costs):
     spent = {}
     for name, own in cells.items():
         cost = costs[own[0].variant.design]
-        spent[name] = [
-            [(spending(row, rows, cost), row["eval/return_mean"]) for row in evaluations(cell)]
-            for cell in own
-            for rows in [read_metrics(cell.folder)]
-        ]
+        spent[name] = [curve(read_metrics(cell.folder), cost) for cell in own]
     least = np.min([curve[-1][0] for own in spent.values() for curve in own], axis=0)  # of each kind of spending
     cells_of_rows = []
     for name, own in spent.items():
@@ -95,12 +91,17 @@ def equal_compute(cells, costs):
     ]
 
 
-def spending(row, rows, cost):
-    """(episodes, GFLOP, seconds) of a run up to a line of its metrics."""
-    before = [each for each in rows if each["episodes"] <= row["episodes"]]
-    seconds = sum(each.get("time/act", 0) + each.get("time/update", 0) for each in before)
-    decisions = row["env_steps"] / cost["action_repeat"]
-    return row["episodes"], decisions * cost["decision_gflop"] + row["updates"] * cost["update_gflop"], seconds
+def curve(rows, cost):
+    """[((episodes, GFLOP, seconds) spent, score)] of a run's evaluations. rows: its metrics."""
+    points, seconds = [], 0.0
+    for row in rows:
+        seconds += row.get("time/act", 0) + row.get("time/update", 0)
+        gflop = (
+            row["env_steps"] / cost["action_repeat"] * cost["decision_gflop"] + row["updates"] * cost["update_gflop"]
+        )
+        if "eval/return_mean" in row:
+            points.append(((row["episodes"], gflop, seconds), row["eval/return_mean"]))
+    return points
 
 
 def at_budget(curve, kind, budget):
@@ -182,7 +183,7 @@ def of_run(cell, name):
 def scaling(cells, task, folder):
     """Tables 3, 14, 15 and Fig. 11: errors and scores of one design at several sizes."""
     lines = []
-    for design, column in (("ot_or", "ot_or"), ("lt_lr", "lt_lr")):
+    for design in ("ot_or", "lt_lr"):
         own = {name: runs for name, runs in cells.items() if runs[0].variant.design == design}
         errors = {
             kind: {name: np.median([of_run(cell, f"train/{kind}_loss") for cell in runs]) for name, runs in own.items()}
@@ -192,7 +193,7 @@ def scaling(cells, task, folder):
         rows = [[name, *(f"{errors[kind][name]:.4g}" for kind in errors), f"{means[name]:.0f}"] for name in own]
         rhos = [correlation_cells([(errors[kind][name], means[name]) for name in own]) for kind in errors]
         row = read(PUBLISHED / "scaling.csv").get(task, {})
-        told = [f"{row[f'{column}_{kind}']:.2f}" if row else "-" for kind in errors]
+        told = [f"{row[f'{design}_{kind}']:.2f}" if row else "-" for kind in errors]
         try_drawing(pictures.write_scatter, folder / f"scale_{design}_{task}.png", errors["image"], means)
         lines += [
             f"### {design}",

@@ -99,4 +99,4 @@ def test_the_bound_of_optimism_is_the_median_of_the_pool(tmp_path):
         (tmp_path / str(i) / "replay").mkdir(parents=True)
         reward = np.float32([0.0, *rewards])[:, None]
         np.savez(tmp_path / str(i) / "replay" / "0.npz", reward=reward, is_first=np.arange(len(reward))[:, None] == 0)
-    assert offline.bound([tmp_path / "0", tmp_path / "1"]) == 3.0
+    assert offline.bound((tmp_path / "0", tmp_path / "1")) == 3.0
