@@ -135,6 +135,17 @@ class WorldModel(NamedTuple):
     # (state, reward [...]) -> state: told the reward of its arrival; None: the model is not told rewards
 
 
+class JaxEnv(NamedTuple):
+    """E environments in pure JAX, stepped together inside jit. A row lives as told in `wmjax.envs`.
+
+    One key serves all rows; rows whose last Step was `is_last` begin their next episode, whatever their action.
+    """
+
+    spec: EnvSpec
+    reset: Callable[..., tuple[State, Step]]  # (key, E) -> (state [E, ...], Step [E])
+    step: Callable[..., tuple[State, Step]]  # (key, state, action [E, A] or int32 [E]) -> (state, Step [E])
+
+
 class Planner(NamedTuple):
     plan: Callable[..., Plan]  # (params, key, state of B rows) -> Plan
 
