@@ -5,6 +5,7 @@
     begin       the posterior state at a first image            s1
     open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
     closed_loop prior states under a policy                     s  - policy > s1 > ...
+    branch      the same, several times from every state, each with a first action of its own
     rollout     the same, as records with rewards
     predict_rewards  rewards under given actions, of models too that need no states for them
     overshoot   priors of every distance from every state       the triangle of PlaNet's Fig. 3c
@@ -92,7 +93,7 @@ def closed_loop(model, params, key, state, policy, horizon):
     """Prior states under a policy.
 
     Args:
-      state: model state of B rows; policy(key, features [B, ...]) -> action float32 [B, A]; horizon: H >= 1.
+      state: model state of B rows; policy(key, features [B, ...]) -> action float32 [B, A]; horizon: H >= 0.
     Returns:
       (states, actions): states with leading axes [H + 1, B], the given one first; actions [H, B, A], time first;
       states[h + 1] is the arrival after actions[h].
@@ -106,6 +107,20 @@ def closed_loop(model, params, key, state, policy, horizon):
 
     _, (states, actions) = jax.lax.scan(step, state, keys)
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), state, states), actions
+
+
+def branch(model, params, key, state, first_actions, policy, horizon):
+    """Prior states under a policy, in K rollouts of every row whose first actions are given.
+
+    Args: as `closed_loop`, policy of B * K rows; first_actions: float32 [B, K, A]; horizon: H >= 1.
+    Returns: (states, actions) with leading axes [H, B * K], the arrivals and what led there; row b * K + k is of row b.
+    """
+    rows = jax.tree.map(lambda x: jnp.repeat(x, first_actions.shape[1], axis=0), state)
+    first = fold(first_actions)
+    first_key, rest_key = jax.random.split(key)
+    arrived = model.imagine(params, first_key, rows, first)
+    states, actions = closed_loop(model, params, rest_key, arrived, policy, horizon - 1)
+    return states, jnp.concatenate([first[None], actions])
 
 
 def rollout(model, params, key, state, policy, horizon):

@@ -1,0 +1,182 @@
+"""Looking and deciding: rows stay apart, rollouts are those of the model, contexts hold the right images."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests import tiny_i2a
+from wmjax.agents import i2a
+from wmjax.agents.i2a import actor
+from wmjax.ops.axes import fold
+from wmjax.run.members import member
+from wmjax.types import image_of
+
+KEY = jax.random.key(4)
+
+
+def params_of(agent, jump=1):
+    return dict(model=tiny_i2a.make_params(jump), agent=agent.init(jax.random.key(0)))
+
+
+def fold_query(value):
+    """A Query that trains its model's `effect`, as the modulation agent trains a prior."""
+    return tiny_i2a.make_query(fresh=lambda key: dict(effect=value), merge=lambda params, part: params | part)
+
+
+AGENTS = {
+    "uniform": lambda: tiny_i2a.make_agent("uniform"),
+    "distilled, not forced": lambda: tiny_i2a.make_agent("distilled", force_first=False, rollouts=5),
+    "learned": lambda: tiny_i2a.make_agent("learned"),
+    "modulated": lambda: tiny_i2a.make_agent(
+        "uniform", fold_query(tiny_i2a.make_params()["effect"]), modulated=True, sees_rewards=False
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_another_image_in_a_row_changes_no_other_row(name):
+    """B is not K; acting, and learning from what acting saw."""
+    _, agent = AGENTS[name]()
+    params = params_of(agent)
+    whole = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen)[:2])
+    act = jax.jit(lambda step: i2a.choose(agent, params, KEY, step, agent.look(params, KEY, carry, step)[1])[1])
+    carry = agent.initial(params, tiny_i2a.ROWS)
+    unroll = tiny_i2a.make_unroll(agent, params)
+    other = np.array(unroll.steps.obs)
+    other[:, 1] = 255 - other[:, 1]
+    changed = tiny_i2a.make_unroll(agent, params, obs=other)
+    found = [[*whole(each), act(member(each.steps, 0))[None]] for each in (unroll, changed)]
+    for before, after in zip(*found, strict=True):
+        before, after = np.asarray(before), np.asarray(after)
+        assert np.array_equal(before[:, [0, 2]], after[:, [0, 2]])
+        assert (before[:, 1] != after[:, 1]).any()
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_learning_recomputes_the_logits_of_acting(name):
+    _, agent = AGENTS[name]()
+    params = params_of(agent)
+    unroll = tiny_i2a.make_unroll(agent, params)
+    again = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen).logits)(unroll)
+    act = jax.jit(lambda step, seen: i2a.choose(agent, params, KEY, step, seen)[1])
+    for t in range(tiny_i2a.STEPS + 1):
+        step, seen = member((unroll.steps, unroll.seen), t)
+        np.testing.assert_allclose(act(step, seen), again[t], atol=1e-6)
+
+
+def test_the_actor_door_looks_and_decides_alike():
+    _, agent = tiny_i2a.make_agent("uniform")
+    params, door = params_of(agent), i2a.make_actor(agent)
+    step = member(tiny_i2a.make_unroll(agent, params).steps, 0)
+    carry, action, logits = door.act(params, KEY, door.initial(params, tiny_i2a.ROWS), step, False)
+    seen = agent.look(params, jax.random.split(KEY)[0], door.initial(params, tiny_i2a.ROWS), step)[1]
+    chosen = i2a.choose(agent, params, jax.random.split(KEY)[1], step, seen)
+    assert np.array_equal(action, chosen[0]) and np.array_equal(logits, chosen[1])
+    assert carry.shape == (tiny_i2a.ROWS, 3, 2, 3, 1)
+
+
+def first_rows(agent, params):
+    """(Step [B] of first images, what the agent sees there)."""
+    unroll = tiny_i2a.make_unroll(agent, params)
+    return member((unroll.steps, unroll.seen), 0)
+
+
+def test_the_first_imagined_states_are_the_models_under_each_action():
+    """And rollout k of a deterministic model differs from the others, while copies do not."""
+    query = tiny_i2a.make_query(tiny_i2a.make_model(noise=0.0))
+    _, agent = tiny_i2a.make_agent("uniform", query)
+    params = params_of(agent)
+    steps, seen = first_rows(agent, params)
+    embed = query.model.encode(params["model"], steps.obs)
+    state = tiny_i2a.begin(params["model"], jnp.repeat(embed[:, None], 3, axis=1))
+    for k in range(tiny_i2a.ACTIONS):
+        action = jnp.tile(jnp.eye(tiny_i2a.ACTIONS)[k], (tiny_i2a.ROWS, 1))
+        expected = query.model.imagine(params["model"], KEY, state, action)
+        np.testing.assert_allclose(seen.features[0, :, k], expected.cells, atol=1e-6)
+        np.testing.assert_allclose(seen.reward[0, :, k], expected.reward, atol=1e-6)
+    assert len(np.unique(np.asarray(seen.reward[1]), axis=1).T) == tiny_i2a.ACTIONS
+    copies = query._replace(model=query.model._replace(imagine=lambda params, key, state, action: state))
+    copied = first_rows(tiny_i2a.make_agent("uniform", copies)[1], params)[1]
+    assert np.array_equal(copied.features, np.broadcast_to(copied.start[None, :, None], copied.features.shape))
+
+
+def test_a_learned_rollout_policys_actions_are_probabilities():
+    """One for each decision of a jumpy model's step, and the first one is forced."""
+    query = tiny_i2a.make_query(jump=2)
+    _, agent = tiny_i2a.make_agent("learned", query)
+    params = params_of(agent, jump=2)
+    unroll = tiny_i2a.make_unroll(agent, params)
+    action = agent.decide(params, image_of(unroll.steps.obs), unroll.seen).imagined.action
+    assert np.array_equal(action[:, 0], np.broadcast_to(np.eye(tiny_i2a.ACTIONS), action[:, 0].shape))
+    np.testing.assert_allclose(action[:, 1].sum(axis=-1), 1, atol=1e-6)
+    assert 0 < float(action[:, 1].min()) < float(action[:, 1].max()) < 1
+
+
+@pytest.mark.parametrize(("how", "differ"), [("repeat", False), ("independent", True)])
+def test_the_actions_of_a_jump(how, differ):
+    """The model is given two actions side by side: one twice, or two draws."""
+
+    def imagine(params, key, state, action):
+        first, second = jnp.split(action, 2, axis=1)
+        apart = jnp.abs(first - second).sum(axis=1) + jnp.abs(first.sum(axis=1) - 1)
+        return state.replace(cells=jnp.broadcast_to(apart[:, None, None, None], state.cells.shape))
+
+    query = tiny_i2a.make_query(tiny_i2a.make_model(jump=2)._replace(imagine=imagine), jump=2)
+    _, agent = tiny_i2a.make_agent("uniform", query, jump_actions=how, force_first=False)
+    apart = np.asarray(first_rows(agent, params_of(agent, jump=2))[1].features)
+    assert set(np.unique(apart)) == ({0, 2} if differ else {0})
+
+
+def test_the_summary_reads_the_last_step_first():
+    """Swapping two imagined steps changes the code, and step t + 1 is the LSTM's last input."""
+    _, agent = tiny_i2a.make_agent("uniform")
+    params = params_of(agent)
+    unroll = tiny_i2a.make_unroll(agent, params)
+    decide = jax.jit(lambda seen: agent.decide(params, image_of(unroll.steps.obs), seen).logits)
+    swapped = jax.tree.map(lambda x: x, unroll.seen).replace(
+        features=unroll.seen.features[:, ::-1], reward=unroll.seen.reward[:, ::-1]
+    )
+    assert np.abs(decide(unroll.seen) - decide(swapped)).max() > 1e-6
+    forget = jax.tree.map(jnp.copy, params)
+    size = tiny_i2a.SIZES["lstm_units"]
+    forget["agent"]["lstm"]["params"]["bias"] = jnp.zeros(4 * size).at[size : 2 * size].set(-100.0)
+    forget["agent"]["lstm"]["params"]["recurrent_kernel"] *= 0
+    only = jax.jit(lambda seen: agent.decide(forget, image_of(unroll.steps.obs), seen).logits)
+    other_last = unroll.seen.replace(features=unroll.seen.features.at[:, 1].add(1.0))
+    other_first = unroll.seen.replace(features=unroll.seen.features.at[:, 0].add(1.0))
+    np.testing.assert_allclose(only(unroll.seen), only(other_last), atol=1e-6)
+    assert np.abs(only(unroll.seen) - only(other_first)).max() > 1e-6
+
+
+def test_the_state_is_made_of_the_newest_images():
+    """Images t - 2c, t - c and t, and the first one before an episode's start, also after another episode."""
+    jump, rows = 2, tiny_i2a.ROWS
+    _, agent = tiny_i2a.make_agent("uniform", tiny_i2a.make_query(jump=jump))
+    params = params_of(agent, jump)
+    none = np.zeros((7, rows), bool)
+    first = none.copy()
+    first[[0, 3], 1] = first[0] = True
+    steps = tiny_i2a.make_unroll(agent, params, count=6, is_first=first).steps
+    embeds = np.asarray(agent_query_embeds(steps))
+    carry = agent.initial(params, rows)
+    for t in range(7):
+        carry, seen = agent.look(params, KEY, carry, member(steps, t))
+        for row in range(rows):
+            begun = 3 if row == 1 and t >= 3 else 0
+            images = [embeds[max(t - back * jump, begun), row] for back in (2, 1, 0)]
+            expected = 0.2 * images[0] + 0.3 * images[1] + 0.5 * images[2]
+            np.testing.assert_allclose(seen.start[row], expected, atol=1e-6)
+
+
+def agent_query_embeds(steps):
+    embed = tiny_i2a.make_model().encode(None, fold(steps.obs))
+    return embed.reshape(*steps.reward.shape, *embed.shape[1:])
+
+
+def test_pixels_have_a_trunk_for_a_rollout_policy():
+    config, _ = tiny_i2a.make_agent("distilled")
+    settings = tiny_i2a.SIZES | dict(kernels=(3, 2), strides=(1, 1), widths=(4, 5), policy_widths=(6,))
+    body = actor.make_modules(i2a.I2AConfig(pixels=True, **settings | dict(policy_widths=(6, 7))), tiny_i2a.SPEC)
+    assert body["rollout_policy"].body.widths == (6, 7)
+    assert actor.make_modules(config, tiny_i2a.SPEC)["rollout_policy"].body.widths == (3,)

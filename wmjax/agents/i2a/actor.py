@@ -1,0 +1,250 @@
+"""Acting on imagined rollouts (Weber et al. 2017; Buesing et al. 2018, section 3): look, then decide.
+
+    newest images - begin - s - branch - K rollouts of H imagined steps - LSTM, last step first - K codes -+
+    newest image  - convolutions ---------------------------------------------------------------------------+- logits, V
+
+Looking needs no parameters that the policy gradient trains, unless it flows back through the rollouts: then what was
+seen are the states that rollouts begin in, and deciding rolls them out. What was seen is kept for learning.
+
+params: dict(model=..., agent=...): of the frozen model, and of the agent, a dict by module name in which "model" is the
+part of the model's parameters that the agent trains.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from wmjax import imagine
+from wmjax.nets import i2a as nets
+from wmjax.nets.lstm import LSTM
+from wmjax.ops.axes import fold, where_rows
+from wmjax.ops.batching import vmap_or_map
+from wmjax.ops.frames import unit_pixels
+from wmjax.types import Actor, Array, WorldModel, image_of
+
+
+class Query(NamedTuple):
+    """How a world model is asked. fresh and merge: of the part of its parameters that the agent trains."""
+
+    model: WorldModel  # features are grids, [B, X, Y, C]
+    images: int  # newest embeddings of which the state at a decision is made
+    begin: Callable[..., Any]  # (params, embeddings [B, images, ...]) -> state
+    jump: int = 1  # decisions in a step of the model, whose actions are as many side by side
+    fresh: Callable[..., dict] = lambda key: {}  # (key) -> the part, as it begins
+    merge: Callable[..., Any] = lambda params, part: params  # (params, part) -> the model's parameters
+
+
+@struct.dataclass
+class Start:
+    """Where rollouts begin, and their randomness."""
+
+    state: Any  # of the model, B rows
+    key: Array
+
+
+@struct.dataclass
+class Imagined:
+    """What K rollouts of H steps showed to each of B rows."""
+
+    start: Array  # float32 [B, X, Y, C], features of the state at the decision
+    features: Array  # float32 [H, B, K, X, Y, C]
+    reward: Array  # float32 [H, B, K], predicted
+    action: Array  # float32 [H, B, K, A], one-hot, or probabilities of a learned rollout policy
+
+
+class Decided(NamedTuple):
+    """Of T steps of B rows, time first."""
+
+    logits: Array  # float32 [T, B, A]
+    value: Array  # float32 [T, B]
+    imagined: Imagined | None  # of every step, [T, ...]
+
+
+class Agent(NamedTuple):
+    init: Callable[..., dict]  # (key) -> its own parameters
+    initial: Callable[..., Any]  # (params, B) -> carry
+    look: Callable[..., tuple[Any, Any]]  # (params, key, carry, Step [B]) -> (carry, seen)
+    decide: Callable[..., Decided]  # (params, images uint8 [T, B, X, Y, C], seen [T, ...]) -> Decided
+    policy_logits: Callable[..., Array] | None  # (agent's params, features [N, X, Y, C]) -> [N, A]: of the rollouts
+
+
+def make_agent(config, env_spec, query=None):
+    """The Agent of an I2AConfig. query: None where there are no rollouts."""
+    modules = make_modules(config, env_spec)
+
+    def init(key):
+        names = [*inputs, "model"]
+        keys = dict(zip(names, jax.random.split(key, len(names)), strict=True))
+        params = {name: modules[name].init(keys[name], *inputs[name]) for name in inputs}
+        return params | dict(model=query.fresh(keys["model"]) if query else {})
+
+    def apply(params, name, *args):
+        return modules[name].apply(params[name], *args)
+
+    inputs = make_inputs(config, env_spec, query)
+    if query is None:
+        return Agent(init, *make_blind(apply), None)
+    look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply)
+
+    def initial(params, rows):
+        embed = jax.eval_shape(query.model.encode, params["model"], rows_of(env_spec.obs, rows))
+        return jax.tree.map(lambda x: jnp.zeros((rows, query.images, *x.shape[1:]), x.dtype), embed)
+
+    return Agent(init, initial, look, decide, policy_logits)
+
+
+def rows_of(obs, rows):
+    """Shapes of `rows` observations. obs: of one, as in an EnvSpec."""
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), obs)
+
+
+def make_modules(config, env_spec):
+    """The flax modules of one time step, by the name of their parameters."""
+    actions = env_spec.action.size
+    sizes = (config.kernels, config.strides)
+    encoder = nets.StepEncoder(
+        config.encoder_kernel, config.encoder_widths, config.encoder_units, config.encoder_strided
+    )
+    if config.pixels:  # appendix B.2: as the model-free path, but for the width of its last two convolutions
+        body = nets.Trunk(*sizes, (*config.widths[:-2], *config.policy_widths), config.units)
+    else:
+        body = nets.StepEncoder(config.encoder_kernel, config.policy_widths, config.policy_units)
+    return dict(
+        trunk=nets.Trunk(*sizes, config.widths, config.units),
+        encoder=encoder,
+        lstm=LSTM(config.lstm_units),
+        rollout_policy=nets.RolloutPolicy(actions, body),
+        heads=nets.Heads(actions),
+    )
+
+
+def make_inputs(config, env_spec, query):
+    """What each module that is used is called with, rows of zeros, by its name."""
+    image = jnp.zeros((1, *env_spec.obs_shape))
+    codes = config.rollouts * config.lstm_units if query else 0
+    inputs = dict(trunk=[image], heads=[jnp.zeros((1, config.units + codes))])
+    if query:
+        features, memory = jnp.zeros((1, *query.model.feature_shape)), jnp.zeros((1, config.lstm_units))
+        reward = jnp.zeros((1, 1)) if config.sees_rewards else None
+        inputs |= dict(encoder=[features, reward], lstm=[memory, memory, jnp.zeros((1, config.encoder_units))])
+        if config.rollout_policy in ("distilled", "learned"):
+            inputs["rollout_policy"] = [features]
+    return inputs
+
+
+def make_blind(apply):
+    """(initial, look, decide) of an agent without a model."""
+
+    def initial(params, rows):
+        return ()
+
+    def look(params, key, carry, step):
+        return (), ()
+
+    def decide(params, images, seen):
+        x = apply(params["agent"], "trunk", unit_pixels(fold(images)))
+        logits, value = apply(params["agent"], "heads", x)
+        rows = images.shape[:2]
+        return Decided(logits.reshape(*rows, -1), value.reshape(rows), None)
+
+    return initial, look, decide
+
+
+def make_sight(config, actions, query, apply):
+    """(look, decide, policy_logits) of an agent that rolls out its model."""
+    model = query.model
+    again = config.rollout_policy == "learned" or config.modulated  # rollouts are made anew, to be differentiated
+
+    def policy_logits(agent, features):
+        return apply(agent, "rollout_policy", features)
+
+    def policy(agent):
+        """policy(key, features [N, X, Y, C]) -> the model's action, float32 [N, jump * actions]."""
+
+        def draw(key, features):
+            rows = features.shape[0]
+            if config.rollout_policy == "learned":
+                return jnp.tile(jax.nn.softmax(policy_logits(agent, features)), (1, query.jump))
+            logits = jnp.zeros((rows, actions))
+            if config.rollout_policy == "distilled":
+                logits = policy_logits(agent, features)
+            draws = query.jump if config.jump_actions == "independent" else 1
+            drawn = jax.random.categorical(key, logits[:, None], shape=(rows, draws))
+            chosen = jax.nn.one_hot(drawn, actions, dtype=jnp.float32)  # [N, draws, A]
+            return jnp.tile(chosen.reshape(rows, -1), (1, query.jump // draws))
+
+        return draw
+
+    def first_actions(agent, key, features):
+        """float32 [B, K, jump * A]. features: [B, ...], of the states where rollouts begin."""
+        rows, count = features.shape[0], config.rollouts
+        if config.force_first:
+            each = jnp.tile(jnp.eye(actions), (1, query.jump))
+            return jnp.broadcast_to(each[None], (rows, *each.shape))
+        repeated = jnp.repeat(features, count, axis=0)
+        return policy(agent)(key, repeated).reshape(rows, count, -1)
+
+    def roll_out(params, start):
+        """The Imagined of a Start."""
+        world = query.merge(jax.lax.stop_gradient(params["model"]), params["agent"]["model"])
+        first_key, key = jax.random.split(start.key)
+        features = model.features(world, start.state)
+        first = first_actions(params["agent"], first_key, features)
+        draw = policy(params["agent"])
+        states, taken = imagine.branch(model, world, key, start.state, first, draw, config.horizon)
+        shape = (config.horizon, *first.shape[:2])
+        shown = model.features(world, fold(states)).reshape(*shape, *model.feature_shape)
+        reward = model.reward(world, fold(states)).reshape(shape)
+        return Imagined(features, shown, reward, taken[..., :actions].reshape(*shape, actions))
+
+    def look(params, key, carry, step):
+        embed = model.encode(params["model"], step.obs)
+        newest = jax.tree.map(lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], axis=1), carry, embed)
+        first = jax.tree.map(lambda old, new: jnp.broadcast_to(new[:, None], old.shape), carry, embed)
+        carry = where_rows(step.is_first, first, newest)
+        start = Start(query.begin(params["model"], carry), key)
+        return carry, start if again else roll_out(params, start)
+
+    def codes(agent, imagined):
+        """What the rollouts of T * B rows say, float32 [T * B, K * lstm_units]. imagined: [T, ...]."""
+        time, horizon, rows, count = imagined.reward.shape
+        reward = config.reward_scale * imagined.reward.reshape(-1, 1) if config.sees_rewards else None
+        features = imagined.features.reshape(-1, *model.feature_shape)
+        encoded = apply(agent, "encoder", features, reward).reshape(time, horizon, rows * count, -1)
+        encoded = encoded.swapaxes(0, 1).reshape(horizon, time * rows * count, -1)
+        zero = jnp.zeros((time * rows * count, config.lstm_units))
+        read = lambda memory, x: (apply(agent, "lstm", *memory, x), None)
+        (code, _), _ = jax.lax.scan(read, (zero, zero), encoded, reverse=True)
+        return code.reshape(time * rows, -1)
+
+    def decide(params, images, seen):
+        if again:
+            seen = vmap_or_map(jax.checkpoint(lambda start: roll_out(params, start)))(seen)
+        x = apply(params["agent"], "trunk", unit_pixels(fold(images)))
+        x = jnp.concatenate([x, codes(params["agent"], seen)], axis=-1)
+        logits, value = apply(params["agent"], "heads", x)
+        rows = images.shape[:2]
+        return Decided(logits.reshape(*rows, -1), value.reshape(rows), seen)
+
+    return look, decide, policy_logits if config.rollout_policy in ("distilled", "learned") else None
+
+
+def choose(agent, params, key, step, seen):
+    """Actions int32 [B], drawn from the policy, and its logits [B, A]. step: Step [B]; seen: there."""
+    images, seen = jax.tree.map(lambda x: x[None], (image_of(step.obs), seen))
+    logits = agent.decide(params, images, seen).logits[0]
+    return jax.random.categorical(key, logits), logits
+
+
+def make_actor(agent):
+    """An Actor of an Agent: draws from its policy, whether it explores or not; extras are the logits [E, A]."""
+
+    def act(params, key, carry, step, explore):
+        look_key, draw_key = jax.random.split(key)
+        carry, seen = agent.look(params, look_key, carry, step)
+        return carry, *choose(agent, params, draw_key, step, seen)
+
+    return Actor(agent.initial, act)

@@ -1,0 +1,113 @@
+"""Decisions in a row, kept on the device for an on-policy learner that takes what acting saw.
+
+Of environments in pure JAX acting is one compiled loop, and learning can be in it; others are stepped from the host,
+and only their arrivals go to the device.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+
+from wmjax.envs import VecEnv
+from wmjax.run import stop
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import Array, JaxEnv, Params, Step
+
+
+class Player(NamedTuple):
+    """How an agent plays E rows: it looks at an arrival, then chooses."""
+
+    initial: Callable[..., Any]  # (params, E) -> carry
+    look: Callable[..., tuple[Any, Any]]  # (params, key, carry, Step [E]) -> (carry, seen)
+    choose: Callable[..., Array]  # (params, key, Step [E], seen) -> action [E, ...]
+
+
+@struct.dataclass
+class Playing:
+    """Where E rows are: at an arrival that was looked at and not yet decided on."""
+
+    env: Any  # state of the JaxEnv; () of environments that are stepped from the host
+    step: Step  # [E]
+    carry: Any
+    seen: Any
+
+
+def begin(env: JaxEnv, player: Player, params: Params, key: Array, rows: int) -> Playing:
+    """A new episode in each of E = `rows` rows."""
+    env_key, look_key = jax.random.split(key)
+    state, step = env.reset(env_key, rows)
+    return looked(player, params, look_key, state, step)
+
+
+def looked(player: Player, params: Params, key: Array, state: Any, step: Step) -> Playing:
+    """A new episode in every row, at its first Step [E]. state: as of `Playing.env`."""
+    carry, seen = player.look(params, key, player.initial(params, len(step.reward)), step)
+    return Playing(state, step, carry, seen)
+
+
+def unroll(
+    env: JaxEnv, player: Player, params: Params, key: Array, playing: Playing, count: int
+) -> tuple[Playing, Step, Any]:
+    """`count` decisions of an environment in pure JAX, inside jit.
+
+    Returns: (where the rows are then, Step [count + 1, E], seen [count + 1, ...]): the arrivals from the present one.
+    """
+
+    def decide(playing: Playing, key: Array) -> tuple[Playing, tuple[Step, Any]]:
+        choose_key, env_key, look_key = jax.random.split(key, 3)
+        action = player.choose(params, choose_key, playing.step, playing.seen)
+        state, step = env.step(env_key, playing.env, action)
+        carry, seen = player.look(params, look_key, playing.carry, step)
+        return Playing(state, step, carry, seen), (playing.step, playing.seen)
+
+    playing, rows = jax.lax.scan(decide, playing, jax.random.split(key, count))
+    add = lambda rows, last: jnp.concatenate([rows, last[None]])
+    steps, seen = jax.tree.map(add, rows, (playing.step, playing.seen))
+    return playing, steps, seen
+
+
+class Compiled(NamedTuple):
+    """A Player in pieces for environments that are stepped from the host; `from_host` says what each takes."""
+
+    looked: Callable
+    choose: Callable
+    look: Callable
+
+
+def compile_player(player: Player) -> Compiled:
+    """The Compiled of a Player. Keys: one of the unroll, and the number of the decision in it."""
+
+    def choose(params: Params, key: Array, t: Array, playing: Playing) -> Array:
+        return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)
+
+    def look(params: Params, key: Array, t: Array, playing: Playing, step: Step) -> Playing:
+        carry, seen = player.look(params, jax.random.fold_in(key, 2 * t + 1), playing.carry, step)
+        return Playing((), step, carry, seen)
+
+    first = lambda params, key, step: looked(player, params, key, (), step)
+    return Compiled(jax.jit(first), jax.jit(choose), jax.jit(look))
+
+
+def from_host(
+    env: VecEnv, compiled: Compiled, params: Params, key: Array, playing: Playing, count: int, stopwatch: Stopwatch
+) -> tuple[Playing, Step, Any]:
+    """As `unroll`, of environments that are stepped from the host. Counts "act" and "env".
+
+    Raises: Stopped before the next decision, when a signal asks the run to end.
+    """
+    rows = []
+    for t in range(count):
+        stop.check()
+        with stopwatch("act"):
+            action = np.asarray(compiled.choose(params, key, np.int32(t), playing))
+        with stopwatch("env"):
+            step = env.step(action)
+        rows.append((playing.step, playing.seen))
+        with stopwatch("act"):
+            playing = compiled.look(params, key, np.int32(t), playing, step)
+    steps, seen = jax.tree.map(lambda *each: jnp.stack(each), *rows, (playing.step, playing.seen))
+    return playing, steps, seen
