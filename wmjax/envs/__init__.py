@@ -5,10 +5,14 @@ A name is "family:task". What a family accepts as options is written in its modu
     dmc    every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
     atari  every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
     ball   "ball:diffusing" and "ball:drifting", a bouncing ball         `wmjax/envs/bouncing_ball.py`
+    minipacman  five games in one small maze, "minipacman:hunt"            `wmjax/envs/minipacman.py`
     physics the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"   `wmjax/envs/physics.py`
     gym    an id of gymnasium's registry, "gym:CarRacing-v3"                             `wmjax/envs/own.py`
     py     a function of your own, "py:my_package.module:make_env"                       `wmjax/envs/own.py`
     fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
+
+`make_jax` makes those that are pure JAX as functions to be stepped inside jit: ball, minipacman, and a function of your
+own that returns a `JaxEnv`.
 
 `adapt` wraps a user's own gymnasium or dm_env environments (`wmjax/envs/adapter.py`), `pad` those whose actions are
 shorter than the agent's (`wmjax/envs/padded.py`).
@@ -23,6 +27,7 @@ Life of one row, for an episode of n decisions (rows of an episode: n + 1):
 """
 
 import importlib
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,20 +36,23 @@ from wmjax.envs.adapter import adapt
 from wmjax.envs.check import nearest
 from wmjax.envs.padded import pad
 from wmjax.envs.seeds import row_seeds
-from wmjax.types import EnvSpec, Step, UsageError
+from wmjax.types import EnvSpec, JaxEnv, Step, UsageError
 
-__all__ = ["VecEnv", "adapt", "make", "pad"]
+__all__ = ["VecEnv", "adapt", "make", "make_jax", "pad"]
 
 # family -> function (task, row seeds, options) -> VecEnv; imported when asked for: importing this package costs nothing
 FAMILIES = dict(
     dmc="dmc.make",
     atari="atari.make",
     ball="bouncing_ball.make",
+    minipacman="minipacman.make",
     physics="physics.make",
     gym="own.make_gym",
     py="own.make_py",
     fake="fake.make",
 )
+# family -> function (task, options) -> JaxEnv, or None where this task is not pure JAX
+JAX_FAMILIES = dict(ball="bouncing_ball.make_env", minipacman="minipacman.make_env", py="own.make_env")
 
 
 class VecEnv(Protocol):
@@ -98,11 +106,34 @@ def make(name: str, num_envs: int, seed: int, *, purpose: str = "train", first_r
         UsageError: unknown family, task or option, or a value of the wrong type or range; one line, with the nearest
             names.
     """
+    family, task = _split(name)
+    return _function(FAMILIES[family])(task, row_seeds(seed, num_envs, purpose, first_row), options)
+
+
+def make_jax(name: str, **options: Any) -> JaxEnv | None:
+    """Makes an environment in pure JAX, or returns None where it is not.
+
+    Args:
+        name, options: as of `make`.
+
+    Raises:
+        UsageError: as `make`, of environments in pure JAX.
+    """
+    family, task = _split(name)
+    return _function(JAX_FAMILIES[family])(task, options) if family in JAX_FAMILIES else None
+
+
+def _split(name: str) -> tuple[str, str]:
+    """(family, task) of a name."""
     family, colon, task = name.partition(":") if isinstance(name, str) else ("", "", "")
     if not colon or family not in FAMILIES:
         close = nearest(family, list(FAMILIES))[:1]
         hint = f" Did you mean {close[0]}:{task}?" if close and colon else ""
         raise UsageError(f"unknown environment {name!r}.{hint} Names are family:task; families: {', '.join(FAMILIES)}.")
-    module, _, function = FAMILIES[family].partition(".")
-    make_family = getattr(importlib.import_module(f"wmjax.envs.{module}"), function)
-    return make_family(task, row_seeds(seed, num_envs, purpose, first_row), options)
+    return family, task
+
+
+def _function(path: str) -> Callable[..., Any]:
+    """The function of "module.function" in this package."""
+    module, _, function = path.partition(".")
+    return getattr(importlib.import_module(f"wmjax.envs.{module}"), function)

@@ -17,16 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from wmjax.envs.check import (
-    check_action,
-    check_begun,
-    check_identity,
-    check_int,
-    check_name,
-    check_options,
-    identity_of,
-)
-from wmjax.types import ActionSpec, Array, EnvSpec, Step
+from wmjax.envs.check import check_int, check_name, check_options
+from wmjax.envs.jax_env import JaxVecEnv
+from wmjax.types import ActionSpec, Array, EnvSpec, JaxEnv, Step
 
 RADIUS = 0.075
 SPEED = 0.04  # a step
@@ -91,83 +84,39 @@ def sequences(key: Array, task: str, count: int, length: int, size: int) -> Step
     )
 
 
-def make(task: str, seeds: list[int], options: dict[str, Any]) -> "BallVecEnv":
-    """Makes a BallVecEnv. Raises UsageError: unknown task or option, or a value out of range."""
+def make_env(task: str, options: dict[str, Any]) -> JaxEnv:
+    """Makes a JaxEnv. Raises UsageError: unknown task or option, or a value out of range."""
     check_name("ball task", task, NOISE)
     options = check_options("ball", options, BallOptions)
     check_int("size", options.size, low=16, high=512)
     check_int("episode_steps", options.episode_steps, low=1, high=1_000_000)
-    return BallVecEnv(task, seeds, options)
+    return _made(task, options)
 
 
-@functools.partial(jax.jit, static_argnums=(4, 5))
-def _advance(ball: Ball, seeds: Array, counts: Array, is_first: Array, task: str, size: int) -> tuple[Ball, Array]:
-    """The next (Ball, image) of every row; counts int32 [E, 2]: episodes begun and steps made in this one."""
-
-    def one(ball: Ball, seed: Array, counts: Array, is_first: Array) -> tuple[Ball, Array]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), counts[0]), counts[1])
-        moved = move(ball, NOISE[task] * jax.random.normal(key, (2,)))
-        ball = jax.tree.map(lambda x, y: jnp.where(is_first, x, y), begin(key), moved)
-        return ball, draw(ball.position, size)
-
-    return jax.vmap(one)(ball, seeds, counts, is_first)
+def make(task: str, seeds: list[int], options: dict[str, Any]) -> JaxVecEnv:
+    """Makes a JaxVecEnv of `make_env`; raises what that raises."""
+    return JaxVecEnv(make_env(task, options), seeds, ("ball", task, options))
 
 
-class BallVecEnv:
-    """E balls; see `wmjax.envs.VecEnv`. Attributes: spec, an EnvSpec; options, BallOptions."""
+@functools.lru_cache(maxsize=16)  # what is compiled for one serves all that are made alike
+def _made(task: str, options: BallOptions) -> JaxEnv:
+    """The environment; its state is a Ball [E] and the steps int32 [E] of its episode."""
 
-    def __init__(self, task: str, seeds: list[int], options: BallOptions):
-        self._task, self._num_envs, self.options = task, len(seeds), options
-        self._identity = identity_of(task, seeds, tuple(options))
-        self._seeds = np.array(seeds)
-        self._counts = np.zeros((len(seeds), 2), np.int32)
-        self._ball = Ball(*np.zeros((2, len(seeds), 2), np.float32))
-        self._begun = False
-        shape = (options.size, options.size, 1)
-        self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), ActionSpec(1, True, 0, 0), 1, options.episode_steps)
+    def arrive(ball: Ball, steps: Array) -> tuple[tuple[Ball, Array], Step]:
+        obs = jax.vmap(lambda place: draw(place, options.size))(ball.position)
+        zeros, is_last = jnp.zeros(steps.shape), steps == options.episode_steps
+        return (ball, steps), Step(zeros.astype(jnp.int32), obs, zeros, zeros + 1, steps == 0, is_last)
 
-    def reset(self) -> Step:
-        """Begins a new episode in every row."""
-        self._begun = True
-        return self._go(np.ones(self._num_envs, bool))
+    def reset(key: Array, rows: int) -> tuple[tuple[Ball, Array], Step]:
+        return arrive(jax.vmap(begin)(jax.random.split(key, rows)), jnp.zeros(rows, jnp.int32))
 
-    def step(self, action: np.ndarray) -> Step:
-        """Takes one decision, int32 [E] of zeros, in every row that goes on; begins an episode in the others."""
-        check_begun(self._begun, "step")
-        check_action(action, self._num_envs, self.spec.action)
-        return self._go(self._counts[:, 1] == self.options.episode_steps)
+    def step(key: Array, state: tuple[Ball, Array], action: Array) -> tuple[tuple[Ball, Array], Step]:
+        ball, steps = state
+        begin_key, push_key = jax.random.split(key)
+        moved = jax.vmap(move)(ball, NOISE[task] * jax.random.normal(push_key, ball.position.shape))
+        fresh, is_first = jax.vmap(begin)(jax.random.split(begin_key, len(steps))), steps == options.episode_steps
+        ball = jax.tree.map(lambda x, y: jnp.where(is_first[:, None], x, y), fresh, moved)
+        return arrive(ball, jnp.where(is_first, 0, steps + 1))
 
-    def close(self) -> None:
-        """Does nothing."""
-
-    def snapshot(self) -> dict[str, Any]:
-        """Returns the whole state: identity (int), counts [E, 2], position and velocity [E, 2] each."""
-        check_begun(self._begun, "snapshot")
-        return {"identity": self._identity, "counts": self._counts.copy()} | {
-            name: np.array(x) for name, x in self._ball._asdict().items()
-        }
-
-    def restore(self, snapshot: dict[str, Any]) -> Step:
-        """Goes back to a snapshot."""
-        check_identity(snapshot, self._identity)
-        self._begun, self._counts = True, np.array(snapshot["counts"])
-        self._ball = Ball(*(np.array(snapshot[name]) for name in Ball._fields))
-        images = jax.vmap(lambda place: draw(place, self.options.size))(self._ball.position)
-        return self._arrive(images)
-
-    def _go(self, is_first: np.ndarray) -> Step:
-        self._counts = np.where(is_first[:, None], self._counts * [1, 0] + [1, 0], self._counts + [0, 1])
-        self._counts = self._counts.astype(np.int32)
-        self._ball, images = _advance(self._ball, self._seeds, self._counts, is_first, self._task, self.options.size)
-        return self._arrive(images)
-
-    def _arrive(self, images: Array) -> Step:
-        rows = self._num_envs
-        return Step(
-            prev_action=np.zeros(rows, np.int32),
-            obs=np.array(images),
-            reward=np.zeros(rows, np.float32),
-            discount=np.ones(rows, np.float32),
-            is_first=self._counts[:, 1] == 0,
-            is_last=self._counts[:, 1] == self.options.episode_steps,
-        )
+    obs = jax.ShapeDtypeStruct((options.size, options.size, 1), np.uint8)
+    return JaxEnv(EnvSpec(obs, ActionSpec(1, True, 0, 0), 1, options.episode_steps), reset, step)

@@ -2,7 +2,8 @@
 
     gym   an id of gymnasium's registry, "gym:my_module:MyEnv-v0" to import what registers it first; drawn by
           render_mode="rgb_array" where its observation is no image
-    py    a function (seed) -> gymnasium or dm_env environment, in a module that Python finds from the current folder
+    py    a function (seed) -> gymnasium or dm_env environment, in a module that Python finds from the current folder;
+          or (seed) -> JaxEnv, called once with seed 0, whose image and actions are taken as they are
 
 What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Options of `make("gym:...", num_envs, seed,
 ...)` and `make("py:...", ...)`:
@@ -25,8 +26,9 @@ from typing import Any, NamedTuple
 
 from wmjax.envs.adapter import AdaptedVecEnv
 from wmjax.envs.check import check_name, check_options, nearest
+from wmjax.envs.jax_env import JaxVecEnv, check_env
 from wmjax.envs.views import View
-from wmjax.types import UsageError
+from wmjax.types import JaxEnv, UsageError
 
 
 class OwnOptions(NamedTuple):
@@ -63,19 +65,49 @@ def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedV
     return _adapt(functools.partial(_make_gym, name), seeds, "gym", options)
 
 
-def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:
+def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv | JaxVecEnv:
     """Makes environments by a function of the user's own, "module:function".
 
     Raises:
         UsageError: no such module or function, unknown option, or environments that are not as asked.
     """
+    env = make_env(name, options)
+    if env is not None:
+        return JaxVecEnv(env, seeds, ("py", name, env.spec))
+    return _adapt(_function(name), seeds, "py", options)
+
+
+def make_env(name: str, options: dict[str, Any]) -> JaxEnv | None:
+    """The JaxEnv that a function of the user's own makes, or None where it makes another environment.
+
+    Raises:
+        UsageError: no such module or function, unknown option, one that would change the JaxEnv, or one that is not as
+            its spec says.
+    """
+    made = _function(name)(0)
+    if not isinstance(made, JaxEnv):
+        getattr(made, "close", lambda: None)()
+        return None
+    size = made.spec.obs_shape[0]
+    given = check_options("py", options, OwnOptions)
+    as_it_is = OwnOptions(size=size, grey=given.grey if made.spec.obs_shape[-1] == 1 else False)
+    for option in options:
+        value, own = getattr(given, option), getattr(as_it_is, option)
+        if value is not None and value != own:
+            raise UsageError(f"{option}={value!r} is not allowed of py:{name}, a JaxEnv, which is as it is: {own!r}.")
+    check_env(f"py:{name}", made)
+    return made
+
+
+def _function(name: str) -> Callable[[int], Any]:
+    """The function of "module:function"."""
     module_name, colon, function = name.rpartition(":")
     if not colon or not module_name or not function:
         raise UsageError(f"py:{name}: give py:my_package.module:function, a function (seed) -> environment.")
     module = _import(module_name)
     callables = [each for each in dir(module) if callable(getattr(module, each)) and not each.startswith("_")]
     check_name(f"function of {module_name}", function, callables)
-    return _adapt(getattr(module, function), seeds, "py", options)
+    return getattr(module, function)
 
 
 def _adapt(make_env: Callable[[int], Any], seeds: list[int], family: str, options: dict[str, Any]) -> AdaptedVecEnv:
