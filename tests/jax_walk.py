@@ -10,7 +10,7 @@ SIZE, LIMIT, EDGE = 16, 5, 2.0
 
 
 def make_env(seed):
-    """Begins in [-1, 1], moves by the action in [-1, 1] and a little noise; ends truly beyond EDGE. It shows its state."""
+    """Begins in [-1, 1], moves by the action in [-1, 1] and a little noise, ends truly beyond EDGE; shows its state."""
     image = jax.ShapeDtypeStruct((SIZE, SIZE, 1), np.uint8)
     own = dict(place=jax.ShapeDtypeStruct((), np.float32), steps=jax.ShapeDtypeStruct((), np.int32))
     own |= dict(is_last=jax.ShapeDtypeStruct((), bool))
@@ -39,6 +39,21 @@ def make_env(seed):
         return state, Step(action, see(state), reward, discount, first, state["is_last"])
 
     return JaxEnv(EnvSpec(dict(image=image, state=own), ActionSpec(1, False, -1.0, 1.0), 1, LIMIT), reset, step)
+
+
+def make_discrete(seed):
+    """Its actions 0, 1, 2 are pushes of -1, 0, 1."""
+    env = make_env(seed)
+
+    def reset(key, rows):
+        state, first = env.reset(key, rows)
+        return state, first.replace(prev_action=jnp.zeros(rows, jnp.int32))
+
+    def step(key, state, action):
+        after, arrival = env.step(key, state, action[:, None] - 1.0)
+        return after, arrival.replace(prev_action=jnp.where(state["is_last"], 0, action))
+
+    return JaxEnv(env.spec._replace(action=ActionSpec(3, True, 0, 2)), reset, step)
 
 
 def make_wrong(seed):

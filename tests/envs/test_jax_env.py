@@ -111,6 +111,7 @@ def test_misuse():
         ("minipacman:rush", dict(maze="9x11", observe="image+state")),
         ("ball:drifting", dict(size=16)),
         ("py:tests.jax_walk:make_env", {}),
+        ("py:tests.jax_walk:make_discrete", {}),
     ],
 )
 def test_families_in_pure_jax_have_both_doors(name, options):
