@@ -97,6 +97,7 @@ MAZES = {
     """,
 }
 MOVES = np.array([[-1, 0], [0, 1], [0, -1], [1, 0]])  # rows and columns of up, right, left, down; 3 - i turns back
+WAYS = np.arange(4)[None]  # rows of MOVES, of every ghost
 
 
 class MiniPacmanOptions(NamedTuple):
@@ -198,28 +199,28 @@ def pick(uniform: Array, count: Any) -> Array:
 
 def ways_from(maze: Maze, cells: Array) -> Array:
     """Which MOVES lead from cells [GHOSTS] to no wall, bool [GHOSTS, 4]."""
-    return (jnp.asarray(maze.ways)[cells][:, None] >> jnp.arange(4)) & 1 == 1
+    return (jnp.asarray(maze.ways)[cells][:, None] >> WAYS) & 1 == 1
 
 
 def pick_way(ways: Array, uniform: Array) -> Array:
     """A row of MOVES among those that bool [GHOSTS, 4] allows, by chance [GHOSTS]; int32 [GHOSTS]."""
     before = jnp.cumsum(ways, axis=-1)
     chosen = ways & (before == pick(uniform, before[:, -1])[:, None] + 1)
-    return (chosen * jnp.arange(4)).sum(-1)
+    return (chosen * WAYS).sum(-1)
 
 
 def move_ghosts(maze: Maze, game: Game, chance: Chance) -> tuple[Array, Array]:
     """Cells and headings int32 [GHOSTS] of ghosts after one step, of those too that have no right to move."""
-    ways = ways_from(maze, game.ghosts) & (jnp.arange(4) != 3 - game.heading[:, None])
+    ways = ways_from(maze, game.ghosts) & (WAYS != 3 - game.heading[:, None])
     down = game.pacman // maze.columns - game.ghosts // maze.columns
     right = game.pacman % maze.columns - game.ghosts % maze.columns
     towards = jnp.stack([-down, right, -right, down], axis=-1)  # inner products with MOVES, [GHOSTS, 4]
     towards = jnp.where(game.power > 0, -towards, towards)
-    order = jnp.where(ways, towards * 4 + 3 - jnp.arange(4), -1000)  # of equal ones the first
+    order = jnp.where(ways, towards * 4 + 3 - WAYS, -1000)  # of equal ones the first
     best = 3 - order.max(-1) % 4
     heading = jnp.where(chance.wanders < WANDER, pick_way(ways, chance.wanders / WANDER), best)
-    offsets = jnp.array(MOVES @ [maze.columns, 1])
-    return game.ghosts + (jnp.arange(4) == heading[:, None]) @ offsets, heading
+    offsets = MOVES @ [maze.columns, 1]
+    return game.ghosts + ((WAYS == heading[:, None]) * offsets[None]).sum(-1), heading
 
 
 def play(maze: Maze, mode: str, game: Game, action: Array, chance: Chance) -> tuple[Game, Array, Array]:
@@ -227,7 +228,7 @@ def play(maze: Maze, mode: str, game: Game, action: Array, chance: Chance) -> tu
     rewards = REWARDS[mode]
     power = jnp.maximum(game.power - 1, 0)
     offsets = np.concatenate([[0], MOVES @ [maze.columns, 1]]).astype(np.int32)
-    target = game.pacman + (jnp.arange(5) == action) @ offsets
+    target = game.pacman + ((jnp.arange(5) == action) * offsets).sum()
     pacman = jnp.where(jnp.asarray(maze.walls)[target], game.pacman, target)
     here = jnp.arange(len(maze.walls)) == pacman
     ate_food = (game.food & here).any()
@@ -294,7 +295,7 @@ def draw(maze: Maze, game: Game) -> Array:
     image = jnp.zeros((len(maze.walls), 3), jnp.int32)
     layers = [(game.food, FOOD), (pills, PILL), (cells == game.pacman, PACMAN), (ghosts, yellow), (maze.walls, WALL)]
     for where, colour in layers:
-        image = jnp.where(where[:, None], jnp.asarray(colour), image)
+        image = jnp.where(where[:, None], jnp.asarray(colour)[None], image)
     return image.astype(jnp.uint8).reshape(-1, maze.columns, 3)
 
 

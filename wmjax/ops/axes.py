@@ -9,9 +9,10 @@ def fold(tree):
     return jax.tree.map(lambda x: x.reshape(x.shape[0] * x.shape[1], *x.shape[2:]), tree)
 
 
-def unfold_like(x, tree):
-    """[P*Q, ...] -> [P, Q, ...] with P and Q as in the leaves of `tree`."""
-    return x.reshape(*jax.tree.leaves(tree)[0].shape[:2], *x.shape[1:])
+def unfold_like(tree, other):
+    """[P*Q, ...] -> [P, Q, ...] for every leaf, with P and Q as in the leaves of `other`."""
+    lead = jax.tree.leaves(other)[0].shape[:2]
+    return jax.tree.map(lambda x: x.reshape(*lead, *x.shape[1:]), tree)
 
 
 def time_first(x):
