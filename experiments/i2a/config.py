@@ -23,7 +23,7 @@ from wmjax.types import UsageError
 class TrainConfig:
     """None of it is in the paper but the total, 5e8 frames of four a decision."""
 
-    updates: int = 195_313
+    updates: int = 195_500  # 5.005e8 frames
     rows: int = 32  # E, environments
     decisions: int = 20  # n of an update, in every environment
     every: int = 500  # updates between lines of metrics and checkpoints

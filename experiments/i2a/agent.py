@@ -1,0 +1,193 @@
+"""The agent of a run and the model that it asks, made from a config or loaded from folders."""
+
+import hashlib
+import pathlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.environment_models import agent as world_models
+from experiments.environment_models.config import is_ball
+from experiments.i2a.config import AGENTS, BLOCKS, EvalConfig, TrainConfig
+from wmjax import envs
+from wmjax.agents import i2a
+from wmjax.envs import VecEnv
+from wmjax.models import state_space
+from wmjax.models.simulator import compiled
+from wmjax.ops import bernoulli
+from wmjax.run import pools, unroll
+from wmjax.run.cli import build, read_path
+from wmjax.storage import workdir
+from wmjax.types import Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
+
+SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
+
+
+class Settings(NamedTuple):
+    """Every block of the config as its dataclass."""
+
+    task: str  # full name of the environment
+    seed: int
+    kind: str  # of config.AGENTS
+    model_run: str  # "", SIMULATOR or the absolute path of a run of environment_models
+    env: dict  # options of wmjax.envs.make
+    agent: i2a.I2AConfig
+    train: TrainConfig
+    evaluation: EvalConfig
+
+
+class World(NamedTuple):
+    """The model that an agent asks."""
+
+    query: i2a.Query | None  # None: of model_free
+    params: Params  # frozen
+    decode: Callable[..., Array] | None  # (params, state) -> pixels in [0, 1], [B, X, Y, C]; None: nothing to look at
+    identity: dict  # what is kept of it in the run's config
+
+
+class Made(NamedTuple):
+    agent: i2a.Agent
+    learner: Learner
+    player: unroll.Player
+
+
+def settings(config: Any) -> Settings:
+    """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
+    seed, kind, run = config["seed"], config["kind"], config["model_run"]
+    if type(seed) is not int or not 0 <= seed < 2**31:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
+    if kind not in AGENTS:
+        raise UsageError(f"config.kind={kind!r}: choose one of {', '.join(AGENTS)}")
+    if (kind == "model_free") != (run == ""):
+        needs = "asks no model" if run else f"give the folder of a run of environment_models, or {SIMULATOR}"
+        raise UsageError(f"config.model_run={run!r}: agent {kind}: {needs}")
+    run = run if run in ("", SIMULATOR) else read_path("config.model_run", run)
+    env = {name: value for name, value in dict(config["env"]).items() if value is not None}
+    if run == SIMULATOR:
+        env["observe"] = "image+state"
+    blocks: dict[str, Any] = {name: build(cls, config[name], name) for name, cls in BLOCKS.items()}
+    wanted = {name: getattr(blocks["agent"], name) for name in AGENTS[kind]}
+    if wanted != AGENTS[kind]:
+        raise UsageError(f"config.agent {wanted}: agent {kind} is {AGENTS[kind]}")
+    return Settings(config["task"], seed, kind, run, env, **blocks)
+
+
+def keys_of(seed: int) -> Array:
+    """(key of the parameters, of an untrained model, of the first episodes, of training, of evaluation)."""
+    return jax.random.split(jax.random.key(seed), 5)
+
+
+def spec_of(chosen: Settings) -> tuple[EnvSpec, JaxEnv | None]:
+    """What the environments are like, and they themselves where they are pure JAX."""
+    env = envs.make_jax(chosen.task, **chosen.env)
+    return (env.spec, env) if env else (pools.spec_of(chosen.task, chosen.env), None)
+
+
+def make_world(chosen: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) -> World:
+    """The World of a run. key: of an untrained model and of fresh parts.
+
+    Raises: UsageError for a model that is not there, unfinished, or of another environment.
+    """
+    if not spec.action.discrete:
+        raise UsageError(f"{chosen.task}: its actions are continuous, and these agents choose among actions")
+    if chosen.kind == "model_free":
+        return World(None, {}, None, {})
+    if chosen.agent.force_first and chosen.agent.rollouts != spec.action.size:
+        raise UsageError(
+            f"config.agent.rollouts={chosen.agent.rollouts}: with force_first=True there is one for each of the "
+            f"{spec.action.size} actions of {chosen.task}"
+        )
+    world = of_simulator(chosen, env) if chosen.model_run == SIMULATOR else of_run(chosen, spec, key)
+    assert world.query is not None
+    decisions = chosen.agent.horizon * world.query.jump
+    if spec.time_limit and decisions > spec.time_limit:
+        raise UsageError(
+            f"config.agent.horizon={chosen.agent.horizon}: {decisions} decisions, an episode has {spec.time_limit}"
+        )
+    return world._replace(query=asked(chosen, world))
+
+
+def asked(chosen: Settings, world: World) -> i2a.Query:
+    """The Query as this kind of agent makes it."""
+    query = world.query
+    assert query is not None
+    model = query.model
+    if chosen.kind == "copy":
+        model = model._replace(imagine=lambda params, key, state, action: state)
+    if chosen.kind == "pixels":
+        if world.decode is None:
+            raise UsageError(f"config.model_run={chosen.model_run}: draws no images, and agent pixels looks at them")
+        shape = jax.eval_shape(lambda: world.decode(world.params, model.initial(world.params, 1))).shape[1:]
+        model = model._replace(features=world.decode, feature_shape=shape)
+    return query._replace(model=model)
+
+
+def of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
+    """The World of the environment itself."""
+    if env is None or chosen.kind in ("untrained", "ltq", "modulation"):
+        what = f"agent {chosen.kind}" if env else chosen.task
+        raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {what}")
+    model = compiled.make_model(env)
+    return World(i2a.Query(model, compiled.CONTEXT, compiled.begin), {}, model.features, dict(world=SIMULATOR))
+
+
+def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
+    """The World of a run of environment_models."""
+    folder = pathlib.Path(chosen.model_run)
+    loaded = world_models.load(folder)
+    planned = loaded.chosen.train.updates
+    if loaded.updates < planned:
+        raise UsageError(f"config.model_run={folder}: unfinished, {loaded.updates} of {planned} updates")
+    for name in ("obs_shape", "action"):
+        one, two = getattr(loaded.spec, name), getattr(spec, name)
+        if one != two:
+            raise UsageError(f"config.model_run={folder}: a model of {name} {one}, and {chosen.task} has {two}")
+    data = loaded.chosen.task
+    game = data if is_ball(data) else workdir.read_config(pathlib.Path(data))["game"]
+    if game != chosen.task:
+        raise UsageError(f"config.model_run={folder}: a model of {game}, and the environment is {chosen.task}")
+    check_model(chosen, loaded.chosen.model)
+    begin = state_space.make_begin(loaded.chosen.model, spec)
+    first = lambda key: state_space.make(loaded.chosen.model, spec)[1].init(key).params
+    params = jax.jit(first)(key) if chosen.kind == "untrained" else loaded.params
+    query = i2a.Query(loaded.model, begin.images, begin.begin, loaded.chosen.model.jump)
+    if chosen.kind == "modulation":
+        query = query._replace(
+            fresh=lambda key: dict(prior=first(key)["prior"]), merge=lambda params, part: params | part
+        )
+    decode = lambda params, state: bernoulli.mean(loaded.model.decode(params, state))
+    return World(query, params, decode, dict(world=digest(params)))
+
+
+def check_model(chosen: Settings, config: state_space.StateSpaceConfig) -> None:
+    """Raises UsageError unless the model is told actions, or for modulation is not, and draws latents."""
+    modulated = chosen.kind == "modulation"
+    if config.sees_actions == modulated:
+        raise UsageError(
+            f"config.model_run={chosen.model_run}: agent {chosen.kind} asks a model trained with "
+            f"config.model.sees_actions={not modulated}"
+        )
+    if modulated and config.kind != "sssm":
+        raise UsageError(f"config.model_run={chosen.model_run}: is {config.kind}, and agent modulation asks an sssm")
+
+
+def digest(params: Params) -> str:
+    """A name for parameters: equal ones have the same."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()[:16]
+
+
+def make(chosen: Settings, spec: EnvSpec, world: World) -> Made:
+    """The agent, its learner and its player."""
+    agent = i2a.make_agent(chosen.agent, spec, world.query)
+    choose = lambda params, key, step, seen: i2a.choose(agent, params, key, step, seen)[0]
+    return Made(agent, i2a.make(chosen.agent, agent), unroll.Player(agent.initial, agent.look, choose))
+
+
+def make_env(chosen: Settings, rows: int, purpose: str) -> VecEnv:
+    """Environments that are stepped from the host."""
+    return envs.make(chosen.task, rows, chosen.seed, purpose=purpose, **chosen.env)

@@ -1,0 +1,142 @@
+"""Acting and learning in turn: one compiled loop of environments in pure JAX, or a loop around those of the host."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.i2a.agent import Made, Settings, make_env
+from wmjax.agents import i2a
+from wmjax.run import devices, unroll
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import Array, JaxEnv, LearnerState, Params
+
+COMPILED, STEPPED = 50, 10  # updates of one dispatch at most: seconds on two cores
+
+
+class Loop(NamedTuple):
+    """How a run goes on, whatever its environments are.
+
+    advance returns the learner's state, where the rows are, metrics [updates] and Played [updates * n, E], all numpy.
+    """
+
+    begin: Callable[..., unroll.Playing]  # (params of the agent, key)
+    advance: Callable[..., tuple[LearnerState, unroll.Playing, dict, "Played"]]
+    # (state, playing, keys [updates], Stopwatch)
+    snapshot: Callable[[], Any]  # of environments that are stepped from the host
+    restore: Callable[[Any], None]
+    dispatched: int  # updates of one `advance` at most
+
+
+class Played(NamedTuple):
+    """Arrivals, time first."""
+
+    reward: Any  # float32 [T, E]
+    is_last: Any  # bool [T, E]
+
+
+def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params) -> Loop:
+    """The Loop of a run. model: parameters of the frozen model."""
+    return compiled(chosen, env, made, model) if env else stepped(chosen, made, model)
+
+
+def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
+    """The Loop of environments in pure JAX: acting and learning are one program."""
+    train = chosen.train
+
+    def begin(model: Params, params: Params, key: Array) -> unroll.Playing:
+        return unroll.begin(env, made.player, dict(model=model, agent=params), key, train.rows)
+
+    def advance(model: Params, state: LearnerState, playing: unroll.Playing, keys: Array) -> Any:
+        def one(carry: Any, key: Array) -> Any:
+            state, playing = carry
+            act_key, update_key = jax.random.split(key)
+            params = dict(model=model, agent=state.params)
+            playing, steps, seen = unroll.unroll(env, made.player, params, act_key, playing, train.decisions)
+            state, metrics = made.learner.update(state, update_key, i2a.Unroll(model, steps, seen))
+            return (state, playing), (metrics, Played(steps.reward[1:], steps.is_last[1:]))
+
+        (state, playing), (metrics, played) = jax.lax.scan(one, (state, playing), keys)
+        return state, playing, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
+
+    begin, advance = jax.jit(begin), jax.jit(advance)
+
+    def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
+        with stopwatch("train"), devices.no_transfers():
+            state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
+        return state, playing, *jax.device_get(told)
+
+    return Loop(lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, COMPILED)
+
+
+def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
+    """The Loop of environments that are stepped from the host; raises Stopped where a signal comes."""
+    train = chosen.train
+    env = make_env(chosen, train.rows, "train")
+    first = env.reset()
+    player = unroll.compile_player(made.player)
+    learn = jax.jit(lambda model, state, key, steps, seen: made.learner.update(state, key, i2a.Unroll(model, steps, seen)))
+
+    def begin(params: Params, key: Array) -> unroll.Playing:
+        return player.looked(dict(model=model, agent=params), key, first)
+
+    def advance(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
+        told, played = [], []
+        for act_key, update_key in jax.vmap(jax.random.split)(keys):
+            params = dict(model=model, agent=state.params)
+            playing, steps, seen = unroll.from_host(
+                env, player, params, act_key, playing, train.decisions, stopwatch
+            )
+            with stopwatch("train"):
+                state, metrics = learn(model, state, update_key, steps, seen)
+                told.append(jax.device_get(metrics))
+            played.append(Played(np.asarray(steps.reward[1:]), np.asarray(steps.is_last[1:])))
+        metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
+        return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
+
+    return Loop(begin, advance, env.snapshot, env.restore, STEPPED)
+
+
+class Tally(NamedTuple):
+    """Episodes under way: what each of E rows has so far."""
+
+    returns: np.ndarray  # float64 [E]
+    lengths: np.ndarray  # int64 [E], decisions
+
+    @classmethod
+    def of(cls, rows: int) -> "Tally":
+        """Of episodes that begin."""
+        return cls(np.zeros(rows), np.zeros(rows, int))
+
+    def after(self, played: Played, began: np.ndarray) -> tuple["Tally", list[float], list[int], np.ndarray]:
+        """Of Played [T, E]: the Tally after it, returns and lengths of the episodes that ended, where a next one begins.
+
+        Args: began: bool [E], rows whose first arrival begins an episode.
+        """
+        returns, lengths = self.returns.copy(), self.lengths.copy()
+        ended: tuple[list[float], list[int]] = ([], [])
+        for reward, is_last in zip(played.reward, played.is_last, strict=True):
+            returns, lengths = returns + reward, lengths + ~began
+            for row in np.flatnonzero(is_last):
+                ended[0].append(float(returns[row]))
+                ended[1].append(int(lengths[row]))
+            returns[is_last], lengths[is_last] = 0.0, 0
+            began = is_last
+        return Tally(returns, lengths), *ended, began
+
+
+def decisions(played: Played, began: np.ndarray) -> int:
+    """How many arrivals of Played [T, E] followed a decision. began: as of `Tally.after`."""
+    begins = np.concatenate([began[None], played.is_last[:-1]])
+    return int((~begins).sum())
+
+
+def line(partial: dict[str, Any]) -> dict[str, float]:
+    """Metrics since the newest line: mean losses of the updates, mean return and length of the episodes that ended."""
+    row = {f"train/{name}": float(x.mean()) for name, x in partial["losses"].items()}
+    if partial["returns"]:
+        row |= {"collect/return": float(np.mean(partial["returns"]))}
+        row |= {"collect/episode_length": float(np.mean(partial["lengths"]))}
+    return row
