@@ -92,8 +92,8 @@ def paper(task: str) -> ConfigDict:
 def small(config: ConfigDict) -> ConfigDict:
     """Networks of two cores. Not in the paper."""
     config.agent.update(kernels=(3, 3), strides=(1, 2), widths=(16, 16), units=256)
-    config.agent.update(encoder_kernel=3, encoder_widths=(16, 8), encoder_units=64, lstm_units=64)
-    config.agent.update(policy_widths=(16, 8), policy_units=64)
+    config.agent.update(encoder_kernel=3, encoder_widths=(8, 8), encoder_units=64, lstm_units=64)
+    config.agent.update(policy_widths=(8, 8), policy_units=64)
     config.train.update(rows=64, decisions=5, every=250)
     return config
 
