@@ -1,4 +1,4 @@
-"""What no tiny run of a main compiles lowers for accelerators too: other models, planners, balls, measures.
+"""What no tiny run of a main compiles lowers for accelerators too: other models, planners, balls, games, measures.
 
 What a run compiles: `exports` in tests/mains.py, one test of each main.
 """
@@ -12,6 +12,7 @@ from experiments.planet.model_error import STARTS, make_model_error
 from tests import exporting
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from tests.test_conformance import MODELS, VARIANTS
+from wmjax import envs
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs import bouncing_ball
 from wmjax.ops.axes import time_first
@@ -51,6 +52,12 @@ def test_acting_lowers(spec, planner):
 
 def test_balls_lower():
     exporting.export(lambda key: bouncing_ball.sequences(key, "diffusing", 2, 5, 16), jax.random.key(0))
+
+
+def test_minipacman_lowers():
+    env = envs.make_jax("minipacman:avoid", maze="9x11", observe="image+state")
+    state, step = jax.eval_shape(lambda key: env.reset(key, 2), jax.random.key(0))
+    exporting.export(env.step, jax.random.key(0), state, step.prev_action)
 
 
 def test_measuring_the_model_while_planning_lowers(monkeypatch):

@@ -72,6 +72,8 @@ def test_life_of_an_episode():
             np.int32, np.uint8, np.float32, np.float32, bool, bool,
         ]  # fmt: skip
     assert (steps[0].obs != steps[4].obs).any() and (steps[0].obs[0] != steps[0].obs[1]).any()
+    jumps = [np.linalg.norm(centre(steps[3].obs[row]) - centre(steps[4].obs[row])) for row in range(2)]
+    assert max(jumps) > 2 * SPEED, "it begins anywhere"
     again = envs.make("ball:diffusing", 2, 3, size=16, episode_steps=3)
     other = envs.make("ball:diffusing", 2, 9, size=16, episode_steps=3)
     assert_equal(again.reset(), steps[0])

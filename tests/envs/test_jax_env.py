@@ -144,5 +144,7 @@ def test_refusals(name, options, message):
 
 
 def test_options_that_change_nothing_are_allowed():
-    options = dict(size=16, action_repeat=1, episode_steps=None, grey=True, image_key="pixels", stack=1, vector_keys=())
-    assert envs.make("py:tests.jax_walk:make_env", 1, 0, **options).spec.obs_shape == (16, 16, 1)
+    options = dict(size=16, action_repeat=1, grey=False, image_key="pixels", stack=1, vector_keys=())
+    for limit in (None, jax_walk.LIMIT):
+        env = envs.make("py:tests.jax_walk:make_env", 1, 0, episode_steps=limit, **options)
+        assert env.spec.obs_shape == (16, 16, 1)

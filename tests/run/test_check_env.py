@@ -62,3 +62,10 @@ def test_an_environment_that_differs_the_second_time_is_refused(capsys, tmp_path
 def test_bad_input_ends_in_one_line(capsys, words, named):
     code, _, err = check(capsys, *words)
     assert code == 2 and named in err and err.count("\n") == 1, err
+
+
+def test_images_of_one_size_are_shown_as_they_are(capsys, tmp_path):
+    place = tmp_path / "a.png"
+    code, _, err = check(capsys, "minipacman:hunt", "--env.maze=9x11", "--decisions=4", f"--picture={place}")
+    assert code == 0 and not err
+    assert Image.open(place).convert("RGB").getpixel((0, 14)) == (255, 255, 255), "a wall"

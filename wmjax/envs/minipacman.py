@@ -64,7 +64,7 @@ LEVEL_ENDS = dict(regular="food", avoid="food or steps", hunt="ghosts", ambush="
 LEVEL_STEPS = 128  # of "food or steps"
 
 WALL, FOOD, PILL, PACMAN = (255, 255, 255), (0, 0, 255), (0, 255, 255), (0, 255, 0)
-GHOST, GHOST_WITH_POWER = (255, 0, 0), (255, 255, 0)
+GHOST, YELLOW = (255, 0, 0), (0, 255, 0)  # of a ghost, and what the fullest power adds
 
 MAZES = {
     "15x19": """
@@ -287,16 +287,21 @@ def advance(maze: Maze, mode: str, episode_steps: int, game: Game, action: Array
 
 
 def draw(maze: Maze, game: Game) -> Array:
-    """Image uint8 [rows, columns, 3] of one game."""
+    """Image uint8 [rows, columns, 3] of one game. A colour is one uint32 until the end: several times as fast."""
     cells = jnp.arange(len(maze.walls))
     ghosts = functools.reduce(jnp.logical_or, [cells == game.ghosts[i] for i in range(GHOSTS)])
     pills = (cells == game.pills[0]) | (cells == game.pills[1])
-    yellow = np.array(GHOST) + (np.array(GHOST_WITH_POWER) - GHOST) * game.power // POWER
-    image = jnp.zeros((len(maze.walls), 3), jnp.int32)
-    layers = [(game.food, FOOD), (pills, PILL), (cells == game.pacman, PACMAN), (ghosts, yellow), (maze.walls, WALL)]
-    for where, colour in layers:
-        image = jnp.where(where[:, None], jnp.asarray(colour)[None], image)
-    return image.astype(jnp.uint8).reshape(-1, maze.columns, 3)
+    yellow = packed(tuple(x + y * game.power // POWER for x, y in zip(GHOST, YELLOW, strict=True)))
+    layers = [(game.food, packed(FOOD)), (pills, packed(PILL)), (cells == game.pacman, packed(PACMAN))]
+    image = jnp.zeros(len(maze.walls), jnp.uint32)
+    for where, colour in [*layers, (ghosts, yellow), (maze.walls, packed(WALL))]:
+        image = jnp.where(where, colour, image)
+    return jax.lax.bitcast_convert_type(image, jnp.uint8)[:, :3].reshape(-1, maze.columns, 3)
+
+
+def packed(colour: tuple[Any, Any, Any]) -> Array:
+    """A colour of three numbers to 255 as one uint32, red in its lowest byte."""
+    return sum(jnp.asarray(number, jnp.uint32) << 8 * channel for channel, number in enumerate(colour))
 
 
 def make_env(mode: str, options: dict[str, Any]) -> JaxEnv:

@@ -88,12 +88,11 @@ def make_env(name: str, options: dict[str, Any]) -> JaxEnv | None:
     if not isinstance(made, JaxEnv):
         getattr(made, "close", lambda: None)()
         return None
-    size = made.spec.obs_shape[0]
-    given = check_options("py", options, OwnOptions)
-    as_it_is = OwnOptions(size=size, grey=given.grey if made.spec.obs_shape[-1] == 1 else False)
-    for option in options:
-        value, own = getattr(given, option), getattr(as_it_is, option)
-        if value is not None and value != own:
+    check_options("py", options, OwnOptions)
+    as_it_is = OwnOptions(size=made.spec.obs_shape[0], episode_steps=made.spec.time_limit)
+    for option, value in options.items():
+        own = getattr(as_it_is, option)
+        if value not in (None, own):
             raise UsageError(f"{option}={value!r} is not allowed of py:{name}, a JaxEnv, which is as it is: {own!r}.")
     check_env(f"py:{name}", made)
     return made

@@ -61,7 +61,7 @@ def main(argv):
     if len(image_of(first.spec.obs).shape) == 3:
         default = pathlib.Path("runs/check", re.sub(r"[^\w.-]", "_", name) + ".png")
         path = pathlib.Path(flags.picture) if flags.picture else default
-        write_whole(path, picture(first, *(seen(name, options, size, flags) for size in (64, 96))))
+        write_whole(path, picture(first, *(seen(first, name, options | dict(size=size), flags) for size in (64, 96))))
         console.say(f"{'picture':<16}{path}")
     if fault:
         raise UsageError(
@@ -164,15 +164,19 @@ def findings(found):
     yield "memory", f"{found.megabytes:.0f} MB for {ROWS} rows; {kept * 1e-3:.1f} kB of replay a decision"
 
 
-def seen(name, options, size, flags):
-    """Images uint8 [T, size, size, C] of the first row, made with images of another size."""
-    return image_of(play(name, options | dict(size=size), 1, flags.seed, flags.decisions).steps.obs)
+def seen(found, name, options, flags):
+    """Images uint8 [T, size, size, C] of the first row, made with images of another size; where the environment has
+    one size alone, those of the Play `found`."""
+    try:
+        return image_of(play(name, options, 1, flags.seed, flags.decisions).steps.obs)
+    except UsageError:
+        return image_of(found.steps.obs)
 
 
 def picture(found, small, large):
     """A PNG, bytes: SHOWN moments as they are and for PlaNet, the last STACK images for Smaller World Models.
 
-    Args: found: a Play; small, large: uint8 [T, 64, 64, C] and [T, 96, 96, C].
+    Args: found: a Play; small, large: uint8 [T, 64, 64, C] and [T, 96, 96, C], or of the environment's one size.
     """
     own = image_of(found.steps.obs)
     moments = np.linspace(0, len(own) - 1, SHOWN).astype(int)
@@ -183,8 +187,8 @@ def picture(found, small, large):
         f"as it is, {own.shape[1]} x {own.shape[2]} x {own.shape[3]}, moments {', '.join(map(str, moments))}": [
             pixels(image) for image in own[moments]
         ],
-        "PlaNet: 64 x 64, 5 bits": [pixels(image) for image in planet],
-        f"Smaller World Models: 96 x 96, grey, the newest {STACK} in one{discrete}": newest,
+        f"PlaNet: {small.shape[1]} x {small.shape[2]}, 5 bits": [pixels(image) for image in planet],
+        f"Smaller World Models: {large.shape[1]} x {large.shape[2]}, grey, the newest {STACK} in one{discrete}": newest,
     }
     sheet = Image.new("RGB", (SHOWN * (SIDE + 4), len(strips) * (SIDE + 18)), "white")
     for row, (label, images) in enumerate(strips.items()):
