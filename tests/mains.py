@@ -95,17 +95,39 @@ ENVIRONMENT_MODELS = (
     "--config.evaluation.chunks=5",
     "--config.evaluation.draws=2",
 )
+I2A = (
+    "--config=experiments/i2a/config.py:minipacman:regular,distilled,cpu",
+    "--config.model_run=simulator",
+    "--config.env.maze=9x11",
+    "--config.env.episode_steps=7",
+    "--config.agent.widths=(4,4)",
+    "--config.agent.units=8",
+    "--config.agent.encoder_strided=(4,)",
+    "--config.agent.encoder_widths=(4,)",
+    "--config.agent.encoder_units=8",
+    "--config.agent.lstm_units=8",
+    "--config.agent.policy_widths=(4,4)",
+    "--config.agent.policy_units=8",
+    "--config.agent.horizon=2",
+    "--config.train.updates=6",
+    "--config.train.every=2",
+    "--config.train.rows=3",
+    "--config.train.decisions=4",
+    "--config.evaluation.episodes=2",
+    "--config.evaluation.every=1",
+)
 PRELOAD = [  # not the mains themselves, whose flags have the same names
     "experiments.planet.predictions",
     "experiments.smaller_world_models.predictions",
     "experiments.environment_models.predictions",
+    "experiments.i2a.predictions",
     "distrax",
     "wmjax.storage.checkpoint",
     "wmjax.report.metrics",
     "ml_collections.config_flags",
 ]
 HANGS = 900  # seconds; a table of several runs takes up to 300 on two busy cores
-FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS)
+FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS, i2a=I2A)
 
 
 class Ended(NamedTuple):
@@ -314,8 +336,9 @@ def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err, ex
     os.replace = counted
     for experiment in ("planet", "environment_models"):  # so that tiny phases have several dispatches
         importlib.import_module(f"experiments.{experiment}.phases").DISPATCHED = 1
-    worlds = importlib.import_module("experiments.smaller_world_models.phases")
-    worlds.DISPATCHED = dict.fromkeys(worlds.DISPATCHED, 1)
+    for experiment in ("smaller_world_models", "i2a"):
+        phases = importlib.import_module(f"experiments.{experiment}.phases")
+        phases.DISPATCHED = dict.fromkeys(phases.DISPATCHED, 1)
     if not drawn:
         plots._svg = lambda figure: "<svg></svg>"
     if stop_at:

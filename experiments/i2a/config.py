@@ -12,7 +12,7 @@ the model of a finished run of `experiments.environment_models`, or "simulator",
 
 from dataclasses import dataclass
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 from experiments.presets import block, check_counts, tasks
 from wmjax.agents.i2a import I2AConfig
@@ -72,28 +72,35 @@ AGENTS = dict(  # settings of each; those of copy and untrained differ from unif
 )
 
 
+def options(task: str) -> ConfigDict:
+    """Options of `wmjax.envs.make` for a family's environments: games as in section 4, with five actions."""
+    limit = config_dict.placeholder(int)
+    families = dict(
+        minipacman=dict(maze="15x19", episode_steps=1000),
+        atari=dict(size=(210, 160), crop=10, colour=True, actions=(0, 2, 3, 4, 5), episode_steps=limit),
+    )
+    return ConfigDict(families.get(task.partition(":")[0], {}))
+
+
 def paper(task: str) -> ConfigDict:
     """Section 4.2 and appendix B.2; what they leave open: the dataclasses."""
-    config = ConfigDict(
+    return ConfigDict(
         dict(
             seed=0,
             model_run="",
-            env=dict(),
+            env=options(task),
             agent=block(I2AConfig()),
             train=block(TrainConfig()),
             evaluation=block(EvalConfig()),
         )
     )
-    if task.startswith("atari:"):
-        config.env = ConfigDict(dict(size=(210, 160), crop=10, colour=True, actions=(0, 2, 3, 4, 5)))
-    return config
 
 
 def small(config: ConfigDict) -> ConfigDict:
     """Networks of two cores. Not in the paper."""
     config.agent.update(kernels=(3, 3), strides=(1, 2), widths=(16, 16), units=256)
-    config.agent.update(encoder_kernel=3, encoder_widths=(8, 8), encoder_units=64, lstm_units=64)
-    config.agent.update(policy_widths=(8, 8), policy_units=64)
+    config.agent.update(encoder_kernel=3, encoder_strided=(16,), encoder_widths=(8,), encoder_units=64)
+    config.agent.update(lstm_units=64, policy_widths=(8, 8), policy_units=64)
     config.train.update(rows=64, decisions=5, every=250)
     return config
 
@@ -103,10 +110,8 @@ def cpu(task: str) -> ConfigDict:
     config = small(paper(task))
     config.agent.update(horizon=1, reward_scale=0.3)
     config.train.update(updates=2500)  # 0.8 million frames
-    if task.startswith("minipacman:"):
-        config.env = ConfigDict(dict(maze="15x19"))
-        if task != "minipacman:regular":
-            config.agent.update(learning_rate=1e-3, entropy=0.003, reward_scale=0.1)
+    if task != "minipacman:regular":
+        config.agent.update(learning_rate=1e-3, entropy=0.003, reward_scale=0.1)
     return config
 
 

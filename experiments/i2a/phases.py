@@ -13,7 +13,7 @@ from wmjax.run import devices, unroll
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, JaxEnv, LearnerState, Params
 
-COMPILED, STEPPED = 50, 10  # updates of one dispatch at most: seconds on two cores
+DISPATCHED = dict(compiled=50, stepped=10)  # updates of one dispatch at most: seconds on two cores
 
 
 class Loop(NamedTuple):
@@ -68,7 +68,7 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
             state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
         return state, playing, *jax.device_get(told)
 
-    return Loop(lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, COMPILED)
+    return Loop(lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"])
 
 
 def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
@@ -96,7 +96,7 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
         metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
 
-    return Loop(begin, advance, env.snapshot, env.restore, STEPPED)
+    return Loop(begin, advance, env.snapshot, env.restore, DISPATCHED["stepped"])
 
 
 class Tally(NamedTuple):

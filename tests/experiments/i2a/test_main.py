@@ -1,0 +1,107 @@
+"""The agents' main as a user runs it: training in both loops, resuming, refusals."""
+
+import signal
+
+import numpy as np
+import pytest
+
+from experiments.i2a import phases
+from tests import exporting, mains
+from tests.mains import assert_as_whole, metrics, summary
+
+MAIN = "i2a"
+GAME = (  # an environment that is stepped from the host
+    "--config=experiments/i2a/config.py:Pong,model_free,cpu_games",
+    "--config.model_run=",
+    "--config.env.size=(32,32)",
+    "--config.env.crop=0",
+    "--config.env.actions=(0,3,4)",
+    "--config.env.episode_steps=7",
+    "--config.agent.kernels=(4,)",
+    "--config.agent.strides=(4,)",
+    "--config.agent.widths=(4,)",
+)
+TINY = [flag for flag in mains.I2A[1:] if "model_run" not in flag and "maze" not in flag and ".widths" not in flag]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return mains.whole_run(tmp_path_factory, MAIN)
+
+
+def test_run_leaves_what_a_user_expects(whole):
+    folder, _ = whole
+    rows = metrics(folder)
+    assert [row["updates"] for row in rows] == [2, 4, 6]
+    told = {"train/policy_loss", "train/value_loss", "train/entropy", "train/rollout_entropy", "eval/return_mean"}
+    assert told < set(rows[0]) and all(np.isfinite(list(row.values())).all() for row in rows)
+    assert [row["env_steps"] for row in rows] == [21, 42, 63]  # 3 rows; each 8th arrival begins an episode
+    assert rows[1]["episodes"] == 3 * 2 and 0 < rows[1]["collect/episode_length"] <= 7
+    assert summary(folder)["finished"] and len(summary(folder)["evaluations"]) == 3
+    page = (folder / "report.html").read_text()
+    assert "Imagined rollouts" in page and (folder / "videos" / "rollouts_0000006.png").stat().st_size > 0
+
+
+def test_every_program_of_a_run_lowers_for_accelerators(whole):
+    found = mains.exports(whole)
+    assert not any(found.values()), found
+    files = (f"experiments/{MAIN}/{name}.py" for name in ("__main__", "predictions"))
+    assert exporting.sites(*files) <= found.keys()
+
+
+def test_killed_run_ends_bit_identical(whole, tmp_path):
+    assert mains.start(tmp_path / "run", kill_at=whole[1] // 2, experiment=MAIN).code == -signal.SIGKILL
+    resumed = mains.start(tmp_path / "run", experiment=MAIN)
+    assert resumed.code == 0, resumed.stderr
+    assert_as_whole(tmp_path / "run", whole)
+
+
+def start_game(folder, *flags, **how):
+    words = [*GAME, *TINY, *flags, f"--workdir={folder}"]
+    return mains.fork(f"{MAIN}.__main__", [MAIN, *words], **how)
+
+
+def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
+    undisturbed = start_game(tmp_path / "whole")
+    assert undisturbed.code == 0, undisturbed.stderr
+    rows = metrics(tmp_path / "whole")
+    assert [row["updates"] for row in rows] == [2, 4, 6] and rows[-1]["env_steps"] == 63 * 4
+    stopped = start_game(tmp_path / "run", stop_at=("wmjax.envs.atari:AtariVecEnv.step", 14))
+    assert stopped.code == 75 and 0 < summary(tmp_path / "run")["updates"] < 6
+    assert start_game(tmp_path / "run").code == 0
+    assert_as_whole(tmp_path / "run", (tmp_path / "whole",))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--config=experiments/i2a/config.py:minipacman:regular,a2c,cpu"], "agent one of model_free, copy"),
+        (["--config=experiments/i2a/config.py:minipacman:hurry,uniform,cpu"], "unknown minipacman mode 'hurry'"),
+        (["--config.model_run="], "give the folder of a run of environment_models, or simulator"),
+        (["--config.model_run=nowhere"], "nowhere"),
+        (["--config.agent.rollouts=4"], "there is one for each of the 5 actions"),
+        (["--config.agent.horizon=8"], "8 decisions, an episode has 7"),
+        (["--config.agent.rollout_policy=uniform"], "agent distilled is"),
+        (["--config.agent.entropy=-1.0"], "agent entropy -1.0: must be 0 or more"),
+        (["--config.agent.kernels=(3,)"], "equally many"),
+        (["--config.agent.jump_actions=none"], "choose one of repeat, independent"),
+        (["--config.train.every=4"], "must divide config.train.updates=6"),
+        (["--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu"], "not for agent ltq"),
+        (["--config.env.maze=3x3"], "maze"),
+    ],
+)
+def test_refusals_are_one_line(flags, message, tmp_path):
+    ended = mains.refused(tmp_path / "run", *flags, experiment=MAIN)
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_tally_counts_decisions_and_returns_of_whole_episodes():
+    reward = np.array([[1, 5], [2, 0], [4, 1], [0, 2]], np.float32)
+    is_last = np.array([[0, 1], [1, 0], [0, 0], [1, 1]], bool)
+    played, began = phases.Played(reward, is_last), np.array([False, False])
+    tally, returns, lengths, begins = phases.Tally.of(2).after(phases.Played(reward[:3], is_last[:3]), began)
+    assert (returns, lengths) == ([5.0, 3.0], [1, 2]) and np.array_equal(begins, [False, False])
+    _, more, longer, begins = tally.after(phases.Played(reward[3:], is_last[3:]), begins)
+    assert (more, longer) == ([4.0, 3.0], [1, 2]) and begins.all()
+    assert phases.decisions(played, began) == 6
