@@ -20,7 +20,7 @@ from wmjax.ops import bernoulli
 from wmjax.run import pools, unroll
 from wmjax.run.cli import build, read_path
 from wmjax.storage import workdir
-from wmjax.types import Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
+from wmjax.types import Array, EnvSpec, JaxEnv, Learner, Params, UsageError
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
 
@@ -43,7 +43,7 @@ class World(NamedTuple):
 
     query: i2a.Query | None  # None: of model_free
     params: Params  # frozen
-    decode: Callable[..., Array] | None  # (params, state) -> pixels in [0, 1], [B, X, Y, C]; None: nothing to look at
+    decode: Callable[..., Array] | None  # (params, state) -> pixels in [0, 1], [B, X, Y, C]
     identity: dict  # what is kept of it in the run's config
 
 
@@ -111,16 +111,14 @@ def make_world(chosen: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) 
 
 def asked(chosen: Settings, world: World) -> i2a.Query:
     """The Query as this kind of agent makes it."""
-    query = world.query
-    assert query is not None
+    query, decode = world.query, world.decode
+    assert query is not None and decode is not None
     model = query.model
     if chosen.kind == "copy":
         model = model._replace(imagine=lambda params, key, state, action: state)
     if chosen.kind == "pixels":
-        if world.decode is None:
-            raise UsageError(f"config.model_run={chosen.model_run}: draws no images, and agent pixels looks at them")
-        shape = jax.eval_shape(lambda: world.decode(world.params, model.initial(world.params, 1))).shape[1:]
-        model = model._replace(features=world.decode, feature_shape=shape)
+        shape = jax.eval_shape(lambda: decode(world.params, model.initial(world.params, 1))).shape[1:]
+        model = model._replace(features=decode, feature_shape=shape)
     return query._replace(model=model)
 
 
@@ -157,7 +155,11 @@ def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
         query = query._replace(
             fresh=lambda key: dict(prior=first(key)["prior"]), merge=lambda params, part: params | part
         )
-    decode = lambda params, state: bernoulli.mean(loaded.model.decode(params, state))
+
+    def decode(params: Params, state: Any) -> Array:
+        assert loaded.model.decode is not None
+        return bernoulli.mean(loaded.model.decode(params, state))
+
     return World(query, params, decode, dict(world=digest(params)))
 
 

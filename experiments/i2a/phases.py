@@ -4,7 +4,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.i2a.agent import Made, Settings, make_env
@@ -26,7 +25,7 @@ class Loop(NamedTuple):
     advance: Callable[..., tuple[LearnerState, unroll.Playing, dict, "Played"]]
     # (state, playing, keys [updates], Stopwatch)
     snapshot: Callable[[], Any]  # of environments that are stepped from the host
-    restore: Callable[[Any], None]
+    restore: Callable[[Any], Any]
     dispatched: int  # updates of one `advance` at most
 
 
@@ -68,7 +67,9 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
             state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
         return state, playing, *jax.device_get(told)
 
-    return Loop(lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"])
+    return Loop(
+        lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"]
+    )
 
 
 def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
@@ -77,7 +78,9 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
     env = make_env(chosen, train.rows, "train")
     first = env.reset()
     player = unroll.compile_player(made.player)
-    learn = jax.jit(lambda model, state, key, steps, seen: made.learner.update(state, key, i2a.Unroll(model, steps, seen)))
+    learn = jax.jit(
+        lambda model, state, key, steps, seen: made.learner.update(state, key, i2a.Unroll(model, steps, seen))
+    )
 
     def begin(params: Params, key: Array) -> unroll.Playing:
         return player.looked(dict(model=model, agent=params), key, first)
@@ -86,9 +89,7 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
         told, played = [], []
         for act_key, update_key in jax.vmap(jax.random.split)(keys):
             params = dict(model=model, agent=state.params)
-            playing, steps, seen = unroll.from_host(
-                env, player, params, act_key, playing, train.decisions, stopwatch
-            )
+            playing, steps, seen = unroll.from_host(env, player, params, act_key, playing, train.decisions, stopwatch)
             with stopwatch("train"):
                 state, metrics = learn(model, state, update_key, steps, seen)
                 told.append(jax.device_get(metrics))
@@ -111,7 +112,7 @@ class Tally(NamedTuple):
         return cls(np.zeros(rows), np.zeros(rows, int))
 
     def after(self, played: Played, began: np.ndarray) -> tuple["Tally", list[float], list[int], np.ndarray]:
-        """Of Played [T, E]: the Tally after it, returns and lengths of the episodes that ended, where a next one begins.
+        """Of Played [T, E]: the Tally after it, returns and lengths of episodes that ended, where a next one begins.
 
         Args: began: bool [E], rows whose first arrival begins an episode.
         """

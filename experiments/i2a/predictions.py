@@ -58,7 +58,10 @@ def draw(
     if len(row_images := image_of(row)) < world.query.images or len(begun[begun > 0]):
         return  # an episode began in between
     imagined = np.asarray(show(world.params, key, row))
-    images = {name: np.concatenate([row_images, own]) for name, own in zip(names_of(chosen, len(imagined)), imagined, strict=True)}
+    images = {
+        name: np.concatenate([row_images, own])
+        for name, own in zip(names_of(chosen, len(imagined)), imagined, strict=True)
+    }
     path = folder / "videos" / f"rollouts_{updates:07d}.png"
     try_drawing(write_film, path, images, world.query.images, 1)
 

@@ -1,0 +1,210 @@
+"""Figs. 3 and 18 of Buesing et al. (2018): agents that query a model beside those that do not, over seeds.
+
+    python -m experiments.i2a.table --env=minipacman:regular --preset=cpu --model=sssm --folder=runs/i2a --cores=0,1
+
+Records the model's data by random play, trains the model, then every agent with every seed, each in a folder of its
+own; the same command resumes what was interrupted. --model=simulator asks the environment itself, and needs no data.
+Writes FOLDER/curves.png and FOLDER/table.md: returns at equal frames, without and with the frames of the model's data
+counted, and at equal seconds, with ratios to the agent without a model and to the one that copies its state.
+"""
+
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from absl import flags
+
+from experiments import runs
+from experiments.environment_models import config as models
+from experiments.i2a import config as configs
+from experiments.i2a.agent import SIMULATOR
+from experiments.presets import tasks
+from wmjax import console
+from wmjax.envs.check import check_name
+from wmjax.models.state_space import KINDS
+from wmjax.report import plots
+from wmjax.report.metrics import read_metrics
+from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.statistics import with_interval
+from wmjax.run import cli, jobs
+from wmjax.types import UsageError
+
+AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
+RETURN, LENGTH = "collect/return", "collect/episode_length"
+WINDOW = 0.1  # of the frames: over the last tenth before a point
+LONG = 100  # decisions of an episode that is survived for a while
+SHARDS = 11  # of the recorded data
+
+
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
+    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
+    flags.DEFINE_string("env", "minipacman:regular", "as in config.py", flag_values=values)
+    flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
+    flags.DEFINE_list("agents", list(AGENTS), f"of {', '.join(configs.AGENTS)}", flag_values=values)
+    kinds = [SIMULATOR, *(kind for kind in KINDS if kind != "ar")]
+    flags.DEFINE_string("model", "sssm", f"that is asked: one of {', '.join(kinds)}", flag_values=values)
+    flags.DEFINE_string("model_preset", "cpu_grid", f"of its training: {', '.join(models.PRESETS)}", flag_values=values)
+    flags.DEFINE_multi_string("model_set", [], "setting of its training, as model.jump=3", flag_values=values)
+    flags.DEFINE_string("policy", "random", "who plays the model's data: random, or a run's folder", flag_values=values)
+    cli.int_flag(values, "data", 100_000, "decisions of the model's data", 1)
+    runs.define_flags(values, "agent.horizon=3")
+
+
+def main(argv: list[str]) -> None:
+    """Trains what is missing, draws and prints. argv: the command line."""
+    options = cli.parse_flags(argv, define_flags, __name__)
+    folder = check(options)
+    folder.mkdir(parents=True, exist_ok=True)
+    task = tasks(options.env, "atari")
+    asks_model = options.model != SIMULATOR and any(name != "model_free" for name in options.agents)
+    if asks_model:
+        train([recording(options, folder, task)], [])
+        train([model_training(options, folder, name) for name in models_of(options.agents)], options.cores)
+    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.agents}
+    each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
+    train([training(options, folder, places[name][seed], name, seed) for name, seed in each], options.cores)
+    curves = {name: [read_curve(place) for place in own] for name, own in places.items()}
+    console.try_drawing(write_comparison, folder / "curves.png", places, task, RETURN)
+    text = "\n".join(lines(options, task, curves, options.data if asks_model else 0)) + "\n"
+    console.say(text.rstrip("\n"))
+    write_whole(folder / "table.md", text)
+
+
+def check(options: Any) -> pathlib.Path:
+    """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
+    if options.folder is None:
+        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    for name in options.agents:
+        check_name("--agents", name, configs.AGENTS)
+    check_name("--preset", options.preset, configs.PRESETS)
+    check_name("--model", options.model, [SIMULATOR, *KINDS])
+    check_name("--model_preset", options.model_preset, models.PRESETS)
+    runs.check_cores(options.cores)
+    return pathlib.Path(options.folder)
+
+
+def train(wanted: Sequence[jobs.Job], cores: Sequence[str]) -> None:
+    """Runs what is not done."""
+    runs.train_all([job for job in wanted if jobs.state(job.folder, 1) != "done"], cores)
+
+
+def models_of(agents: Sequence[str]) -> list[str]:
+    """The models that some agents ask: one that is told actions, and for modulation one that is not."""
+    asked = [] if set(agents) <= {"model_free", "modulation"} else ["model"]
+    return asked + (["model_without_actions"] if "modulation" in agents else [])
+
+
+def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
+    """The Job that records the model's data."""
+    each = -(-options.data // (8 * SHARDS))  # rows of a shard, of eight environments
+    words = [sys.executable, "-m", "experiments.record", f"--game={task}", f"--policy={options.policy}"]
+    words += [f"--steps={options.data}", "--envs=8", f"--rows={each}", f"--folder={folder / 'data'}"]
+    env = configs.PRESETS[options.preset](task).env
+    if task.startswith("atari:"):
+        words += [f"--size={env.size[0] - env.crop}x{env.size[1]}", f"--actions={','.join(map(str, env.actions))}"]
+    return jobs.Job(folder / "data", words)
+
+
+def model_training(options: Any, folder: pathlib.Path, name: str) -> jobs.Job:
+    """The Job of a model. name: of `models_of`."""
+    told = [] if name == "model" else ["model.sees_actions=False"]
+    config = f"{models.__file__}:{folder / 'data'},{options.model},{options.model_preset}"
+    return jobs.training("experiments.environment_models", folder / name, config, [*options.model_set, *told])
+
+
+def training(options: Any, folder: pathlib.Path, place: pathlib.Path, name: str, seed: int) -> jobs.Job:
+    """The Job of one seed of an agent."""
+    asked = SIMULATOR if options.model == SIMULATOR else folder / "".join(models_of([name]))
+    settings = [f"seed={seed}", *([] if name == "model_free" else [f"model_run={asked}"]), *options.set]
+    return jobs.training(
+        "experiments.i2a", place, f"{configs.__file__}:{options.env},{name},{options.preset}", settings
+    )
+
+
+class Curve(NamedTuple):
+    """What a run's episodes were like; one number for each line of metrics in which episodes ended."""
+
+    frames: np.ndarray
+    seconds: np.ndarray  # of training, from its start
+    returns: np.ndarray
+    lengths: np.ndarray  # decisions
+
+
+def read_curve(place: pathlib.Path) -> Curve:
+    """The Curve of a run."""
+    rows = read_metrics(place)
+    frames, returns = plots.series(rows, RETURN, plots.env_steps(rows))
+    seconds, _ = plots.series(rows, RETURN, plots.minutes(rows))
+    return Curve(frames, 60 * seconds, returns, plots.series(rows, LENGTH, plots.env_steps(rows))[1])
+
+
+def at(x: np.ndarray, y: np.ndarray, point: float, width: float) -> float:
+    """The mean of y where x is within `width` before a point; nan where there is none."""
+    near = y[(x > point - width) & (x <= point)]
+    return float(near.mean()) if len(near) else float("nan")
+
+
+def returns_at(curves: Sequence[Curve], axis: str, point: float, width: float) -> np.ndarray:
+    """[seeds]: returns around a point of an axis, "frames" or "seconds"."""
+    return np.array([at(getattr(curve, axis), curve.returns, point, width) for curve in curves])
+
+
+def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) -> list[str]:
+    """The lines of table.md. data: decisions of the model's data."""
+    everyone = [curve for own in curves.values() for curve in own]
+    frames = min(curve.frames[-1] for curve in everyone)
+    seconds = min(curve.seconds[-1] for curve in everyone)
+    repeat = 4 if task.startswith("atari:") else 1
+    points = [(f"{part * frames / 1e6:.2g}M frames", part * frames, 0) for part in (0.25, 0.5)]
+    points += [("at the end", frames, 0), ("with the data counted", frames, data * repeat)]
+    cells = []
+    for name, own in curves.items():
+        found = {}
+        for title, point, counted in points:
+            shift = 0 if name == "model_free" else counted
+            found[title] = returns_at(own, "frames", point - shift, WINDOW * frames)
+        found[f"{seconds:.0f} s"] = returns_at(own, "seconds", seconds, WINDOW * seconds)
+        cells.append((name, found))
+    return [
+        f"{task}, preset {options.preset}, model {options.model}, {options.seeds} seeds "
+        f"{' '.join([*options.set, *options.model_set])}".rstrip()
+        + f". Returns of training's episodes, means over the tenth of {frames / 1e6:.2g} million frames (or of the "
+        f"seconds) before a point, and over seeds with 95% intervals (Student's t). The model's data are "
+        f"{data * repeat} frames; its training's seconds are not counted.",
+        "",
+        "![curves](curves.png)",
+        "",
+        *markdown(["", *cells[0][1]], [[name, *(with_interval(x, 1) for x in own.values())] for name, own in cells]),
+        "",
+        *ratios(cells, frames, curves),
+    ]
+
+
+def ratios(cells: list, frames: float, curves: dict[str, list[Curve]]) -> list[str]:
+    """The lines of the second table: the end's returns over those of the baselines, seed by seed; long episodes."""
+    by_name = dict(cells)
+    rows = []
+    for name, own in cells:
+        row = [name]
+        for title in ("at the end", "with the data counted"):
+            for baseline in ("model_free", "copy"):
+                if baseline in by_name:
+                    row.append(with_interval(own[title] / by_name[baseline][title], 2))
+        first = [survives(curve) for curve in curves[name]]
+        row += [", ".join("never" if x is None else f"{x / 1e6:.2f}M" for x in first)]
+        rows.append(row)
+    known = [each for each in ("model_free", "copy") if each in by_name]
+    header = [f"over {each}{told}" for told in ("", ", data counted") for each in known]
+    return markdown(["", *header, f"frames until episodes last {LONG} decisions"], rows)
+
+
+def survives(curve: Curve) -> float | None:
+    """Frames at which episodes first last LONG decisions, None if never."""
+    long = np.flatnonzero(curve.lengths >= LONG)
+    return float(curve.frames[long[0]]) if len(long) else None
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, sys.argv))
