@@ -1,0 +1,60 @@
+"""Unrolls in both loops: what follows what, and that nothing compiles twice."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from tests import tiny_i2a
+from wmjax.envs.jax_env import JaxVecEnv
+from wmjax.run import unroll
+from wmjax.run.members import member
+from wmjax.run.stopwatch import Stopwatch
+
+ROWS, COUNT = 3, 4
+KEY, KEYS = jax.random.key(0), jax.random.split(jax.random.key(1), 3)
+
+
+def counting_player():
+    """Its carry counts arrivals, it sees the count and the reward, and plays the count modulo the actions."""
+
+    def look(params, key, carry, step):
+        return carry + 1, (carry, step.reward)
+
+    def choose(params, key, step, seen):
+        return (params + seen[0]) % tiny_i2a.ACTIONS
+
+    return unroll.Player(lambda params, rows: jnp.zeros(rows, jnp.int32), look, choose)
+
+
+def check(first, second):
+    """Of two unrolls in a row, [Step, seen] each: decisions follow each other, and one begins where the other ended."""
+    steps = jax.tree.map(lambda x, y: np.concatenate([x, y[1:]]), first, second)
+    arrivals, (count, reward) = steps
+    assert arrivals.reward.shape == (2 * COUNT + 1, ROWS)
+    assert np.array_equal(count, np.arange(2 * COUNT + 1)[:, None] + np.zeros((1, ROWS), int))
+    assert np.array_equal(reward, arrivals.reward)
+    assert np.array_equal(arrivals.prev_action[1:], (5 + count[:-1]) % tiny_i2a.ACTIONS)
+    jax.tree.map(np.testing.assert_array_equal, member(first, -1), member(second, 0))
+    answer = arrivals.obs["answer"]
+    assert np.array_equal(arrivals.reward[1:], arrivals.prev_action[1:] == answer[:-1])
+
+
+def test_unrolls_follow_each_other():
+    env, player, params = tiny_i2a.make_bandit(), counting_player(), jnp.int32(5)
+    playing = jax.jit(lambda: unroll.begin(env, player, params, KEY, ROWS))()
+    go = jax.jit(lambda key, playing: unroll.unroll(env, player, params, key, playing, COUNT))
+    playing, *first = go(KEYS[0], playing)
+    playing, *second = go(KEYS[1], playing)
+    check(first, second)
+    assert go._cache_size() == 1
+
+
+def test_unrolls_from_the_host_are_alike_and_compile_once():
+    bandit, params = tiny_i2a.make_bandit(), jnp.int32(5)
+    env, player = JaxVecEnv(bandit, list(range(ROWS)), "bandit"), unroll.compile_player(counting_player())
+    playing = player.looked(params, KEY, env.reset())
+    playing, *first = unroll.from_host(env, player, params, KEYS[0], playing, COUNT, Stopwatch())
+    sizes = [function._cache_size() for function in player]
+    playing, *second = unroll.from_host(env, player, params, KEYS[1], playing, COUNT, Stopwatch())
+    check(first, second)
+    assert [function._cache_size() for function in player] == sizes == [1, 1, 1]
