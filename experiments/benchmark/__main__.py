@@ -4,10 +4,10 @@
 
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
 writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
-collecting and training, `simulator` decisions with MuJoCo itself as the model. Compilation is timed apart.
-Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e .[bench]`), with the same sizes and
-network. Medians with minimum and maximum over repetitions; machines are shared and noisy, so compare within one run
-only.
+collecting and training, `simulator` decisions with MuJoCo itself as the model, `games` steps of environments in pure
+JAX. Compilation is timed apart. Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e
+.[bench]`), with the same sizes and network. Medians with minimum and maximum over repetitions; machines are shared and
+noisy, so compare within one run only.
 """
 
 import json
@@ -16,7 +16,7 @@ import sys
 
 from absl import flags
 
-from experiments.benchmark import actors, chart, dream, phase, planner, replay, rollout, simulator, train
+from experiments.benchmark import actors, chart, dream, games, phase, planner, replay, rollout, simulator, train
 from wmjax import console
 from wmjax.report import benchmark
 from wmjax.run import cli
@@ -33,6 +33,7 @@ PARTS = dict(
     dream=dream,
     phase=phase,
     simulator=simulator,
+    games=games,
 )
 PRESETS = ("quick", "paper")
 

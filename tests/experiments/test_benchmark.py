@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from experiments.benchmark import chart, planner, rivals, train
+from experiments.benchmark import chart, games, planner, rivals, train
 from experiments.benchmark.data import SPEC
 from tests import mains
 from wmjax.models import rssm
@@ -27,6 +27,13 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
     monkeypatch.setitem(train.SIZES, "paper", [(50, 50)])  # the first of the works then
     update = next(train.works("paper"))
     assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+
+
+def test_games_of_every_size_are_measured():
+    works = list(games.works("paper"))
+    assert [work.amounts["steps"] for work in works] == [32_000, 512_000] * 2 and len(
+        {work.name for work in works}
+    ) == 4
 
 
 def test_a_rival_has_the_same_network():
@@ -68,7 +75,10 @@ def test_other_libraries_tags_are_those_of_the_picture():
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--only=plan"], "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator"),
+        (
+            ["--only=plan"],
+            "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator, games",
+        ),
         (["--preset=full"], "--preset=full: choose from quick, paper"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
         (["--json=nowhere/a.json"], "/nowhere/a.json: there is no folder /"),

@@ -15,8 +15,9 @@ order:
     4  a ghost in Pac-Man's cell: one of them is eaten where there is power, or else Pac-Man dies, a true end
     5  the level ends, or the episode after its last step, with discount 1
 
-A ghost never turns back. Where several ways lead on it takes the one with the largest inner product with the vector to
-Pac-Man, with power the smallest, and by chance (WANDER) any.
+A ghost never turns back; it begins as if it had come from any cell beside its own. Where several ways lead on it takes
+the one with the largest inner product with the vector to Pac-Man, with power the smallest, the first of equal ones in
+the order up, right, left, down, and by chance (WANDER) any.
 
 Actions: noop, up, right, left, down. An image has one pixel a cell: walls white, food blue, pills cyan, Pac-Man green,
 ghosts red, and the yellower the more power there is. Published sources of the game differ in details; the mazes, the
