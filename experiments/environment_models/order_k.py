@@ -13,7 +13,7 @@ def without_kept_embeddings(model, order, env_spec):
     """The WorldModel of kind ar for imagined steps; its states are (state without embeddings, images).
 
     Args: model: with embeddings kept; order: K of its config.
-    images: float32 [B, K, 8 X, 8 Y, c] in [0, 1], oldest first.
+    images: float32 [B, K, rows, columns, c] in [0, 1], oldest first.
     """
 
     def initial(params, batch):

@@ -1,5 +1,7 @@
 """The modules of the state-space models against plain numpy, as the paper's figures draw them."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -59,12 +61,12 @@ def transition(p, maps, action):
     return res_conv(p["after"], pool_inject(p["pool"], x))
 
 
-def frame_encoder(p, image):
-    return relu(conv_stack(p["coarse"], to_depth(conv_stack(p["fine"], to_depth(image, 4)), 2)))
+def frame_encoder(p, image, blocks=(4, 2)):
+    return relu(conv_stack(p["coarse"], to_depth(conv_stack(p["fine"], to_depth(image, blocks[0])), blocks[1])))
 
 
-def frame_decoder(p, x):
-    return to_space(conv_stack(p["fine"], to_space(conv_stack(p["coarse"], x), 2)), 4)
+def frame_decoder(p, x, blocks=(4, 2)):
+    return to_space(conv_stack(p["fine"], to_space(conv_stack(p["coarse"], x), blocks[1])), blocks[0])
 
 
 def reward_bits(p, x):
@@ -91,6 +93,18 @@ CASES = {  # module, its inputs, the same in numpy, the shapes of its results
     "transition": (nets.Transition(C), ([STATE, LATENT, EMBED], ACTION), transition, [(B, X, Y, C)]),
     "encoder": (nets.FrameEncoder(C, 12), (normal(B, 8 * X, 8 * Y, 3),), frame_encoder, [(B, X, Y, C)]),
     "decoder": (nets.FrameDecoder(12, 3), (BOTH,), frame_decoder, [(B, 8 * X, 8 * Y, 3)]),
+    "encoder_of_small_blocks": (
+        nets.FrameEncoder(C, 12, (1, 2)),
+        (normal(B, 2 * X, 2 * Y, 3),),
+        functools.partial(frame_encoder, blocks=(1, 2)),
+        [(B, X, Y, C)],
+    ),
+    "decoder_of_small_blocks": (
+        nets.FrameDecoder(12, 3, (1, 2)),
+        (BOTH,),
+        functools.partial(frame_decoder, blocks=(1, 2)),
+        [(B, 2 * X, 2 * Y, 3)],
+    ),
     "reward": (nets.RewardBits(C, 5), (BOTH,), reward_bits, [(B, 5)]),
     "latent": (nets.LatentHead(C), ([STATE, LATENT, LATENT, EMBED], ACTION), latent_head, 2 * [(B, X, Y, C // 2)]),
     "start": (nets.InitialState(C), (normal(B, X, Y, 3 * C), ACTION), initial_state, [(B, X, Y, C)]),

@@ -1,8 +1,8 @@
 """The modules of the state-space models (Buesing et al. 2018, appendix A, Figs. 6 to 14), for ONE step.
 
-Everything is a feature map at an eighth of the image's resolution. C: channels of the state, 64 in the paper, and the
-measure of all other widths but the encoder's and the decoder's, whose `width` is also 64 there. Convolutions keep the
-size; images change it by blocks of pixels in the channels.
+Everything is a feature map at an eighth of the image's resolution, for the paper's blocks of 4 and 2 pixels a side. C:
+channels of the state, 64 in the paper, and the measure of all other widths but the encoder's and the decoder's, whose
+`width` is also 64 there. Convolutions keep the size; images change it by blocks of pixels in the channels.
 
     conv stack      conv k1, c1 -> (+ relu conv k2, c2) -> relu conv k3, c3
     res conv        x -> x[.., :C] + conv stack (3, 5, 3)
@@ -18,8 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wmjax.nets import blocks
-from wmjax.nets.blocks import with_action
+from wmjax.nets.blocks import to_depth, to_space, with_action
 from wmjax.nets.conv import Conv
 
 MIN_STD = 1e-3  # not in the paper: keeps a divergence finite
@@ -76,31 +75,40 @@ class Transition(nn.Module):
 
 
 class FrameEncoder(nn.Module):
-    """Image in [0, 1], or its deviation from a background, [B, 8 X, 8 Y, c] -> [B, X, Y, C], not negative (Fig. 11)."""
+    """Image in [0, 1], or its deviation from a background, [B, 8 X, 8 Y, c] -> [B, X, Y, C], not negative (Fig. 11).
+
+    blocks: sides of the blocks of pixels that each stage puts into the channels; their product is the 8 above.
+    """
 
     channels: int
     width: int
+    blocks: tuple[int, int] = (4, 2)
 
     @nn.compact
     def __call__(self, image):
         quarter, half = self.width // 4, self.width // 2
-        x = ConvStack((3, 5, 3), (quarter, quarter, self.width), name="fine")(blocks.to_depth(image, 4))
-        x = ConvStack((3, 5, 3), (half, half, self.channels), name="coarse")(blocks.to_depth(x, 2))
+        x = ConvStack((3, 5, 3), (quarter, quarter, self.width), name="fine")(to_depth(image, self.blocks[0]))
+        x = ConvStack((3, 5, 3), (half, half, self.channels), name="coarse")(to_depth(x, self.blocks[1]))
         return nn.relu(x)
 
 
 class FrameDecoder(nn.Module):
-    """Feature map [B, X, Y, c] -> logits of the image's pixels [B, 8 X, 8 Y, image_channels] (Fig. 10)."""
+    """Feature map [B, X, Y, c] -> logits of the image's pixels [B, 8 X, 8 Y, image_channels] (Fig. 10).
+
+    blocks: as the encoder's, which this undoes from the last to the first.
+    """
 
     width: int
     image_channels: int
+    blocks: tuple[int, int] = (4, 2)
 
     @nn.compact
     def __call__(self, x):
         half = self.width // 2
         x = ConvStack((1, 5, 3), (half, half, self.width), name="coarse")(x)
-        fine = ConvStack((3, 3, 1), (self.width, self.width, 16 * self.image_channels), name="fine")
-        return blocks.to_space(fine(blocks.to_space(x, 2)), 4)
+        last = self.blocks[0] ** 2 * self.image_channels
+        fine = ConvStack((3, 3, 1), (self.width, self.width, last), name="fine")
+        return to_space(fine(to_space(x, self.blocks[1])), self.blocks[0])
 
 
 class RewardBits(nn.Module):

@@ -1,11 +1,8 @@
 """Settings of the environment models that are refused by name."""
 
-import jax
 import pytest
 
-from tests.fakes import SPEC
 from tests.tiny_state_space import configured
-from wmjax.models import state_space
 from wmjax.types import UsageError
 
 
@@ -17,6 +14,10 @@ from wmjax.types import UsageError
         (dict(channels=0), "channels 0"),
         (dict(encoder_width=10), "encoder_width 10"),
         (dict(decoder_width=0), "decoder_width 0"),
+        (dict(decoder_width=8, blocks=(2, 4)), "decoder_width 8: must be a multiple of 16"),
+        (dict(blocks=(2,)), "blocks (2,)"),
+        (dict(blocks=(0, 1)), "blocks (0, 1)"),
+        (dict(blocks=(4, 17)), "blocks (4, 17)"),
         (dict(reward_digits=0), "reward_digits 0"),
         (dict(order=17), "order 17"),
         (dict(jump=0), "jump 0"),
@@ -37,9 +38,3 @@ def test_refuses_settings(settings, message):
     with pytest.raises(UsageError) as error:
         configured(**settings)
     assert message in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(84, 80, 1), (80, 84, 1)])
-def test_refuses_images_that_are_no_multiple_of_8(shape):
-    with pytest.raises(UsageError, match=f"images of {shape[0]} x {shape[1]}: .* multiples of 8"):
-        state_space.make(configured(), SPEC._replace(obs=jax.ShapeDtypeStruct(shape, SPEC.obs_dtype)))

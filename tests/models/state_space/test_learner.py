@@ -16,12 +16,15 @@ from wmjax.models.state_space.learner import score
 from wmjax.models.state_space.model import MapState, init_params, make_model
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
+ODD = SPEC._replace(obs=jax.ShapeDtypeStruct((15, 13, 3), np.uint8))  # is padded
+CHUNKS = batch_of(spec=ODD)
+
 
 @pytest.fixture(scope="module")
 def learning():
     """(model, first state, jitted update) of a model with a background, an annealed KL and a low limit of gradients."""
     config = configured(contrast=3.0, last_layer_scale=0.0, kl_anneal_target=0.5, clip_norm=0.5)
-    model, learner = state_space.make(config, SPEC)
+    model, learner = state_space.make(config, ODD)
     return model, jax.jit(learner.init)(KEY), jax.jit(learner.update)
 
 
@@ -32,17 +35,17 @@ def at_weight(state, weight):
 def test_a_model_with_a_background_begins_at_it(learning):
     """Whatever the state, if the last layer is 0; from there everything learns, the decoder's last layer first."""
     model, state, update = learning
-    image = np.random.default_rng(0).uniform(0.01, 0.99, SPEC.obs_shape).astype(np.float32)
+    image = np.random.default_rng(0).uniform(0.01, 0.99, ODD.obs_shape).astype(np.float32)
     state = at_weight(state.replace(params=state_space.with_background(state.params, image)), 1)
     last = jax.tree.map(lambda x: normal(*x.shape), model.initial(state.params, B))
     drawn = jax.nn.sigmoid(jax.jit(model.decode)(state.params, last))
     np.testing.assert_allclose(drawn, np.broadcast_to(image, drawn.shape), atol=1e-5)
     begun = state.params
     for _ in range(3):
-        state = update(state, KEY, batch_of())[0]
+        state = update(state, KEY, CHUNKS)[0]
     for (path, old), new in zip(jax.tree.leaves_with_path(begun), jax.tree.leaves(state.params), strict=True):
         assert np.isfinite(new).all() and (old != new).any(), jax.tree_util.keystr(path)
-    learnt = jax.jit(jax.grad(lambda params: model.encode(params, batch_of().obs[:, 0]).sum()))(state.params)
+    learnt = jax.jit(jax.grad(lambda params: model.encode(params, CHUNKS.obs[:, 0]).sum()))(state.params)
     assert (learnt["background"] == 0).all(), "it learns from what is drawn alone"
     with pytest.raises(KeyError, match="background"):
         state_space.with_background({name: x for name, x in begun.items() if name != "background"}, image)
@@ -61,7 +64,7 @@ def test_the_last_layer_begins_as_scaled():
 def test_the_loss_has_the_kl_at_its_weight(learning):
     _, state, update = learning
     for weight in (1e-8, 1e-2, 1):
-        after, metrics = update(at_weight(state, weight), KEY, batch_of())
+        after, metrics = update(at_weight(state, weight), KEY, CHUNKS)
         bound = metrics["image"] + metrics["reward"]
         np.testing.assert_allclose(metrics["loss"], bound + weight * metrics["kl"], rtol=1e-5)
         np.testing.assert_allclose(metrics["kl_weight"], weight, rtol=1e-4)
@@ -120,7 +123,7 @@ def test_refuses_chunks_that_do_not_fit():
 def test_gradients_have_clipped_norms(learning):
     """Adam's memory of gradients, after one update, is a tenth of what it was given."""
     _, state, update = learning
-    after, metrics = update(state, KEY, batch_of())
+    after, metrics = update(state, KEY, CHUNKS)
     assert metrics["grad_norm"] > 1
     assert optax.global_norm(optax.tree.get(after.opt_state, "mu")) == pytest.approx(0.05, rel=1e-4)
 

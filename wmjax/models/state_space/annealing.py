@@ -22,7 +22,7 @@ DECAY = 0.98  # of the moving average over updates
 class Annealing:
     """What the learner knows of the images' progress."""
 
-    mean_image: Array  # float32 [8 X, 8 Y, c] in [0, 1], of all training images so far
+    mean_image: Array  # float32 [rows, columns, c] in [0, 1], of all training images so far
     relative: Array  # float32 [], moving average: the model's image loss over the mean image's, at most 1
     kl_weight: Array  # float32 [], of the next update
 
@@ -37,7 +37,7 @@ def follow(annealing, updates, images, image_loss, target):
 
     Args:
         updates: int32 [], batches before this one.
-        images: float32 [N, 8 X, 8 Y, c] in [0, 1], of the batch.
+        images: float32 [N, rows, columns, c] in [0, 1], of the batch.
         image_loss: [], the model's, in nats an image.
         target: relative image loss in (0, 1) below which the weight's rise begins.
     """

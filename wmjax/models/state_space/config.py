@@ -8,7 +8,6 @@ from wmjax.types import UsageError
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
 STOCHASTIC = ("sssm", "dssm_vae", "vae")  # kinds whose latents are sampled, and have a posterior
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
-SHRINK = 8  # times that a state is smaller than an image, a side
 
 
 @dataclass(frozen=True)
@@ -17,6 +16,7 @@ class StateSpaceConfig:
 
     kind: str = "sssm"
     channels: int = 64  # C of the state; the widths of all layers but the encoder's and decoder's are shares of it
+    blocks: tuple[int, int] = (4, 2)  # pixels that the encoder's two stages put into channels, a side (Fig. 11)
     encoder_width: int = 64  # of the encoder's widest layers (Fig. 11)
     decoder_width: int = 64  # of the decoder's (Fig. 10)
     reward_digits: int = 8  # binary digits of a reward; not in the paper
@@ -36,9 +36,16 @@ class StateSpaceConfig:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
+        if len(self.blocks) != 2 or not all(1 <= block <= 16 for block in self.blocks):
+            raise UsageError(f"model blocks {self.blocks}: must be two numbers from 1 to 16")
         for name in ("encoder_width", "decoder_width"):
             if getattr(self, name) < 4 or getattr(self, name) % 4:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be a multiple of 4")
+        if self.decoder_width % self.blocks[1] ** 2:
+            raise UsageError(
+                f"model decoder_width {self.decoder_width}: must be a multiple of {self.blocks[1] ** 2}, the pixels of "
+                f"the second of blocks={self.blocks}"
+            )
         for name in ("reward_digits", "order", "jump"):
             if not 1 <= getattr(self, name) <= 16:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be from 1 to 16")
@@ -54,11 +61,15 @@ class StateSpaceConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
 
 
-def map_of(obs_shape):
-    """(X, Y) of the state; raises UsageError for images whose sides are not multiples of SHRINK."""
-    if any(side % SHRINK for side in obs_shape[:2]):
-        raise UsageError(f"images of {obs_shape[0]} x {obs_shape[1]}: both sides must be multiples of {SHRINK}")
-    return tuple(side // SHRINK for side in obs_shape[:2])
+def map_of(config, obs_shape):
+    """(X, Y) of the state."""
+    return tuple(-(-side // math.prod(config.blocks)) for side in obs_shape[:2])
+
+
+def padded_shape(config, obs_shape):
+    """Of the images that the modules take and draw: rows and columns are multiples of the two blocks together."""
+    rows, columns = (math.prod(config.blocks) * side for side in map_of(config, obs_shape))
+    return rows, columns, obs_shape[-1]
 
 
 def model_action_size(config, action_spec):

@@ -25,7 +25,7 @@ class AnnealedState(LearnerState):
 
 
 def make(config, env_spec):
-    """(WorldModel, Learner) of a StateSpaceConfig; raises UsageError for images that are not multiples of 8 a side."""
+    """(WorldModel, Learner) of a StateSpaceConfig."""
     model, parts = make_model(config, env_spec)
     optimizer = clipped_adam(config.clip_norm, config.learning_rate)
     annealed = config.kind in STOCHASTIC and config.kl_anneal_target > 0
@@ -34,8 +34,6 @@ def make(config, env_spec):
         params = init_params(key, config, env_spec)
         progress = annealing.initial(env_spec.obs_shape) if annealed else None
         return AnnealedState(params, optimizer.init(params), jnp.zeros((), jnp.int32), annealing=progress)
-
-    jax.eval_shape(init, jax.random.key(0))  # images that do not fit are refused here
 
     def loss_of(params, key, batch, kl_weight):
         """image + reward + kl_weight * kl: minus the bound, once the weight is 1."""

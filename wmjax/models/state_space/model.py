@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from wmjax.models.state_space.config import CONTEXT, STOCHASTIC, map_of, model_action_size
+from wmjax.models.state_space.config import CONTEXT, STOCHASTIC, map_of, model_action_size, padded_shape
 from wmjax.nets import state_space as nets
 from wmjax.ops import bernoulli, reward_bits
 from wmjax.ops.axes import where_rows
@@ -50,7 +50,7 @@ class Context:
 
 @struct.dataclass
 class MapState:
-    """One row for each sequence; X, Y: an eighth of the image's sides."""
+    """One row for each sequence; X, Y: the image's sides over the two blocks, rounded up."""
 
     state: Array  # float32 [B, X, Y, C]
     latent: Array  # float32 [B, X, Y, C / 2], what the image is made of beside the state
@@ -79,11 +79,11 @@ def make_modules(config, env_spec):
     """The flax modules of one time step, by the name of their parameters."""
     size = config.channels
     modules = dict(
-        encoder=nets.FrameEncoder(size, config.encoder_width),
+        encoder=nets.FrameEncoder(size, config.encoder_width, config.blocks),
         start=nets.InitialState(size),
         prior=nets.LatentHead(size, config.latent_std),
         transition=nets.Transition(size),
-        decoder=nets.FrameDecoder(config.decoder_width, env_spec.obs_shape[-1]),
+        decoder=nets.FrameDecoder(config.decoder_width, env_spec.obs_shape[-1], config.blocks),
         reward=nets.RewardBits(size, config.reward_digits + 2),
     )
     if config.kind in STOCHASTIC:
@@ -101,7 +101,7 @@ def init_params(key, config, env_spec):
     state, latent = zero.state, zero.latent
     action = jnp.zeros((1, model_action_size(config, env_spec.action) if uses_actions(config) else 0))
     inputs = dict(
-        encoder=[jnp.zeros((1, *env_spec.obs_shape))],
+        encoder=[jnp.zeros((1, *padded_shape(config, env_spec.obs_shape)))],
         start=[zero.context.embeddings, zero.context.actions],
         prior=[[state], action],
         posterior=[[state, latent, latent, state], action],
@@ -118,7 +118,7 @@ def init_params(key, config, env_spec):
 def with_background(params, image):
     """Parameters of a model with contrast, not yet trained, whose images are deviations from this one.
 
-    image: float32 [8 X, 8 Y, c] in [0, 1], the mean of the training images, say.
+    image: float32 [rows, columns, c] in [0, 1], the mean of the training images, say.
     """
     chex.assert_equal_shape((params["background"], image))
     chex.assert_type(image, float)
@@ -142,7 +142,7 @@ def context_length(config):
 
 def empty_state(config, env_spec, batch):
     """Zeros, each array with memory of its own: one may not be donated twice."""
-    grid, size = map_of(env_spec.obs_shape), config.channels
+    grid, size = map_of(config, env_spec.obs_shape), config.channels
     keeps_actions = config.kind == "ar" and uses_actions(config)
     actions = (config.order - 1) * model_action_size(config, env_spec.action) if keeps_actions else 0
 
@@ -171,10 +171,12 @@ def first_state(apply, params, context):
 
 
 def embed_image(config, apply, params, image):
-    """Embedding, [B, X, Y, C], of images in [0, 1]."""
+    """Embedding, [B, X, Y, C], of images in [0, 1], or of their deviations, with zeros below and at the right."""
     if config.contrast:
         background = jax.lax.stop_gradient(bernoulli.mean(params["background"]))
         image = config.contrast * (image - background[None])
+    rows, columns, _ = padded_shape(config, image.shape[1:])
+    image = jnp.pad(image, ((0, 0), (0, rows - image.shape[1]), (0, columns - image.shape[2]), (0, 0)))
     return apply(params, "encoder", image)
 
 
@@ -250,7 +252,7 @@ def make_observe(config, apply, follow):
     return observe
 
 
-def make_heads(config, apply):
+def make_heads(config, env_spec, apply):
     """(features, reward_logits, discount, decode), each of (params, state)."""
 
     def maps(state):
@@ -267,7 +269,8 @@ def make_heads(config, apply):
         return jnp.ones(state.context.seen.shape)  # the paper predicts no ends of episodes
 
     def decode(params, state):
-        logits = apply(params, "decoder", maps(state))
+        rows, columns, _ = env_spec.obs_shape
+        logits = apply(params, "decoder", maps(state))[:, :rows, :columns]
         return logits + params["background"][None] if config.contrast else logits
 
     return features, reward_logits, discount, decode
@@ -284,13 +287,13 @@ def make_model(config, env_spec):
         return modules[name].apply(params[name], *args)
 
     posterior_step, prior_step = make_cell(config, apply)
-    features, reward_logits, discount, decode = make_heads(config, apply)
+    features, reward_logits, discount, decode = make_heads(config, env_spec, apply)
 
     def initial(params, batch):
         return empty_state(config, env_spec, batch)
 
     def encode(params, obs):
-        """obs uint8 [B, 8 X, 8 Y, C] -> [B, X, Y, channels]."""
+        """obs uint8 [B, rows, columns, c] -> [B, X, Y, C]."""
         return embed_image(config, apply, params, unit_pixels(image_of(obs)))
 
     def follow(params, key, state, prev_action, embed, is_first):
@@ -310,6 +313,6 @@ def make_model(config, env_spec):
         return reward_bits.mean(reward_logits(params, state))
 
     observe = make_observe(config, apply, follow)
-    shape = (math.prod(map_of(env_spec.obs_shape)) * (config.channels + config.channels // 2),)
+    shape = (math.prod(map_of(config, env_spec.obs_shape)) * (config.channels + config.channels // 2),)
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
     return model, Parts(make_start(config, env_spec, apply), follow, reward_logits)
