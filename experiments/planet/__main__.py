@@ -37,7 +37,7 @@ from wmjax.storage import checkpoint
 from wmjax.train import acting_params
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
     chosen = agents.settings(config)
@@ -108,15 +108,15 @@ def main(argv):
     trainer = futures.ThreadPoolExecutor(1)
     in_turn = not train.overlap or processes.count() > 1  # in which all have to start the same programs in one order
 
-    def counted():
+    def counted() -> dict[str, Any]:
         """The axes of every metric."""
         return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=updated())
 
-    def updated():
+    def updated() -> int:
         """The updates of every member so far."""
         return int(np.asarray(learner.updates)[0])
 
-    def evaluate():
+    def evaluate() -> list[dict[str, Any]]:
         """Plays the evaluation episodes of every task: metrics of each member."""
         params, found = acting_params(learner), {}
         for back, (task, env) in enumerate(eval_envs.items()):
@@ -130,7 +130,7 @@ def main(argv):
                 counters["kept"] += 1
         return over_tasks(found)
 
-    def hold():
+    def hold() -> None:
         """A run that is stopped in the next pass goes back to here."""
         snapshots = [{task: pools.snapshot(env) for task, env in each.items()} for each in (train_envs, eval_envs)]
         state = dict(learner=learner, counters=dict(counters), env=snapshots[0], eval_env=snapshots[1])
@@ -197,7 +197,7 @@ def main(argv):
     run.finish(counters["episodes"], counted())
 
 
-def passes(before, after, every):
+def passes(before: int, after: int, every: int) -> bool:
     """True when a counter that went from `before` to `after` passed a multiple of `every`."""
     return after // every > before // every
 
