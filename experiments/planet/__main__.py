@@ -45,23 +45,16 @@ def main(argv: list[str]) -> None:
     tasks, labels = chosen.tasks, agents.labels(chosen.tasks)
 
     # Everything that can be refused is made before the folder is touched.
-    mesh = devices.make_mesh(chosen.devices)
-    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in tasks.items()}
-    specs = {task: own for task, (own, _) in firsts.items()}
-    spec, example = firsts[pools.widest(specs)]
-    agent = agents.make_agent(chosen, spec)
+    mesh, specs, spec, example, agent = agents.prepare(chosen)
     measures = make_measures(chosen, agent.model, spec.action)
-    capacity = train.replay_rows // train.num_envs
-    agents.check_lengths(train, specs.values(), capacity)
-    agents.check_devices(chosen, mesh)
-    replays.check_memory(capacity, train.num_envs, example, len(members), mesh)
+    replays.check_memory(train.capacity, train.num_envs, example, len(members), mesh)
     train_envs = pools.envs_of(tasks, train.num_envs, chosen.env, spec.action.size)
     eval_envs = pools.envs_of(tasks, evaluation.episodes, chosen.env, spec.action.size, purpose="evaluation")
     for env in (*train_envs.values(), *eval_envs.values()):
         env.reset()  # a checkpoint may come before their first episodes
-    gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
-    console.say(f"replay: {capacity} rows for {len(members) * train.num_envs} environments, {gigabytes:.2f} GB")
-    memory = replays.make_memory(capacity, train.num_envs, example, len(members), mesh)
+    gigabytes = len(members) * replay.nbytes(train.capacity, example) / 1e9
+    console.say(f"replay: {train.capacity} rows for {len(members) * train.num_envs} environments, {gigabytes:.2f} GB")
+    memory = replays.make_memory(train.capacity, train.num_envs, example, len(members), mesh)
     run = lifecycle.open_run(
         folder,
         config.to_dict(),

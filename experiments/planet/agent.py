@@ -43,6 +43,16 @@ class Agent(NamedTuple):
     actor: Actor
 
 
+class Prepared(NamedTuple):
+    """What a training begins with, as of `prepare`."""
+
+    mesh: Mesh
+    specs: dict[str, EnvSpec]  # of each task
+    spec: EnvSpec  # the widest of them, that the agent is made for
+    example: Step  # numpy, [E], of the widest task
+    agent: Agent
+
+
 class Loaded(NamedTuple):
     """The agent of a run's newest checkpoint."""
 
@@ -96,6 +106,18 @@ def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:
     return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
 
 
+def prepare(chosen: Settings) -> Prepared:
+    """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
+    train, mesh = chosen.train, devices.make_mesh(chosen.devices)
+    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
+    specs = {task: spec for task, (spec, _) in firsts.items()}
+    spec, example = firsts[pools.widest(specs)]
+    agent = make_agent(chosen, spec)
+    check_lengths(train, specs.values())
+    check_devices(chosen, mesh)
+    return Prepared(mesh, specs, spec, example, agent)
+
+
 def check_update(learner: Learner, env_spec: EnvSpec, rows: int) -> None:
     """Traces an update on a chunk of so many rows: UsageError where the learner takes none so short."""
     key = jax.random.key(0)
@@ -144,13 +166,13 @@ def test_env(loaded: Loaded, rows: int, seed: int, **options: Any) -> Any:
     return envs.pad(env, loaded.spec.action.size)
 
 
-def check_lengths(train: TrainConfig, specs: Collection[EnvSpec], capacity: int) -> None:
+def check_lengths(train: TrainConfig, specs: Collection[EnvSpec]) -> None:
     """Raises UsageError where chunks, episodes and the replay cannot fit each other. specs: EnvSpec of each task."""
     for spec in specs:
         if spec.time_limit is not None and train.chunk > spec.time_limit + 1:
             raise UsageError(f"config.train.chunk={train.chunk}: an episode has at most {spec.time_limit + 1} rows")
     least = max(train.chunk, sum((spec.time_limit or 0) + 1 for spec in specs))
-    if capacity < least:
+    if train.capacity < least:
         raise UsageError(
             f"config.train.replay_rows={train.replay_rows}: with {train.num_envs} environments at least "
             f"{least * train.num_envs}, for one episode{' of each task' if len(specs) > 1 else ''} and one chunk each"

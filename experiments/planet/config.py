@@ -42,6 +42,11 @@ class TrainConfig:
     checkpoint_every: int = 5  # episodes
     keep_checkpoints: int = 2
 
+    @property
+    def capacity(self) -> int:
+        """Rows of each environment in the replay."""
+        return self.replay_rows // self.num_envs
+
     def __post_init__(self) -> None:
         if self.collect not in COLLECTORS:
             raise UsageError(f"config.train.collect={self.collect!r}: choose one of {', '.join(COLLECTORS)}")

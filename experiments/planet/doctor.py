@@ -70,15 +70,7 @@ def points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Poin
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
-    train = chosen.train
-    mesh = devices.make_mesh(chosen.devices)
-    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
-    specs = {task: own for task, (own, _) in firsts.items()}
-    spec, example = firsts[pools.widest(specs)]
-    agent = agents.make_agent(chosen, spec)
-    capacity = train.replay_rows // train.num_envs
-    agents.check_lengths(train, specs.values(), capacity)
-    agents.check_devices(chosen, mesh)
+    mesh, specs, spec, example, agent = agents.prepare(chosen)
     load = f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
     costs, state = probe(chosen, agent, spec, example, mesh)  # what it holds, a run holds too
     limits: list[Any] = [own.time_limit for own in specs.values()]
@@ -93,7 +85,7 @@ def needs(chosen: agents.Settings, example: Step, decisions: int | None, state: 
     Args: example: Step [E]; decisions: of an episode of every task, None where unknown; state: LearnerState [S].
     """
     train, members = chosen.train, len(chosen.members)
-    ring = members * replay.nbytes(train.replay_rows // train.num_envs, example)
+    ring = members * replay.nbytes(train.capacity, example)
     free = memory.free_memory() or ring
     fewer = f"--config.train.replay_rows={int(0.9 * train.replay_rows * free / ring)}"
     row = members * replay.nbytes(1, example) // train.num_envs
