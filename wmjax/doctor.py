@@ -15,7 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
@@ -55,7 +55,7 @@ class Needs(NamedTuple):
     smaller: str = ""  # what to type where there is less memory
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Looks at the machine, or hands over to the doctor of --config. argv: the command line."""
     from wmjax.run import cli
 
@@ -65,7 +65,7 @@ def main(argv):
     tell(itertools.chain(machine(), room(options.workdir)))
 
 
-def define_flags(values, argv):
+def define_flags(values: Any, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     from wmjax.run import cli
 
@@ -73,7 +73,7 @@ def define_flags(values, argv):
     cli.path_flag(values, "workdir", "folder of runs; none: the present one")
 
 
-def doctor_beside(place):
+def doctor_beside(place: str) -> Callable[[list[str]], None]:
     """The main of doctor.py in the folder of the config file, which may import the experiment.
 
     Args: place: "FILE:ARGUMENT" as of --config. Raises: UsageError where there is none.

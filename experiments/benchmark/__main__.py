@@ -13,6 +13,7 @@ noisy, so compare within one run only.
 import json
 import pathlib
 import sys
+from typing import Any
 
 from absl import flags
 
@@ -38,7 +39,7 @@ PARTS = dict(
 PRESETS = ("quick", "paper")
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("only", list(PARTS), f"parts to measure: {', '.join(PARTS)}", flag_values=values)
     flags.DEFINE_string("preset", "quick", "quick: a few minutes on two cores; paper: every size", flag_values=values)
@@ -47,7 +48,7 @@ def define_flags(values, argv):
     cli.path_flag(values, "chart", "picture, .png or .svg")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Measures part after part and prints a table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     check_flags(options)
@@ -71,7 +72,7 @@ def main(argv):
         atomic_write(options.chart, chart.draw(rows, title, options.chart.rsplit(".")[-1]))
 
 
-def check_flags(options):
+def check_flags(options: Any) -> None:
     """Refuses what cannot be measured or written before anything runs."""
     for name in options.only:
         if name not in PARTS:
@@ -85,7 +86,7 @@ def check_flags(options):
             raise UsageError(f"--{flag}={path}: there is no folder {pathlib.Path(path).parent}")
 
 
-def line(row):
+def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     figures = [f"{row['part']:8} {row['name']:30} {row['ms']:10.3f} ms ({row['ms_min']:.3f} to {row['ms_max']:.3f})"]
     figures += [f"{row[unit]:,.{0 if row[unit] >= 10 else 2}f} {unit}" for unit in row if unit.endswith("/s")]

@@ -1,6 +1,8 @@
 """Environments from pixels: decisions a second through our actors, beside envpool alone and other libraries."""
 
 import functools
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -14,7 +16,7 @@ REPEAT, SIZE = 4, 64  # PlaNet's action repeat for cheetah
 GAME, GAME_SIZES, GAME_SIZE = "Pong", dict(quick=[8], paper=[8, 32]), 96  # Smaller World Models: 96x96, grey
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """dmc:cheetah_run at 64x64, then atari:Pong."""
     for rows in SIZES[preset]:
         yield from cheetah(rows)
@@ -22,7 +24,7 @@ def works(preset):
         yield from game(rows)
 
 
-def cheetah(rows):
+def cheetah(rows: int) -> Iterator[Work]:
     """Physics and rendering apart, and dm_control."""
     env = envs.make("dmc:cheetah_run", rows, seed=0, size=SIZE)
     env.reset()
@@ -41,7 +43,7 @@ def cheetah(rows):
     env.close()
 
 
-def game(rows):
+def game(rows: int) -> Iterator[Work]:
     """Four emulated frames a decision; the same actions at every one."""
     env = envs.make(f"atari:{GAME}", rows, seed=0, size=GAME_SIZE)
     env.reset()
@@ -61,13 +63,13 @@ def game(rows):
     env.close()
 
 
-def decide(pool, actions, ids):
+def decide(pool: Any, actions: np.ndarray, ids: np.ndarray) -> None:
     """The physics of one decision."""
     for _ in range(REPEAT):
         pool.step(actions, ids)
 
 
-def raw_pool(rows):
+def raw_pool(rows: int) -> Any:
     """envpool's own cheetah, as it comes."""
     return gl.import_envpool().make_dm(
         "CheetahRun-v1", num_envs=rows, seed=0, render_mode="rgb_array", render_width=SIZE, render_height=SIZE

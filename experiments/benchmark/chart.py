@@ -1,13 +1,15 @@
 """The benchmark's picture: planners by environments, rollouts by batch, the parts of an update."""
 
 import io
+from collections.abc import Sequence
+from typing import Any
 
 from matplotlib.figure import Figure
 
 from wmjax.report.plots import COLOURS
 
 
-def draw(rows, title, file_format):
+def draw(rows: Sequence[dict[str, Any]], title: str, file_format: str) -> bytes:
     """Picture of the measured rows as bytes; what was not measured stays out."""
     figure = Figure(figsize=(13, 3.6), layout="tight")
     axes = figure.subplots(1, 3)
@@ -28,7 +30,7 @@ def draw(rows, title, file_format):
     return content.getvalue()
 
 
-def lines(axes, rows, x, group, y):
+def lines(axes: Any, rows: Sequence[dict[str, Any]], x: str, group: str, y: str) -> None:
     """One line a group, on logarithmic axes."""
     names = list(dict.fromkeys(row[group] for row in rows))
     for name, colour in zip(names, COLOURS, strict=False):

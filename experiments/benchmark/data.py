@@ -8,7 +8,7 @@ from wmjax.types import ActionSpec, EnvSpec, Step
 SPEC = EnvSpec(jax.ShapeDtypeStruct((64, 64, 3), np.uint8), ActionSpec(6, False, -1.0, 1.0))
 
 
-def random_steps(*lead):
+def random_steps(*lead: int) -> Step:
     """Step of numpy arrays with the given leading axes, inside one long episode."""
     rng = np.random.default_rng(0)
     return Step(

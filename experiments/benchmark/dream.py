@@ -1,20 +1,23 @@
 """Smaller World Models at the paper's sizes (Table 5): updates of its model, imagined episodes, a round of PPO."""
 
+from collections.abc import Iterator
+from typing import Any
+
 import jax
 import numpy as np
 
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
-from wmjax.report.benchmark import compiled
-from wmjax.types import ActionSpec, EnvSpec, Step
+from wmjax.report.benchmark import Work, compiled
+from wmjax.types import ActionSpec, Array, EnvSpec, Params, State, Step
 
 SPEC = EnvSpec(jax.ShapeDtypeStruct((96, 96, 1), np.uint8), ActionSpec(6, True, 0, 5))  # Pong
 IMAGES, ROWS, TIME = 40, 4, 11  # batches of the autoencoder and of the dynamics
 EPISODES, HORIZON = 16, 50
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """Every size is the paper's, with both presets."""
     rng = np.random.default_rng(0)
     model, learner = vq_convlstm.make(vq_convlstm.VQConvLSTMConfig(), SPEC)
@@ -40,7 +43,7 @@ def works(preset):
     agent = ppo.make(ppo.PPOConfig(), network, model.feature_shape)
     policy = jax.jit(agent.init)(jax.random.key(2))
 
-    def dream(params, policy_params, key, start):
+    def dream(params: Params, policy_params: Params, key: Array, start: State) -> Any:
         return ppo.dream(model, network, params, policy_params, key, start, HORIZON)
 
     amounts, name = {"states": EPISODES * HORIZON}, f"{EPISODES} x {HORIZON}"

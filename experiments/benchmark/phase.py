@@ -8,6 +8,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -24,7 +26,7 @@ WAYS = {"in turn": (False, 1), "overlap": (True, 1), f"{MEMBERS} seeds in turn":
 QUICK_WAYS = ("in turn", "overlap")
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """cheetah_run with the preset that suits the device: one thing after the other, with overlap, several seeds.
 
     idle: share of a cycle in which the device neither acts nor trains; with overlap from the busy seconds of "in turn".
@@ -39,7 +41,7 @@ def works(preset):
         yield Work(f"{config} preset, {way}", work, {"cycles": members}, extra=figures, once=True)
 
 
-def shares(rows, busy, way, members):
+def shares(rows: list[dict[str, Any]], busy: list[float], way: str, members: int) -> dict[str, float]:
     """Times of a cycle alone, without the start of the process; medians of its parts; the device's idle share.
 
     busy: the device's busy seconds of "in turn", once known.
@@ -54,7 +56,7 @@ def shares(rows, busy, way, members):
     return whole | {f"{name}_s": value for name, value in seconds.items()}
 
 
-def cycles(rows, config, count, overlap, members):
+def cycles(rows: list[dict[str, Any]], config: str, count: int, overlap: bool, members: int) -> None:
     """Runs the main for a few cycles and keeps their metrics in `rows`; the first one compiles and is left out."""
     episodes = SEED_EPISODES + count + 2
     with tempfile.TemporaryDirectory() as folder:

@@ -1,12 +1,14 @@
 """One decision at the paper's planner setting (H 12, I 10, J 1000, K 100; PlaNet, appendix A), 6 actions."""
 
+from collections.abc import Iterator
+
 import jax
 
 from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
-from wmjax.report.benchmark import compiled
+from wmjax.report.benchmark import Work, compiled
 
 SIZES = dict(
     quick=[("rssm", 1)],
@@ -15,7 +17,7 @@ SIZES = dict(
 RIVAL_ROWS = (1, 8)
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """CEM with each latent model for 1, 8 and 64 environments."""
     for kind, rows in SIZES[preset]:
         model, learner = rssm.make(rssm.RSSMConfig(kind=kind), SPEC)

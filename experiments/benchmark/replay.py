@@ -1,6 +1,7 @@
 """The replay: 50 x 50 chunks of 64x64x3 (30.7 MB), episodes written in place, beside a plain copy of as many bytes."""
 
 import functools
+from collections.abc import Callable, Iterator
 
 import jax
 import numpy as np
@@ -9,12 +10,13 @@ from experiments.benchmark import rivals
 from experiments.benchmark.data import SPEC, random_steps
 from wmjax import replay
 from wmjax.report.benchmark import Work
+from wmjax.types import Array, Step
 
 CAPACITY = dict(quick=2_000, paper=20_000)  # rows of each of 4 environments
 ENVS, EPISODE = 4, 251
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """Sampling, adding one row, adding an episode; the copies they should be as fast as."""
     example = rows(1)
     example = jax.tree.map(lambda x: x[0], example)
@@ -23,7 +25,7 @@ def works(preset):
     extend = jax.jit(replay.extend, donate_argnums=0)
     episode = rows(EPISODE)
 
-    def write(function, steps):
+    def write(function: Callable, steps: Step) -> Array:
         held[0] = function(held[0], steps)
         return held[0].cursor
 
@@ -31,7 +33,7 @@ def works(preset):
         write(extend, episode)
     key, megabytes = jax.random.key(0), float(50 * 50 * np.prod(SPEC.obs_shape) / 1e6)
 
-    def read(function):
+    def read(function: Callable) -> Step:
         return function(held[0], key)
 
     samples = []
@@ -54,7 +56,7 @@ def works(preset):
     )
 
 
-def rows(time):
+def rows(time: int) -> Step:
     """Random rows, Step [T, E], of numpy arrays; the first begins an episode."""
     steps = random_steps(time, ENVS)
     steps.is_first[0] = True

@@ -8,17 +8,21 @@ import contextlib
 import functools
 import importlib.util
 import multiprocessing
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from absl import logging
 
 from wmjax import console
 from wmjax.envs import gl
+from wmjax.planners import CEMConfig
 from wmjax.report.benchmark import Work
+from wmjax.types import Step
 
 
 @functools.cache
-def installed(library):
+def installed(library: str) -> bool:
     """Whether a rival can be measured here; says so where it cannot."""
     found = importlib.util.find_spec(library) is not None
     if not found:
@@ -26,7 +30,7 @@ def installed(library):
     return found
 
 
-def apart(make, *args):
+def apart(make: Callable, *args: Any) -> Callable[[], None]:
     """A function that calls make(*args)() in a process of its own and waits for it.
 
     In ours torch's allocations and its threads, which spin before they sleep, would slow both down.
@@ -34,14 +38,14 @@ def apart(make, *args):
     ours, theirs = multiprocessing.Pipe()
     multiprocessing.get_context("spawn").Process(target=serve, args=(theirs, make, args), daemon=True).start()
 
-    def call():
+    def call() -> None:
         ours.send(None)
         ours.recv()
 
     return call
 
 
-def serve(connection, make, args):
+def serve(connection: Any, make: Callable, args: tuple) -> None:
     """The other end of `apart`: one call for every message, until its parent ends."""
     call = make(*args)
     with contextlib.suppress(EOFError):
@@ -51,7 +55,7 @@ def serve(connection, make, args):
             connection.send(None)
 
 
-def torchrl_networks(action_size):
+def torchrl_networks(action_size: int) -> dict[str, Any]:
     """PlaNet's networks of torchrl as modules by name: prior, posterior, encoder, decoder, reward."""
     import torch
     from torchrl.modules import MLP, ObsDecoder, ObsEncoder, RSSMPosterior, RSSMPrior
@@ -66,14 +70,14 @@ def torchrl_networks(action_size):
     )
 
 
-def torchrl_planner(reference, rows, config, action_size):
+def torchrl_planner(reference: Work, rows: int, config: CEMConfig, action_size: int) -> Work:
     """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
     call = apart(torchrl_decide, rows, config, action_size)
     name, tags = f"torchrl, {rows} env{'s' if rows > 1 else ''}", dict(kind="torchrl", envs=rows)
     return Work(name, call, {"decisions": rows}, tags=tags, reference=reference)
 
 
-def torchrl_decide(rows, config, action_size):
+def torchrl_decide(rows: int, config: CEMConfig, action_size: int) -> Callable[[], None]:
     """A function that plans for `rows` environments, one at a time: torchrl's cell takes one batch axis."""
     import torch
     from tensordict import TensorDict
@@ -93,21 +97,21 @@ def torchrl_decide(rows, config, action_size):
     start = TensorDict(dict(state=torch.zeros(30), belief=torch.zeros(200)), [])
 
     @torch.no_grad()
-    def decide():
+    def decide() -> None:
         for _ in range(rows):
             planner.planning(start)
 
     return decide
 
 
-def torchrl_update(reference, batch, time, action_size):
+def torchrl_update(reference: Work, batch: int, time: int, action_size: int) -> Work:
     """One update of torchrl's PlaNet network."""
     call = apart(torchrl_step, batch, time, action_size)
     amounts = {"frames": batch * time, "updates": 1}
     return Work(f"torchrl, {batch} x {time}", call, amounts, reference=reference)
 
 
-def torchrl_step(batch, time, action_size):
+def torchrl_step(batch: int, time: int, action_size: int) -> Callable[[], None]:
     """A function that does one update with Adam on chunks of batch x time, images as float32."""
     import torch
     from tensordict import TensorDict
@@ -115,7 +119,7 @@ def torchrl_step(batch, time, action_size):
     from torchrl.modules import RSSMRollout, WorldModelWrapper
     from torchrl.objectives import DreamerModelLoss
 
-    def of_next(*names):
+    def of_next(*names: str) -> list[tuple[str, str]]:
         return [("next", name) for name in names]
 
     nets = torchrl_networks(action_size)
@@ -138,7 +142,7 @@ def torchrl_step(batch, time, action_size):
     start = dict(state=torch.zeros(*lead, 30), belief=torch.zeros(*lead, 200), next=arrival)
     data = TensorDict(start | dict(action=torch.rand(*lead, action_size)), lead)
 
-    def update():
+    def update() -> None:
         adam.zero_grad()
         losses, _ = loss(data.clone())
         sum(losses.values()).sum().backward()
@@ -148,7 +152,7 @@ def torchrl_step(batch, time, action_size):
     return update
 
 
-def flashbax_sample(reference, rows, capacity, batch, time):
+def flashbax_sample(reference: Work, rows: Step, capacity: int, batch: int, time: int) -> Work:
     """A sample of flashbax's trajectory buffer that holds `rows`, Step [T, E], as often as it has room for them."""
     import flashbax
     import jax
@@ -173,13 +177,13 @@ def flashbax_sample(reference, rows, capacity, batch, time):
     return Work(f"flashbax, {batch} x {time}", call, {"samples": batch, "MB": megabytes}, reference=reference)
 
 
-def dm_control_decision(reference, rows, repeat, size):
+def dm_control_decision(reference: Work, rows: int, repeat: int, size: int) -> Work:
     """Decisions of dm_control's own cheetah_run in `rows` environments, one after the other."""
     call = apart(dm_control_decide, rows, repeat, size)  # beside envpool's rendering it would draw into that's context
     return Work(f"dm_control, {rows} env{'s' if rows > 1 else ''}", call, {"decisions": rows}, reference=reference)
 
 
-def dm_control_decide(rows, repeat, size):
+def dm_control_decide(rows: int, repeat: int, size: int) -> Callable[[], None]:
     """A function that takes one decision in every environment and draws it."""
     gl.load_libraries()
     logging.set_verbosity(logging.ERROR)  # of the suite's models, at every load
@@ -190,7 +194,7 @@ def dm_control_decide(rows, repeat, size):
         env.reset()
     action = np.zeros(envs[0].action_spec().shape)
 
-    def decide():
+    def decide() -> None:
         for env in envs:
             for _ in range(repeat):
                 env.step(action)
@@ -199,7 +203,7 @@ def dm_control_decide(rows, repeat, size):
     return decide
 
 
-def ale_py_decision(reference, rows, game, size, actions):
+def ale_py_decision(reference: Work, rows: int, game: str, size: int, actions: np.ndarray) -> Work:
     """A decision of ale-py's own vector environment, single grey frames."""
     import ale_py
     from ale_py.vector_env import AtariVectorEnv
@@ -211,7 +215,7 @@ def ale_py_decision(reference, rows, game, size, actions):
     return Work(f"ale-py's vector env, {rows} envs", call, reference.amounts, reference=reference)
 
 
-def gymnasium_decision(reference, rows, game, size, actions):
+def gymnasium_decision(reference: Work, rows: int, game: str, size: int, actions: np.ndarray) -> Work:
     """A decision of gymnasium's asynchronous vector environment: every game in a process of its own."""
     from gymnasium.vector import AsyncVectorEnv
 
@@ -221,7 +225,7 @@ def gymnasium_decision(reference, rows, game, size, actions):
     return Work(f"gymnasium async, {rows} envs", call, reference.amounts, reference=reference)
 
 
-def gymnasium_game(game, size):
+def gymnasium_game(game: str, size: int) -> Any:
     """One game with gymnasium's preprocessing."""
     import ale_py
     import gymnasium

@@ -1,6 +1,8 @@
 """The rollout engine: imagined states a second under a linear policy, of PlaNet's RSSM and of environment models."""
 
 import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +12,8 @@ from experiments.benchmark.data import SPEC
 from wmjax import imagine
 from wmjax.models import rssm, state_space
 from wmjax.ops.axes import fold
-from wmjax.report.benchmark import compiled
+from wmjax.report.benchmark import Work, compiled
+from wmjax.types import Array, Learner, Params, State
 
 SIZES = dict(  # (batch, horizon, what is made of the states)
     quick=[(1024, 15, "latent"), (1024, 15, "heads"), (64, 15, "pixels")],
@@ -24,24 +27,26 @@ SIZES = dict(  # (batch, horizon, what is made of the states)
 MAPS = dict(quick=[(16, 15, "heads")], paper=[(batch, 15, "heads") for batch in (1, 16, 256)])  # of the others
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """Latent states alone, with reward and continuation, and with images."""
     yield from rollouts("", rssm.make(rssm.RSSMConfig(), SPEC), SIZES[preset])
     for kind in state_space.KINDS:
         yield from rollouts(f"{kind}, ", state_space.make(state_space.StateSpaceConfig(kind), SPEC), MAPS[preset])
 
 
-def rollouts(name, model_and_learner, sizes):
+def rollouts(
+    name: str, model_and_learner: tuple[Any, Learner], sizes: Sequence[tuple[int, int, str]]
+) -> Iterator[Work]:
     """The Works of one model. sizes: as SIZES."""
     model, learner = model_and_learner
     params = learner.init(jax.random.key(0)).params
     (features,) = model.feature_shape
     weights = np.random.default_rng(0).normal(size=(features, SPEC.action.size)).astype(np.float32)
 
-    def policy(key, features):
+    def policy(key: Array, features: Array) -> Array:
         return jnp.tanh(features @ weights)
 
-    def rollout(horizon, made, params, key, state):
+    def rollout(horizon: int, made: str, params: Params, key: Array, state: State) -> Any:
         if made == "heads":
             return imagine.rollout(model, params, key, state, policy, horizon)[1].reward
         action = policy(key, model.features(params, state))

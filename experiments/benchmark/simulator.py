@@ -4,6 +4,7 @@ Beside each: the same physics steps by `mujoco.rollout` alone, and the same deci
 """
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -25,7 +26,7 @@ TASKS = dict(
 )  # fmt: skip
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """Every task; threads: of all cores this process may use, and one."""
     threads = len(os.sched_getaffinity(0))
     for task in TASKS[preset]:
@@ -36,18 +37,18 @@ def works(preset):
             yield decision(task, 1, reference=ours)
 
 
-def make(task, threads):
+def make(task: str, threads: int) -> Any:
     """The environment of one row."""
     env: Any = envs.make(f"physics:{task}", 1, 0, action_repeat=REPEAT, threads=threads)
     return env, env.reset().obs
 
 
-def physics_steps(env):
+def physics_steps(env: Any) -> int:
     """Physics steps of a decision."""
     return CONFIG.candidates * CONFIG.horizon * CONFIG.iterations * REPEAT * env._simulator.substeps
 
 
-def decision(task, threads, reference=None):
+def decision(task: str, threads: int, reference: Work | None = None) -> Work:
     """The Work of planning one decision."""
     env, obs = make(task, threads)
     model = simulator.make_model(env.spec, env.advance)
@@ -59,7 +60,7 @@ def decision(task, threads, reference=None):
     return Work(name, call, amounts, tags=dict(task=task, threads=threads), reference=reference)
 
 
-def raw(task, threads, ours):
+def raw(task: str, threads: int, ours: Work) -> Work:
     """The Work of rolling out as many physics steps, with controls that are ready."""
     env, obs = make(task, threads)
     mujoco = env._simulator
@@ -68,7 +69,7 @@ def raw(task, threads, ours):
     control = control.repeat(steps // CONFIG.horizon, axis=1)
     states = np.repeat(obs, rows, axis=0).view(np.float64)[..., 0]
 
-    def call():
+    def call() -> None:
         for _ in range(CONFIG.iterations):
             mujoco.rollout(states, control)
 

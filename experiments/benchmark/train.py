@@ -1,5 +1,8 @@
 """One update of PlaNet's RSSM at the paper's sizes, and where its time goes."""
 
+from collections.abc import Callable, Iterator
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
@@ -10,13 +13,14 @@ from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
 from wmjax.ops import gaussian
 from wmjax.ops.axes import fold
-from wmjax.report.benchmark import compiled
+from wmjax.report.benchmark import Work, compiled
+from wmjax.types import Array, LearnerState, Params, State, Step
 
 SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
 
 
-def works(preset):
+def works(preset: str) -> Iterator[Work]:
     """Whole updates, then the parts of one, each compiled alone with its own gradient."""
     config = rssm.RSSMConfig()
     model, learner = rssm.make(config, SPEC)
@@ -33,7 +37,7 @@ def works(preset):
             yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)
 
 
-def parts(model, state, batch):
+def parts(model: Any, state: LearnerState, batch: Step) -> Iterator[tuple[str, Callable, tuple]]:
     """(name, function, args) of the pieces of an update: forward and backward pass of each, and the optimiser.
 
     Every piece gets its inputs as arguments and gives gradients for them where the update needs them.
@@ -42,7 +46,7 @@ def parts(model, state, batch):
     params, obs = state.params, fold(batch.obs)
     embed = jax.jit(model.encode)(params, obs)
 
-    def scan(params, embed):
+    def scan(params: Params, embed: Array) -> Any:
         return imagine.filter(
             model,
             params,
@@ -53,18 +57,18 @@ def parts(model, state, batch):
             is_first=batch.is_first,
         )[1:]
 
-    def scan_loss(params, embed):
+    def scan_loss(params: Params, embed: Array) -> Array:
         states, prior = scan(params, embed)
         return gaussian.kl_diagonal(states.mean, states.std, *prior).mean() + model.features(params, states).mean()
 
-    def decoder_loss(params, states):
+    def decoder_loss(params: Params, states: State) -> Array:
         image = model.decode(params, states)
         return -gaussian.unit_log_prob(obs / 255.0 - 0.5, image, 3).mean()
 
-    def reward_loss(params, states):
+    def reward_loss(params: Params, states: State) -> Array:
         return -gaussian.unit_log_prob(batch.reward.reshape(-1), model.reward(params, states), 0).mean()
 
-    def encoder_loss(params):
+    def encoder_loss(params: Params) -> Array:
         return jnp.square(model.encode(params, obs)).mean()
 
     optimizer = make_optimizer(rssm.RSSMConfig())

@@ -26,7 +26,7 @@ from wmjax.storage import checkpoint
 from wmjax.train import check_finite, make_phase
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
     processes.check_alone("experiments.environment_models")
@@ -67,10 +67,10 @@ def main(argv):
     if saved:
         state, counters, losses = (saved[name] for name in ("learner", "counters", "losses"))
 
-    def hold():
+    def hold() -> None:
         run.hold(counters["updates"], dict(learner=state, counters=dict(counters), losses=losses))
 
-    def evaluate_and_draw():
+    def evaluate_and_draw() -> dict[str, Any]:
         """Metrics: what the held-out chunks cost, and the mean losses of the updates since the newest evaluation."""
         found = jax.device_get(evaluate(state.params, eval_key, chunks))
         drawn = np.asarray(futures(state.params, eval_key, chunk))

@@ -9,6 +9,8 @@ run says is in <run>.log. With --cores there are as many runs at a time, each pi
 
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from absl import flags
@@ -30,7 +32,7 @@ HELPERS = dict(
 ALL = "all_helpers"
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("data", None, "a recorded folder, ball or ball:drifting", flag_values=values)
     flags.DEFINE_string("model", "sssm", "kind of environment model", flag_values=values)
@@ -38,7 +40,7 @@ def define_flags(values, argv):
     runs.define_flags(values, "model.jump=3")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
@@ -52,7 +54,7 @@ def main(argv):
     write_whole(folder / "table.md", text)
 
 
-def check(options):
+def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     if options.data is None or options.folder is None:
         raise UsageError("give --data=DATA and --folder=DIR, where the runs are, or will be")
@@ -62,19 +64,19 @@ def check(options):
     return pathlib.Path(options.folder)
 
 
-def left_out(name):
+def left_out(name: str) -> list[str]:
     """The settings of a run in which one setting of the model has the paper's value."""
     return [f"model.{name}={getattr(StateSpaceConfig(), name)}"]
 
 
-def training(options, place, seed, settings):
+def training(options: Any, place: pathlib.Path, seed: int, settings: Sequence[str]) -> jobs.Job:
     """The Job of one seed of a variant."""
     config = f"{configs.__file__}:{options.data},{options.model},cpu_games"
     common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
     return jobs.training("experiments.environment_models", place, config, [*common, *settings])
 
 
-def table(options, places):
+def table(options: Any, places: Mapping[str, Sequence[pathlib.Path]]) -> list[str]:
     """The lines of the table. places: folders of the seeds by variant."""
     last = {name: [read_metrics(place)[-1] for place in own] for name, own in places.items()}
     losses = {name: np.array([row["eval/loss"] for row in rows]) for name, rows in last.items()}

@@ -11,6 +11,8 @@ import dataclasses
 import pathlib
 import re
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -25,12 +27,13 @@ from experiments.environment_models.order_k import without_kept_embeddings
 from wmjax import console, imagine
 from wmjax.models import state_space
 from wmjax.report import benchmark
+from wmjax.report.benchmark import Work
 from wmjax.report.page import markdown, write_comparison, write_whole
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, jobs
 from wmjax.storage import workdir
-from wmjax.types import ActionSpec, EnvSpec, UsageError
+from wmjax.types import ActionSpec, Array, EnvSpec, Params, State, UsageError
 
 JUMP, JUMPY = 3, "_jumpy"  # the paper's
 BASE = "vae"  # what likelihoods are compared with
@@ -39,7 +42,7 @@ PAPER_SPEC = EnvSpec(jax.ShapeDtypeStruct((200, 160, 3), np.uint8), ActionSpec(1
 SHOWN = 2  # futures of each model in the picture
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder", flag_values=values)
     flags.DEFINE_string("preset", "cpu", "of config.py", flag_values=values)
@@ -57,7 +60,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "repeats", 5, "of every timing", 1, 10_000)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
@@ -76,7 +79,7 @@ def main(argv):
     write_whole(folder / "table.md", text)
 
 
-def check(options):
+def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that name nothing."""
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
@@ -100,17 +103,17 @@ def check(options):
     return pathlib.Path(options.folder)
 
 
-def kind_of(name):
+def kind_of(name: str) -> str:
     """The model's kind: its name without what says that it jumps."""
     return name.removesuffix(JUMPY)
 
 
-def base_of(name):
+def base_of(name: str) -> str:
     """What a model's likelihood is compared with: the frames of a jumpy model are fewer, so the VAE's are too."""
     return BASE + name[len(kind_of(name)) :]
 
 
-def training(options, name, seed, place):
+def training(options: Any, name: str, seed: int, place: pathlib.Path) -> jobs.Job:
     """The Job of one seed of a model."""
     settings = [f"seed={seed}", *options.set]
     if name.endswith(JUMPY):
@@ -119,7 +122,7 @@ def training(options, name, seed, place):
     return jobs.training("experiments.environment_models", place, config, settings)
 
 
-def likelihoods(options, runs, folder):
+def likelihoods(options: Any, runs: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
     settings = {name: agents.settings(workdir.read_config(places[0])) for name, places in runs.items()}
     data = sequences.load(next(iter(settings.values())))
@@ -160,7 +163,7 @@ def likelihoods(options, runs, folder):
     ]
 
 
-def speeds(options):
+def speeds(options: Any) -> list[str]:
     """The lines of the table of speeds, at the paper's sizes: every model in turn with the auto-regressive one."""
     device = jax.devices()[0].device_kind
     lines = [
@@ -185,7 +188,7 @@ def speeds(options):
     return [*lines, *markdown(header, list(cells.values()))]
 
 
-def rollout_work(name, batch, horizon):
+def rollout_work(name: str, batch: int, horizon: int) -> Work:
     """A Work: `batch` rollouts of `horizon` steps of the environment under random actions."""
     jump = JUMP if name.endswith(JUMPY) else 1
     kind = KEPT if name == ANEW else kind_of(name)
@@ -196,11 +199,11 @@ def rollout_work(name, batch, horizon):
     params = jax.jit(learner.init)(jax.random.key(0)).params
     size = state_space.model_action_size(chosen, PAPER_SPEC.action)
 
-    def policy(key, features):
+    def policy(key: Array, features: Array) -> Array:
         steps = jax.random.randint(key, (batch, jump), 0, size // jump)
         return jax.nn.one_hot(steps, size // jump).reshape(batch, size)
 
-    def rollout(params, key, state):
+    def rollout(params: Params, key: Array, state: State) -> Array:
         return imagine.rollout(model, params, key, state, policy, horizon // jump)[1].reward
 
     args = (params, jax.random.key(1), model.initial(params, batch))

@@ -74,11 +74,11 @@ def main(argv: list[str]) -> None:
         loop.restore(saved["env"])
         eval_env.restore(saved["eval_env"])
 
-    def hold():
+    def hold() -> None:
         state = dict(learner=learner, playing=playing, tally=tally, began=began)
         run.hold(counters["updates"], state | dict(counters=dict(counters), partial=dict(partial)) | snapshots)
 
-    def evaluate():
+    def evaluate() -> dict[str, Any]:
         """Metrics of episodes in environments of their own, and a picture of what the agent imagines."""
         key = jax.random.fold_in(eval_key, counters["updates"])
         params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=learner.params))

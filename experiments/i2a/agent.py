@@ -68,9 +68,9 @@ def settings(config: Any) -> Settings:
     if run == SIMULATOR:
         env["observe"] = "image+state"
     blocks: dict[str, Any] = {name: build(cls, config[name], name) for name, cls in BLOCKS.items()}
-    wanted = {name: getattr(blocks["agent"], name) for name in AGENTS[kind]}
-    if wanted != AGENTS[kind]:
-        raise UsageError(f"config.agent {wanted}: agent {kind} is {AGENTS[kind]}")
+    wanted: dict[str, Any] = AGENTS[kind]
+    if any(getattr(blocks["agent"], name) != value for name, value in wanted.items()):
+        raise UsageError(f"config.agent: agent {kind} is {wanted}")
     return Settings(config["task"], seed, kind, run, env, **blocks)
 
 

@@ -37,7 +37,7 @@ from wmjax.storage import checkpoint
 from wmjax.train import acting_params
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
     chosen = agents.settings(config)
@@ -45,23 +45,16 @@ def main(argv):
     tasks, labels = chosen.tasks, agents.labels(chosen.tasks)
 
     # Everything that can be refused is made before the folder is touched.
-    mesh = devices.make_mesh(chosen.devices)
-    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in tasks.items()}
-    specs = {task: own for task, (own, _) in firsts.items()}
-    spec, example = firsts[pools.widest(specs)]
-    agent = agents.make_agent(chosen, spec)
+    mesh, specs, spec, example, agent = agents.prepare(chosen)
     measures = make_measures(chosen, agent.model, spec.action)
-    capacity = train.replay_rows // train.num_envs
-    agents.check_lengths(train, specs.values(), capacity)
-    agents.check_devices(chosen, mesh)
-    replays.check_memory(capacity, train.num_envs, example, len(members), mesh)
+    replays.check_memory(train.capacity, train.num_envs, example, len(members), mesh)
     train_envs = pools.envs_of(tasks, train.num_envs, chosen.env, spec.action.size)
     eval_envs = pools.envs_of(tasks, evaluation.episodes, chosen.env, spec.action.size, purpose="evaluation")
     for env in (*train_envs.values(), *eval_envs.values()):
         env.reset()  # a checkpoint may come before their first episodes
-    gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
-    console.say(f"replay: {capacity} rows for {len(members) * train.num_envs} environments, {gigabytes:.2f} GB")
-    memory = replays.make_memory(capacity, train.num_envs, example, len(members), mesh)
+    gigabytes = len(members) * replay.nbytes(train.capacity, example) / 1e9
+    console.say(f"replay: {train.capacity} rows for {len(members) * train.num_envs} environments, {gigabytes:.2f} GB")
+    memory = replays.make_memory(train.capacity, train.num_envs, example, len(members), mesh)
     run = lifecycle.open_run(
         folder,
         config.to_dict(),
@@ -108,15 +101,15 @@ def main(argv):
     trainer = futures.ThreadPoolExecutor(1)
     in_turn = not train.overlap or processes.count() > 1  # in which all have to start the same programs in one order
 
-    def counted():
+    def counted() -> dict[str, Any]:
         """The axes of every metric."""
         return dict(env_steps=counters["env_steps"], episodes=counters["episodes"], updates=updated())
 
-    def updated():
+    def updated() -> int:
         """The updates of every member so far."""
         return int(np.asarray(learner.updates)[0])
 
-    def evaluate():
+    def evaluate() -> list[dict[str, Any]]:
         """Plays the evaluation episodes of every task: metrics of each member."""
         params, found = acting_params(learner), {}
         for back, (task, env) in enumerate(eval_envs.items()):
@@ -130,7 +123,7 @@ def main(argv):
                 counters["kept"] += 1
         return over_tasks(found)
 
-    def hold():
+    def hold() -> None:
         """A run that is stopped in the next pass goes back to here."""
         snapshots = [{task: pools.snapshot(env) for task, env in each.items()} for each in (train_envs, eval_envs)]
         state = dict(learner=learner, counters=dict(counters), env=snapshots[0], eval_env=snapshots[1])
@@ -197,7 +190,7 @@ def main(argv):
     run.finish(counters["episodes"], counted())
 
 
-def passes(before, after, every):
+def passes(before: int, after: int, every: int) -> bool:
     """True when a counter that went from `before` to `after` passed a multiple of `every`."""
     return after // every > before // every
 

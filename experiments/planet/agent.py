@@ -1,10 +1,12 @@
 """The agent of a PlaNet run, made from its config or loaded from its folder."""
 
 import pathlib
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments import presets
 from experiments.planet.config import BLOCKS, FAMILY, MODELS, EvalConfig, PlannerConfig, TrainConfig
@@ -41,6 +43,16 @@ class Agent(NamedTuple):
     actor: Actor
 
 
+class Prepared(NamedTuple):
+    """What a training begins with, as of `prepare`."""
+
+    mesh: Mesh
+    specs: dict[str, EnvSpec]  # of each task
+    spec: EnvSpec  # the widest of them, that the agent is made for
+    example: Step  # numpy, [E], of the widest task
+    agent: Agent
+
+
 class Loaded(NamedTuple):
     """The agent of a run's newest checkpoint."""
 
@@ -54,7 +66,7 @@ class Loaded(NamedTuple):
     updates: int
 
 
-def settings(config):
+def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
@@ -67,18 +79,18 @@ def settings(config):
     return Settings(members, tasks, blocks["devices"], options, family, **built)
 
 
-def labels(tasks):
+def labels(tasks: Mapping[str, Any]) -> dict[str, str]:
     """{task: what names of files that are of this task end in}: nothing where it is the agent's only one."""
     return {task: f"_{task}" if len(tasks) > 1 else "" for task in tasks}
 
 
-def spec_of(chosen):
+def spec_of(chosen: Settings) -> EnvSpec:
     """The EnvSpec that the agents are made for. chosen: Settings."""
     specs = {task: pools.spec_of(players[0].task, chosen.env) for task, players in chosen.tasks.items()}
     return specs[pools.widest(specs)]
 
 
-def make_agent(chosen, env_spec):
+def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:
     """Model, learner and actor. chosen: Settings."""
     model, learner = MODELS[chosen.family].make(chosen.model, env_spec)
     planner = chosen.planner
@@ -94,13 +106,25 @@ def make_agent(chosen, env_spec):
     return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
 
 
-def check_update(learner, env_spec, rows):
+def prepare(chosen: Settings) -> Prepared:
+    """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
+    train, mesh = chosen.train, devices.make_mesh(chosen.devices)
+    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
+    specs = {task: spec for task, (spec, _) in firsts.items()}
+    spec, example = firsts[pools.widest(specs)]
+    agent = make_agent(chosen, spec)
+    check_lengths(train, specs.values())
+    check_devices(chosen, mesh)
+    return Prepared(mesh, specs, spec, example, agent)
+
+
+def check_update(learner: Learner, env_spec: EnvSpec, rows: int) -> None:
     """Traces an update on a chunk of so many rows: UsageError where the learner takes none so short."""
     key = jax.random.key(0)
     jax.eval_shape(learner.update, jax.eval_shape(learner.init, key), key, random_steps(env_spec, (1, rows)))
 
 
-def random_steps(env_spec, lead):
+def random_steps(env_spec: EnvSpec, lead: tuple[int, ...]) -> Step:
     """A Step [*lead] of numpy arrays: random observations, the rest zeros, an episode's beginning first."""
     rng, zeros = np.random.default_rng(0), np.zeros(lead, np.float32)
     obs = jax.tree.map(lambda x: rng.integers(0, 255, (*lead, *x.shape)).astype(x.dtype), env_spec.obs)
@@ -110,7 +134,7 @@ def random_steps(env_spec, lead):
     return Step(action, obs, zeros, np.ones(lead, np.float32), is_first, np.zeros(lead, bool))
 
 
-def load(folder, member=0, task=None):
+def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -> Loaded:
     """The Loaded agent of a run.
 
     Args: folder: of the run; member: which agent of a population, counted from 0; task: short name of the one to play
@@ -136,26 +160,26 @@ def load(folder, member=0, task=None):
     return Loaded(agent, params, full, label, chosen.env, spec, episodes, int(learner.updates[0]))
 
 
-def test_env(loaded, rows, seed, **options):
+def test_env(loaded: Loaded, rows: int, seed: int, **options: Any) -> Any:
     """Environments of test episodes for a Loaded agent: a VecEnv that takes its actions. options: beside the run's."""
     env = envs.make(loaded.task, rows, seed, purpose="test", **loaded.env | options)
     return envs.pad(env, loaded.spec.action.size)
 
 
-def check_lengths(train, specs, capacity):
+def check_lengths(train: TrainConfig, specs: Collection[EnvSpec]) -> None:
     """Raises UsageError where chunks, episodes and the replay cannot fit each other. specs: EnvSpec of each task."""
     for spec in specs:
         if spec.time_limit is not None and train.chunk > spec.time_limit + 1:
             raise UsageError(f"config.train.chunk={train.chunk}: an episode has at most {spec.time_limit + 1} rows")
     least = max(train.chunk, sum((spec.time_limit or 0) + 1 for spec in specs))
-    if capacity < least:
+    if train.capacity < least:
         raise UsageError(
             f"config.train.replay_rows={train.replay_rows}: with {train.num_envs} environments at least "
             f"{least * train.num_envs}, for one episode{' of each task' if len(specs) > 1 else ''} and one chunk each"
         )
 
 
-def check_devices(chosen, mesh):
+def check_devices(chosen: Settings, mesh: Mesh) -> None:
     """Raises UsageError unless environment rows and batches can be split evenly over the devices."""
     devices.check_divisible(
         mesh,
@@ -170,7 +194,7 @@ def check_devices(chosen, mesh):
 longest_episodes = jax.jit(jax.vmap(replay.longest_episode))
 
 
-def check_chunk(train, memory):
+def check_chunk(train: TrainConfig, memory: replay.Replay) -> None:
     """Raises UsageError unless every member's replay [S] holds an episode, or all its rows hold one chunk."""
     what, rows = "the longest episode in the replay", np.asarray(longest_episodes(memory))
     if not train.within_episodes:

@@ -42,7 +42,12 @@ class TrainConfig:
     checkpoint_every: int = 5  # episodes
     keep_checkpoints: int = 2
 
-    def __post_init__(self):
+    @property
+    def capacity(self) -> int:
+        """Rows of each environment in the replay."""
+        return self.replay_rows // self.num_envs
+
+    def __post_init__(self) -> None:
         if self.collect not in COLLECTORS:
             raise UsageError(f"config.train.collect={self.collect!r}: choose one of {', '.join(COLLECTORS)}")
         if not 0 <= self.average_decay < 1:
@@ -69,7 +74,7 @@ class EvalConfig:
     keep: bool = False  # whether what is played stays, in evaluation/, for experiments.planet.offline
     model_error: bool = False  # whether the model is compared with the simulator as the planner uses it; physics only
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_counts(self, "config.evaluation")
 
 
@@ -84,7 +89,7 @@ class PlannerConfig:
     elites: int = 100  # K
     action: str = "mean"  # of cem: the belief's mean, or best, the best sample
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.name not in PLANNERS:
             raise UsageError(f"config.planner.name={self.name!r}: choose one of {', '.join(PLANNERS)}")
         check_counts(self, "config.planner")
@@ -108,7 +113,7 @@ EXAMPLE = "cheetah_run"  # the task of which --help tells
 USAGE = "experiments/planet/config.py:TASK,PRESET"
 
 
-def paper():
+def paper() -> ConfigDict:
     """Appendix A."""
     return ConfigDict(
         dict(
@@ -130,7 +135,7 @@ def paper():
     )
 
 
-def cpu():
+def cpu() -> ConfigDict:
     """Two CPU cores, fifteen minutes of cheetah_run. Not in the paper: see docs/lab/2026-11-21-cheetah-run-cpu.md."""
     config = paper()
     config.env.size = 32
@@ -155,7 +160,7 @@ def cpu():
 PRESETS = dict(paper=paper, cpu=cpu)
 
 
-def get_config(argument=""):
+def get_config(argument: str = "") -> ConfigDict:
     """The config of "task,preset"."""
     task, preset = split(argument, PRESETS, "task")
     config = PRESETS[preset]()

@@ -15,13 +15,17 @@ diagnostics.json into the run's folder.
 
 import functools
 import json
+import pathlib
 import sys
 import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import flags
 
 from experiments.planet.agent import load, test_env
 from wmjax import console, imagine
@@ -34,7 +38,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError
+from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 
 CONTEXT, HORIZON = 5, 45  # frames seen, steps open loop (Fig. 11)
 TOLD = (0, 1, 5, 10, 20, 45)  # steps of the table
@@ -49,7 +53,7 @@ the posterior's features, in {network_updates} updates. In the others they are p
 an R2 of 0. The last value is that at the last frame seen."""
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "episodes", 20, "episodes, played at once; three quarters of them are for fitting", 4, 200)
@@ -58,7 +62,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "seed", 0, "seed of the episodes, the planner and the network", 0, 10**9)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Plays, fits and measures once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)
@@ -94,13 +98,13 @@ def main(argv):
     write_results(folder, about, names, r2)
 
 
-def check_task(task):
+def check_task(task: str) -> None:
     """Raises UsageError for the full name of an environment that cannot show its state."""
     if task.partition(":")[0] not in FAMILIES:
         raise UsageError(f"{task} shows no low-dimensional state: only {' and '.join(FAMILIES)} environments do")
 
 
-def quantities(steps):
+def quantities(steps: Step) -> tuple[list[str], np.ndarray]:
     """What is measured of every step: each number that is observed beside the image, and the reward.
 
     Args: steps: Step [T, E] with dicts as observations.
@@ -111,7 +115,7 @@ def quantities(steps):
     return names, np.concatenate(list(parts.values()), axis=-1)
 
 
-def standardised(true, fitting):
+def standardised(true: np.ndarray, fitting: int) -> np.ndarray:
     """float32 [T, E, D] in standard deviations from the mean, both of the first `fitting` columns E.
 
     What does not vary there keeps its unit, and is 0 there.
@@ -119,38 +123,41 @@ def standardised(true, fitting):
     known = true[:, :fitting].reshape(-1, true.shape[-1])
     varies = known.max(axis=0) > known.min(axis=0)
     mean = np.where(varies, known.mean(axis=0, dtype=np.float64), known[0])
-    return np.float32((true - mean) / np.where(varies, known.std(axis=0, dtype=np.float64), 1))
+    deviation = np.where(varies, known.std(axis=0, dtype=np.float64), 1)
+    return ((true - mean) / deviation).astype(np.float32)
 
 
-def row(steps, e):
+def row(steps: Step, e: int) -> Step:
     """Row e of Step [T, E] as a batch of one, Step [1, T]."""
     return jax.tree.map(lambda x: x[None, :, e], steps)
 
 
-def longest_episode(is_first):
+def longest_episode(is_first: np.ndarray) -> int:
     """Most rows of an episode in bool [T, E], each of whose columns begins with one."""
     return int(np.diff(np.flatnonzero(np.append(is_first.T, True))).max())
 
 
-def windows(is_first, length):
+def windows(is_first: np.ndarray, length: int) -> np.ndarray:
     """Indices of every stretch of `length` rows of one episode, int [W, length], in bool [T]."""
     rows = np.arange(max(0, len(is_first) - length + 1))[:, None] + np.arange(length)
     return rows[~is_first[rows[:, 1:]].any(axis=1)]
 
 
-def frozen_features(model, params, states):
+def frozen_features(model: WorldModel, params: Params, states: State) -> Array:
     """Features of states with leading axes [P, Q], float32 [P, Q, F]; gradients end here."""
     features = model.features(params, fold(states))
     return jax.lax.stop_gradient(unfold_like(features.reshape(len(features), -1), states))
 
 
-def posterior_features(model, action_spec, params, key, steps):
+def posterior_features(model: WorldModel, action_spec: ActionSpec, params: Params, key: Array, steps: Step) -> Array:
     """Features of the filtering posterior, float32 [T, F], along one row, Step [1, T]."""
     _, states, _ = imagine.filter_steps(model, params, key, steps, action_spec)
     return frozen_features(model, params, states)[0]
 
 
-def open_loop_features(model, action_spec, params, key, seen, actions):
+def open_loop_features(
+    model: WorldModel, action_spec: ActionSpec, params: Params, key: Array, seen: Step, actions: Array
+) -> Array:
     """Features of the posterior at the last of some steps, and of the priors after each of the actions that follow.
 
     Args: seen: Step [W, CONTEXT]; actions: [W, H, A], or int32 [W, H], as the environment takes them.
@@ -163,7 +170,16 @@ def open_loop_features(model, action_spec, params, key, seen, actions):
     return time_first(frozen_features(model, params, states))
 
 
-def predict_quantities(model, network, action_spec, params, heads, key, seen, actions):
+def predict_quantities(
+    model: WorldModel,
+    network: MLP,
+    action_spec: ActionSpec,
+    params: Params,
+    heads: Params,
+    key: Array,
+    seen: Step,
+    actions: Array,
+) -> Array:
     """Standardised quantities, float32 [W, 1 + H, D], at the steps of `open_loop_features`.
 
     Args: network: flax module of [N, F] -> [N, D]; heads: its parameters; the rest as in `open_loop_features`.
@@ -172,13 +188,13 @@ def predict_quantities(model, network, action_spec, params, heads, key, seen, ac
     return unfold_like(network.apply(heads, fold(features)), features)
 
 
-def heads_loss(network, heads, features, targets):
+def heads_loss(network: MLP, heads: Params, features: Array, targets: Array) -> Array:
     """Mean squared error; features [N, F], targets [N, D]."""
     return jnp.square(network.apply(heads, features) - targets).mean()
 
 
 @functools.partial(jax.jit, static_argnums=(0, 4))
-def fit_heads(network, key, features, targets, updates):
+def fit_heads(network: MLP, key: Array, features: Array, targets: Array, updates: int) -> Params:
     """Parameters of the network after updates by Adam.
 
     Args: features: float32 [N, F]; targets: float32 [N, D], standardised; updates: their number, each on BATCH rows.
@@ -187,7 +203,7 @@ def fit_heads(network, key, features, targets, updates):
     heads = network.init(init_key, features[:1])
     optimizer = optax.adam(LEARNING_RATE)
 
-    def update(carry, key):
+    def update(carry: tuple[Params, Any], key: Array) -> tuple[tuple[Params, Any], None]:
         heads, opt_state = carry
         rows = jax.random.randint(key, (BATCH,), 0, len(features))
         grads = jax.grad(heads_loss, argnums=1)(network, heads, features[rows], targets[rows])
@@ -197,7 +213,9 @@ def fit_heads(network, key, features, targets, updates):
     return jax.lax.scan(update, (heads, optimizer.init(heads)), jax.random.split(batch_key, updates))[0][0]
 
 
-def in_windows(predict, key, steps, true, length):
+def in_windows(
+    predict: Callable, key: Array, steps: Step, true: np.ndarray, length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """What is predicted, and what is true, at the last frame seen and after each action of every window of `length`.
 
     Args: predict: (key, seen, actions) -> [W, 1 + H, D], as `predict_quantities`; steps: Step [T, E]; true: [T, E, D].
@@ -214,7 +232,7 @@ def in_windows(predict, key, steps, true, length):
     return np.concatenate(predicted), np.concatenate(true)
 
 
-def r2_by_step(predicted, true):
+def r2_by_step(predicted: np.ndarray, true: np.ndarray) -> np.ndarray:
     """R2 of each step and quantity, against the mean of the fitting episodes, which is 0.
 
     Args: predicted, true: [N, 1 + H, D], standardised.
@@ -224,7 +242,9 @@ def r2_by_step(predicted, true):
     return 1 - np.divide(error, spread, out=np.full(error.shape, np.nan), where=spread > 0)
 
 
-def write_results(folder, about, names, r2):
+def write_results(
+    folder: pathlib.Path, about: dict[str, Any], names: Sequence[str], r2: Mapping[str, np.ndarray]
+) -> None:
     """Writes the three files and says the medians over the quantities.
 
     Args: about: what was measured, by name; names: of the quantities; r2: {"model": [1 + H, D], "last value": ...}.
@@ -243,17 +263,17 @@ def write_results(folder, about, names, r2):
     console.say(f"all quantities: {folder / 'diagnostics.md'}; curves: {drawn or 'could not be drawn'}")
 
 
-def number(x):
+def number(x: float) -> str:
     """A cell of the table."""
     return f"{x:.2f}" if np.isfinite(x) else "-"
 
 
-def finite(x):
+def finite(x: float) -> float | None:
     """A number of the JSON file, which has no nan."""
     return float(x) if np.isfinite(x) else None
 
 
-def draw(path, curves):
+def draw(path: pathlib.Path, curves: Mapping[str, Any]) -> pathlib.Path:
     """Writes the picture. curves: {quantity: {"model": [1 + H], "last value": [1 + H]}}."""
     return write_whole(path, plots.panels(curves, "steps open loop", "R2", SHOWN))
 

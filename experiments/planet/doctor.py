@@ -9,11 +9,14 @@ from which the minutes to the run's end are estimated.
 import os
 import sys
 import time
+from collections.abc import Callable, Iterator
 from concurrent import futures
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import flags
+from jax.sharding import Mesh
 
 from experiments.planet import agent as agents
 from experiments.planet import config as configs
@@ -25,7 +28,7 @@ from wmjax.run.collect import arrivals, make_player
 from wmjax.run.members import member_keys
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.train import acting_params, make_phase
-from wmjax.types import UsageError
+from wmjax.types import EnvSpec, LearnerState, Step, UsageError
 
 SECONDS = 10.0  # of the probe: a third for decisions of an evaluation, the rest for the collection's and updates
 
@@ -38,13 +41,13 @@ class Costs(NamedTuple):
     update: float
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     config_flag(values, argv, configs.USAGE)
     cli.path_flag(values, "workdir", "folder of the run; none: the present one")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None:
@@ -52,7 +55,7 @@ def main(argv):
     doctor.tell(points(agents.settings(options.config), options.workdir))
 
 
-def points(chosen, workdir):
+def points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of the machine and, where all of them are ok, of the run. chosen: Settings."""
     faults = 0
     for point in doctor.machine():
@@ -65,32 +68,24 @@ def points(chosen, workdir):
         yield from run_points(chosen, workdir)
 
 
-def run_points(chosen, workdir):
+def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
-    train = chosen.train
-    mesh = devices.make_mesh(chosen.devices)
-    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
-    specs = {task: own for task, (own, _) in firsts.items()}
-    spec, example = firsts[pools.widest(specs)]
-    agent = agents.make_agent(chosen, spec)
-    capacity = train.replay_rows // train.num_envs
-    agents.check_lengths(train, specs.values(), capacity)
-    agents.check_devices(chosen, mesh)
+    mesh, specs, spec, example, agent = agents.prepare(chosen)
     load = f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
     costs, state = probe(chosen, agent, spec, example, mesh)  # what it holds, a run holds too
-    limits = [own.time_limit for own in specs.values()]
+    limits: list[Any] = [own.time_limit for own in specs.values()]
     decisions = None if None in limits else sum(limits)
     yield from doctor.room(workdir, needs(chosen, example, decisions, state))
     yield doctor.Point("time", f"{told(chosen, decisions, costs)}; {load}")
 
 
-def needs(chosen, example, decisions, state):
+def needs(chosen: agents.Settings, example: Step, decisions: int | None, state: LearnerState) -> doctor.Needs:
     """The Needs of a run: its replay in memory; checkpoints and, before they are compressed, all episodes on disk.
 
     Args: example: Step [E]; decisions: of an episode of every task, None where unknown; state: LearnerState [S].
     """
     train, members = chosen.train, len(chosen.members)
-    ring = members * replay.nbytes(train.replay_rows // train.num_envs, example)
+    ring = members * replay.nbytes(train.capacity, example)
     free = memory.free_memory() or ring
     fewer = f"--config.train.replay_rows={int(0.9 * train.replay_rows * free / ring)}"
     row = members * replay.nbytes(1, example) // train.num_envs
@@ -99,7 +94,9 @@ def needs(chosen, example, decisions, state):
     return doctor.Needs(ring, rows * row + saved, fewer)
 
 
-def probe(chosen, agent, spec, example, mesh):
+def probe(
+    chosen: agents.Settings, agent: agents.Agent, spec: EnvSpec, example: Step, mesh: Mesh
+) -> tuple[Costs, LearnerState]:
     """Costs of a run, in its first task, and the LearnerState [S] that it begins with; takes about ten seconds.
 
     Args: chosen: Settings; agent: Agent; spec, example: EnvSpec and Step [E] of its environments.
@@ -113,13 +110,13 @@ def probe(chosen, agent, spec, example, mesh):
     ring = replays.make_extend(ring)(ring, rows)
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=whole)
 
-    def decisions(count, explore):
+    def decisions(count: int, explore: bool) -> Callable[[], Step]:
         task, players = next(iter(chosen.tasks.items()))
         env = pools.envs_of({task: players}, count, chosen.env, spec.action.size)[task]
         player = make_player(agent.actor, count, explore=explore, sharding=devices.split(mesh, 1))
         return arrivals(env, player, acting_params(state), act_keys, Stopwatch(), env.reset()).__next__
 
-    def update():
+    def update() -> None:
         jax.block_until_ready(phase(state, ring, train_keys[None]))
 
     evaluate, decide = decisions(chosen.evaluation.episodes, False), decisions(train.num_envs, True)
@@ -133,7 +130,7 @@ def probe(chosen, agent, spec, example, mesh):
         return Costs(evaluated, seconds_of(decide, 2 * half), updating.result()), state
 
 
-def seconds_of(step, seconds):
+def seconds_of(step: Callable[[], Any], seconds: float) -> float:
     """Mean seconds of a call of step(), of as many as fit `seconds`."""
     started, calls, gone = time.monotonic(), 0, 0.0
     while gone < seconds:
@@ -142,7 +139,7 @@ def seconds_of(step, seconds):
     return gone / calls
 
 
-def told(chosen, decisions, costs):
+def told(chosen: agents.Settings, decisions: int | None, costs: Costs) -> str:
     """The minutes to the run's end in words, and what they are made of. Args: as of `minutes`."""
     each = f"a decision takes {costs.decision:.3f} s, an update {costs.update:.3f} s"
     if decisions is None:
@@ -150,7 +147,7 @@ def told(chosen, decisions, costs):
     return f"about {minutes(chosen, decisions, costs):.0f} minutes to the run's end, an estimate: {each}"
 
 
-def minutes(chosen, decisions, costs):
+def minutes(chosen: agents.Settings, decisions: int, costs: Costs) -> float:
     """Estimated minutes of a run, without its seed episodes, compiling, drawing and saving.
 
     Args: chosen: Settings; decisions: of an episode of every task, in all; costs: Costs.

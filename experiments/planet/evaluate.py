@@ -19,7 +19,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "episodes", 10, "episodes, played at once", 1, 1024)
@@ -28,7 +28,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "seed", 0, "seed of the episodes and of the planner", 0, 10**9)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Evaluates once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)

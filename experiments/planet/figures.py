@@ -11,6 +11,8 @@ test episodes, and their error by step beside copying the last frame (Fig. 10). 
 
 import pathlib
 import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +32,7 @@ from wmjax.run import cli, jobs
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError, image_of
+from wmjax.types import Step, UsageError, image_of
 
 OVERSHOOTING = ["model.overshooting_distance=5", "model.overshooting_scale=0.1"]  # ours: the scale as kl_scale in cpu
 VARIANTS = dict(
@@ -56,7 +58,7 @@ ROWS = 8  # test episodes of which the open loop is measured
 SHOWN = 5  # every so many frames
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
     flags.DEFINE_string("task", "cheetah_run", "as in config.py", flag_values=values)
@@ -65,7 +67,7 @@ def define_flags(values, argv):
     runs.define_flags(values, "env.size=32")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains what is missing, draws and prints. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     check(options)
@@ -89,7 +91,7 @@ def main(argv):
     write_whole(folder / "figures.md", text)
 
 
-def check(options):
+def check(options: Any) -> None:
     """Raises UsageError for flags that are missing or name nothing."""
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
@@ -101,14 +103,14 @@ def check(options):
     runs.check_cores(options.cores)
 
 
-def training(options, places, name, seed):
+def training(options: Any, places: Mapping[str, Sequence[pathlib.Path]], name: str, seed: int) -> jobs.Job:
     """The Job of one seed of a variant."""
     settings = [f"seed={seed}", f"train.episodes={options.episodes}", *VARIANTS[name], *options.set]
     config = f"{configs.__file__}:{options.task},{options.preset}"
     return jobs.training("experiments.planet", places[name][seed], config, settings)
 
 
-def curves(part, places, folder):
+def curves(part: str, places: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of a table of evaluations; draws them as <part>.png. places: folders of the seeds by variant."""
     console.try_drawing(write_comparison, folder / f"{part}.png", places, part)
     rows = {name: [evaluations(place) for place in own] for name, own in places.items()}
@@ -122,13 +124,13 @@ def curves(part, places, folder):
     return [f"![{part}]({part}.png)", "", *markdown(header, cells)]
 
 
-def evaluations(place):
+def evaluations(place: pathlib.Path) -> dict[int, float]:
     """{episodes: mean return} of a run."""
     rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
     return {row["episodes"]: row["eval/return_mean"] for row in rows}
 
 
-def open_loop(places, folder):
+def open_loop(places: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of a table of errors by step; draws open_loop.png and open_loop_errors.png.
 
     All models are asked about the same test episodes, which the first run of the first variant plays.
@@ -155,7 +157,7 @@ def open_loop(places, folder):
     ]
 
 
-def test_episodes(place):
+def test_episodes(place: pathlib.Path) -> Step:
     """Beginnings of test episodes that a run plays with exploration noise: Step [PREDICTED, ROWS]."""
     loaded = load(place)
     env = test_env(loaded, ROWS, 0)
@@ -167,15 +169,16 @@ def test_episodes(place):
     return member(steps, slice(PREDICTED))
 
 
-def imagine(place, steps):
+def imagine(place: pathlib.Path, steps: Step) -> np.ndarray:
     """What a run's model imagines of Step [PREDICTED, ROWS] after their first CONTEXT: uint8 [ROWS, PREDICTED, ...]."""
     loaded = load(place)
-    predict, params = make_predict(loaded.agent, loaded.spec), member(loaded.params, 0)
+    predict: Any = make_predict(loaded.agent, loaded.spec)  # not None: these models have pixels
+    params = member(loaded.params, 0)
     rows = [member(steps, (slice(None), slice(row, row + 1))) for row in range(ROWS)]
     return np.stack([predict(params, jax.random.key(row), each) for row, each in enumerate(rows)])
 
 
-def pixel_error(images, true):
+def pixel_error(images: np.ndarray, true: np.ndarray) -> np.ndarray:
     """Mean squared error by step after the context, [steps].
 
     Args: true: uint8 [ROWS, T, X, Y, C]; images: the same, or one for all steps, T = 1.
@@ -184,7 +187,7 @@ def pixel_error(images, true):
     return np.square(images / 255.0 - true[:, CONTEXT:] / 255.0).mean(axis=(0, 2, 3, 4))
 
 
-def write_errors(path, errors):
+def write_errors(path: pathlib.Path, errors: Mapping[str, np.ndarray]) -> None:
     """PNG: mean errors by step. errors: [seeds, steps] by name."""
     curves = {name: own.mean(axis=0) for name, own in errors.items()}
     write_whole(path, plots.lines(curves, "steps after the last frame seen", "squared error of a pixel", (0, None)))

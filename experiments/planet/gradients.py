@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from absl import flags
 
 from experiments.planet import config as configs
 from experiments.planet.agent import make_agent, settings
@@ -27,19 +28,19 @@ from wmjax.models.rssm.learner import make_optimizer, model_loss
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError
+from wmjax.types import Array, Params, UsageError
 
 SCALES = (1.0, 10.0, 100.0)
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     config_flag(values, argv, configs.USAGE)
     cli.int_flag(values, "episodes", 4, "episodes of random actions to train on", 1)
     cli.int_flag(values, "updates", 16, "updates at each scale", 1)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints the table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None:
@@ -58,7 +59,7 @@ def main(argv):
     optimizer = make_optimizer(chosen.model)
 
     @jax.jit
-    def gradient(params, memory, key, image, reward, kl):
+    def gradient(params: Params, memory: replay.Replay, key: Array, image: float, reward: float, kl: float) -> Params:
         """Of the loss with these scales, on a batch of this key."""
         sample_key, loss_key = jax.random.split(key)
         batch = replay.sample_within_episodes(memory, sample_key, chosen.train.batch, chosen.train.chunk)
@@ -84,7 +85,7 @@ def main(argv):
         console.say(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |")
 
 
-def mean_steps(changes, rate):
+def mean_steps(changes: Params, rate: float) -> list[float]:
     """The mean size of an optimiser's changes to each kernel of a pytree, in learning rates: [kernels]."""
     return [float(jnp.abs(x).mean()) / rate for x in jax.tree.leaves(changes) if x.ndim > 1]
 

@@ -21,7 +21,7 @@ from wmjax import console, imagine
 from wmjax.ops import image_bits
 from wmjax.ops.actions import model_action
 from wmjax.report import video
-from wmjax.types import UsageError
+from wmjax.types import ActionSpec, Array, Params, State, UsageError
 
 STARTS = 8  # first images of episodes, taken in turn
 HOST = "127.0.0.1"
@@ -42,7 +42,7 @@ class View(NamedTuple):
 class Imagination:
     """A belief that begins at a first image and is then moved by actions alone; threads may call its methods."""
 
-    def __init__(self, model, params, action_spec, firsts, seed):
+    def __init__(self, model: Any, params: Params, action_spec: ActionSpec, firsts: Any, seed: int) -> None:
         """model: WorldModel; params: of one member; firsts: observations [N, ...] of first steps."""
         self.action_spec = action_spec
         self._params, self._key, self._firsts = params, jax.random.key(seed), firsts
@@ -51,16 +51,16 @@ class Imagination:
         self._state: Any = None
 
         @jax.jit
-        def begin(params, key, obs):
+        def begin(params: Params, key: Array, obs: Any) -> tuple[State, tuple]:
             state = imagine.begin(model, params, key, obs, action_spec)
             return state, seen(params, state)
 
         @jax.jit
-        def step(params, key, state, action):
+        def step(params: Params, key: Array, state: State, action: Array) -> tuple[State, tuple]:
             state = model.imagine(params, key, state, model_action(action, action_spec))
             return state, seen(params, state)
 
-        def seen(params, state):
+        def seen(params: Params, state: State) -> tuple[Array, Array, Array]:
             image = image_bits.to_uint8(model.decode(params, state))
             return image[0], model.reward(params, state)[0], model.discount(params, state)[0]
 
@@ -69,7 +69,7 @@ class Imagination:
         self.step(np.int32(0) if action_spec.discrete else np.zeros(action_spec.size, np.float32))  # both are compiled
         self._begun = 0
 
-    def begin(self):
+    def begin(self) -> View:
         """The View of a new start, with its own reward of 0."""
         with self._lock:
             obs = jax.tree.map(lambda x: x[self._begun % len(x)][None], self._firsts)
@@ -77,7 +77,7 @@ class Imagination:
             self._state, (image, _, discount) = self._begin(self._params, self._next_key(), obs)
             return self._view(image, 0.0, discount)
 
-    def step(self, action):
+    def step(self, action: Array) -> View:
         """The View after one decision. action: as of `read_action`."""
         with self._lock:
             if self._state is None:
@@ -87,17 +87,17 @@ class Imagination:
             self._steps, self._total = self._steps + 1, self._total + float(reward)
             return self._view(image, reward, discount)
 
-    def _next_key(self):
+    def _next_key(self) -> Array:
         self._calls += 1
         return jax.random.fold_in(self._key, self._calls)
 
-    def _view(self, image, reward, discount):
+    def _view(self, image: Array, reward: Array, discount: Array) -> View:
         text = base64.b64encode(video.png(np.asarray(image))).decode()
         url = f"data:image/png;base64,{text}"
         return View(url, self._steps, round(float(reward), 4), round(self._total, 4), round(float(discount), 4))
 
 
-def read_action(body, spec):
+def read_action(body: bytes, spec: ActionSpec) -> Array:
     """The action in the JSON text {"action": ...}: float32 [A] within the bounds, or int32 [].
 
     Raises: UsageError unless it is A finite numbers, or the number of a discrete action.
@@ -119,11 +119,11 @@ def read_action(body, spec):
 class Handler(BaseHTTPRequestHandler):
     """Answers one request; see the module's text."""
 
-    def __init__(self, imagination, *args):
+    def __init__(self, imagination: Imagination, *args: Any) -> None:
         self.imagination = imagination
         super().__init__(*args)
 
-    def do_GET(self):
+    def do_GET(self) -> None:
         """The page, or what an action looks like."""
         if self.path == "/":
             self.answer(HTTPStatus.OK, PAGE.read_bytes(), "text/html; charset=utf-8")
@@ -132,7 +132,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(HTTPStatus.NOT_FOUND, b"there are /, /action, /begin and /step\n")
 
-    def do_POST(self):
+    def do_POST(self) -> None:
         """A new start, or one decision; 400 and one line for an action that is none."""
         length = self.headers.get("Content-Length", "0")
         body = self.rfile.read(int(length) if length.isdecimal() else 0)
@@ -146,11 +146,11 @@ class Handler(BaseHTTPRequestHandler):
         except UsageError as error:
             self.answer(HTTPStatus.BAD_REQUEST, f"{error}\n".encode())
 
-    def answer_json(self, record):
+    def answer_json(self, record: Any) -> None:
         """A NamedTuple as JSON."""
         self.answer(HTTPStatus.OK, json.dumps(record._asdict()).encode(), "application/json")
 
-    def answer(self, status, content, kind="text/plain; charset=utf-8"):
+    def answer(self, status: HTTPStatus, content: bytes, kind: str = "text/plain; charset=utf-8") -> None:
         """Sends bytes."""
         self.send_response(status)
         for name, value in (("Content-Type", kind), ("Content-Length", len(content)), ("Cache-Control", "no-store")):
@@ -158,11 +158,11 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(content)
 
-    def log_message(self, *_):
+    def log_message(self, *_: Any) -> None:
         """Requests are not told."""
 
 
-def make_server(imagination, port):
+def make_server(imagination: Imagination, port: int) -> ThreadingHTTPServer:
     """A server of one Imagination on this machine alone. Raises UsageError where the port is taken."""
     try:
         return ThreadingHTTPServer((HOST, port), functools.partial(Handler, imagination))
@@ -170,7 +170,7 @@ def make_server(imagination, port):
         raise UsageError(f"--port={port}: {error.strerror}; give another, or 0 for one that is free") from error
 
 
-def serve(server):
+def serve(server: ThreadingHTTPServer) -> None:
     """Serves until Ctrl-C."""
     console.say(f"open http://{HOST}:{server.server_address[1]}/ on this machine; Ctrl-C ends it")
     with contextlib.suppress(KeyboardInterrupt), server:

@@ -11,17 +11,20 @@ It needs episodes that show states beside images: "physics:<task>" with observe=
 """
 
 import functools
+import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.planet.agent import Settings
 from wmjax import envs, imagine
 from wmjax.ops.axes import time_first
 from wmjax.report import plots
 from wmjax.report.page import Picture, write_whole
-from wmjax.types import UsageError
+from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 
 STARTS = 8  # states of an episode
 PICTURE = Picture(
@@ -33,7 +36,7 @@ PICTURE = Picture(
 )
 
 
-def make_measures(chosen, model, action_spec):
+def make_measures(chosen: Settings, model: WorldModel, action_spec: ActionSpec) -> dict[str, Callable | None]:
     """{task: `make_model_error` for the run's planner}, or {task: None} where config.evaluation.model_error is off.
 
     Args: chosen: Settings of the run.
@@ -41,7 +44,7 @@ def make_measures(chosen, model, action_spec):
     """
     if not chosen.evaluation.model_error:
         return dict.fromkeys(chosen.tasks)
-    measures = {}
+    measures: dict[str, Callable | None] = {}
     for task, players in chosen.tasks.items():
         name = players[0].task
         if not name.startswith("physics:") or chosen.env.get("observe") != "image+state":
@@ -56,7 +59,9 @@ def make_measures(chosen, model, action_spec):
     return measures
 
 
-def make_model_error(model, action_spec, advance, *, horizon, candidates, elites):
+def make_model_error(
+    model: WorldModel, action_spec: ActionSpec, advance: Callable, *, horizon: int, candidates: int, elites: int
+) -> Callable[[Params, Array, Step], dict[str, np.ndarray]]:
     """A function (params, key, numpy Step [T, 1]) -> dict of correlation and regret, float64 [H] each.
 
     Means over STARTS states of the episode that are spread evenly over it; a state whose candidates all earn the same
@@ -67,18 +72,18 @@ def make_model_error(model, action_spec, advance, *, horizon, candidates, elites
     """
 
     @jax.jit
-    def predict(params, key, steps, starts, sequences):
+    def predict(params: Params, key: Array, steps: Step, starts: Array, sequences: Array) -> Array:
         filter_key, *keys = jax.random.split(key, len(starts) + 1)
         _, states, _ = imagine.filter_steps(model, params, filter_key, jax.tree.map(time_first, steps), action_spec)
         states = jax.tree.map(lambda x: x[0, starts], states)  # [STARTS, ...]
         score = functools.partial(predict_from, params)
         return jax.lax.map(lambda each: score(*each), (jnp.stack(keys), states, sequences))
 
-    def predict_from(params, key, state, sequences):
+    def predict_from(params: Params, key: Array, state: State, sequences: Array) -> Array:
         many = jax.tree.map(lambda x: jnp.broadcast_to(x, (candidates, *x.shape)), state)
         return imagine.predict_rewards(model, params, key, many, sequences)[0]
 
-    def measure(params, key, steps):
+    def measure(params: Params, key: Array, steps: Any) -> dict[str, np.ndarray]:
         draw_key, predict_key = jax.random.split(key)
         starts = np.linspace(0, len(steps.reward) - 1, STARTS, endpoint=False).astype(np.int32)
         shape = (STARTS, horizon, candidates, action_spec.size)
@@ -93,7 +98,7 @@ def make_model_error(model, action_spec, advance, *, horizon, candidates, elites
     return measure
 
 
-def ranking(predicted, true, elites):
+def ranking(predicted: np.ndarray, true: np.ndarray, elites: int) -> dict[str, np.ndarray]:
     """dict of correlation and regret, [H] each. predicted, true: rewards [STARTS, H, N] of the same candidates."""
     predicted, true = (np.cumsum(np.float64(x), axis=1) for x in (predicted, true))
     each = [
@@ -104,7 +109,7 @@ def ranking(predicted, true, elites):
     return dict(correlation=means[:, 0], regret=means[:, 1])
 
 
-def correlation(predicted, true):
+def correlation(predicted: np.ndarray, true: np.ndarray) -> float:
     """Spearman's rank correlation of arrays [N]; nan where the true ones are all equal, 0 where the predicted are."""
     from scipy import stats  # jax's own requirement; here for its half second
 
@@ -115,21 +120,21 @@ def correlation(predicted, true):
     return float(np.corrcoef(stats.rankdata(predicted), stats.rankdata(true))[0, 1])
 
 
-def regret(predicted, true, elites):
+def regret(predicted: np.ndarray, true: np.ndarray, elites: int) -> float:
     """Of taking the `elites` highest of predicted [N] for those of true [N], relative to taking them by chance."""
     chosen = true[np.argsort(-predicted, kind="stable")[:elites]].mean()
     best = np.sort(true)[-elites:].mean()
     return float((best - chosen) / (best - true.mean())) if best > true.mean() else np.nan
 
 
-def metrics(found):
+def metrics(found: Mapping[str, Any]) -> dict[str, float]:
     """{name: number} of a measurement for a line of metrics: at the first, the middle and the last step."""
     horizon = len(found["correlation"])
     steps = sorted({1, (horizon + 1) // 2, horizon})
     return {f"model_error/{name}_{step}": float(found[name][step - 1]) for name in found for step in steps}
 
 
-def draw(path, found):
+def draw(path: pathlib.Path, found: Mapping[str, Any]) -> None:
     """Writes a PNG of correlation and regret against the horizon."""
     low = min(-0.1, np.nanmin(found["correlation"], initial=0))
     write_whole(path, plots.lines(found, "horizon", "", (low, 1.05)))

@@ -20,17 +20,20 @@ import json
 import math
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
+from jax.sharding import Mesh
 
 from experiments import training
 from experiments.planet import agent as agents
 from experiments.planet import config as configs
 from experiments.planet import phases, pool, predictions, windows
-from wmjax import console
+from experiments.planet.config import TrainConfig
+from wmjax import console, replay
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import write_whole
 from wmjax.run import cli, devices, lifecycle, pools, replays, stop
@@ -38,7 +41,7 @@ from wmjax.run.collect import make_player
 from wmjax.run.members import member, member_keys
 from wmjax.storage import checkpoint
 from wmjax.train import acting_params, check_finite, make_phase
-from wmjax.types import Step, UsageError
+from wmjax.types import Array, EnvSpec, Learner, Params, Step, UsageError, WorldModel
 
 SAVE_MINUTES = 5
 PERCENTILE = 90  # of the returns: the trade-offs study's offline score
@@ -55,7 +58,7 @@ class Data(NamedTuple):
     asked: dict[str, list[Step]]  # by the names of the pools: those that have windows
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     training.define_flags(configs.USAGE, values, argv)
     cli.paths_flag(values, "train", "folders of runs whose episodes are learned")
@@ -68,7 +71,7 @@ def define_flags(values, argv):
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     check_options(options)
@@ -89,7 +92,7 @@ def main(argv):
     train = make_train(agent.learner, chosen.train, mesh, memory, size, train_keys)
     measure = make_measure(agent.model, chosen, spec, data, options, measure_keys[0])
 
-    def look(state, last):
+    def look(state: dict[str, Any], last: bool) -> dict[str, Any]:
         """A row of metrics: the mean losses, what is measured, and at the end what is played."""
         params = acting_params(state["learner"])
         row = {f"train/{name}": x.mean() for name, x in state["losses"].items()} | measure(member(params, 0))
@@ -105,7 +108,9 @@ def main(argv):
     run.finish(counters["measured"], dict(updates=counters["updates"]) | results(run.folder, chosen, data))
 
 
-def train_and_look(run, state, train, look, options):
+def train_and_look(
+    run: lifecycle.Run, state: dict[str, Any], train: Callable, look: Callable, options: Any
+) -> dict[str, Any]:
     """The loop of a run, and the last look of one whose minutes are over. Returns: its last state.
 
     Args: state: where it begins; train: of `make_train`; look: (state, whether it is the last one) -> row of metrics.
@@ -139,7 +144,7 @@ def train_and_look(run, state, train, look, options):
     return state
 
 
-def check_options(options):
+def check_options(options: Any) -> None:
     """Raises UsageError for flags that are missing or do not fit each other."""
     if options.config is None or options.workdir is None or not options.train or not options.test:
         raise UsageError(f"give --config={configs.USAGE}, --train=DIR,..., --test=DIR,... and --workdir=DIR")
@@ -150,7 +155,7 @@ def check_options(options):
             raise UsageError(f"--{name}={options[name].value}: must be finite")
 
 
-def check_one_agent(chosen, mesh):
+def check_one_agent(chosen: agents.Settings, mesh: Mesh) -> None:
     """Raises UsageError unless the config is of one agent, one task and one device."""
     if len(chosen.members) > 1 or len(chosen.tasks) > 1:
         raise UsageError(
@@ -160,7 +165,7 @@ def check_one_agent(chosen, mesh):
         raise UsageError(f"config.devices={chosen.devices}: offline training takes 1")
 
 
-def read_data(options, chosen, spec):
+def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
     """The Data of --train and --test; says what is in them. Raises: UsageError where it cannot be used."""
     found = dict(train=pool.read(options.train, pool.TRAIN, spec), eval=pool.read(options.test, pool.TEST, spec))
     pool.check_disjoint(found["train"], found["eval"])
@@ -187,12 +192,12 @@ def read_data(options, chosen, spec):
     return Data(told, sets["train"], asked)
 
 
-def rows(episodes):
+def rows(episodes: Sequence[Step]) -> int:
     """Rows of a list of Step [T, 1]."""
     return sum(len(steps.reward) for steps in episodes)
 
 
-def fill(episodes, mesh):
+def fill(episodes: Sequence[Step], mesh: Mesh) -> replay.Replay:
     """The replay of a population of one that holds a list of Step [T, 1], in order."""
     memory = replays.make_memory(rows(episodes), 1, member(episodes[0], 0), 1, mesh)
     extend = replays.make_extend(memory)
@@ -201,7 +206,7 @@ def fill(episodes, mesh):
     return memory
 
 
-def open_run(options, chosen, data):
+def open_run(options: Any, chosen: agents.Settings, data: Data) -> lifecycle.Run:
     """The open Run. The digests of the pools are in its config: it resumes with the same episodes alone."""
     asked = {name: options[name].value for name in ("updates", "every", "below", "above")}
     return lifecycle.open_run(
@@ -217,7 +222,9 @@ def open_run(options, chosen, data):
     )
 
 
-def make_train(learner, train, mesh, memory, size, keys):
+def make_train(
+    learner: Learner, train: TrainConfig, mesh: Mesh, memory: replay.Replay, size: int, keys: Array
+) -> Callable[[dict[str, Any]], dict[str, Any]]:
     """A function state -> state of the run, `size` updates later; the state's learner is donated.
 
     An update's key depends on its number and on keys [1]. Raises: NonFiniteError.
@@ -227,7 +234,7 @@ def make_train(learner, train, mesh, memory, size, keys):
     numbered = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (None, 0))  # [C, 1]
     keys_of = jax.jit(lambda done: numbered(keys, done + np.arange(size)), out_shardings=whole)
 
-    def advance(state):
+    def advance(state: dict[str, Any]) -> dict[str, Any]:
         done, losses = state["counters"]["updates"], state["losses"]
         own = keys_of(np.int32(done))
         with devices.no_transfers():
@@ -241,13 +248,15 @@ def make_train(learner, train, mesh, memory, size, keys):
     return advance
 
 
-def make_measure(model, chosen, spec, data, options, key):
+def make_measure(
+    model: WorldModel, chosen: agents.Settings, spec: EnvSpec, data: Data, options: Any, key: Array
+) -> Callable[[Params], dict[str, float]]:
     """A function params -> {"train/...", "eval/...": number} of all windows; it writes predictions.npz too."""
     longest = max(len(steps.reward) for own in data.asked.values() for steps in own)
     predict = windows.make_predict(model, spec.action, chosen.planner.horizon, longest)
     limits = dict(eval=options.below)  # nothing that is learned is above it
 
-    def measure(params):
+    def measure(params: Params) -> dict[str, float]:
         found = {name: windows.measure(predict, params, key, own, options.above) for name, own in data.asked.items()}
         console.try_drawing(write_predictions, pathlib.Path(options.workdir) / PREDICTIONS, found)
         told = {name: windows.metrics(own, limits.get(name)) for name, own in found.items()}
@@ -256,14 +265,23 @@ def make_measure(model, chosen, spec, data, options, key):
     return measure
 
 
-def write_predictions(path, sets):
+def write_predictions(path: pathlib.Path, sets: dict[str, windows.Windows]) -> None:
     """Writes `windows.histograms` as a file of arrays."""
     content = io.BytesIO()
-    np.savez_compressed(content, **windows.histograms(sets))
+    arrays: dict[str, Any] = windows.histograms(sets)
+    np.savez_compressed(content, **arrays)
     write_whole(path, content.getvalue())
 
 
-def play(folder, name, agent, chosen, spec, params, keys):
+def play(
+    folder: pathlib.Path,
+    name: str,
+    agent: agents.Agent,
+    chosen: agents.Settings,
+    spec: EnvSpec,
+    params: Params,
+    keys: Array,
+) -> dict[str, Any]:
     """Metrics of config.evaluation.episodes episodes with the planner, as of `predictions.evaluate`, and the score."""
     rows = chosen.evaluation.episodes
     (env,) = pools.envs_of(chosen.tasks, rows, chosen.env, spec.action.size, purpose="evaluation").values()
@@ -274,12 +292,12 @@ def play(folder, name, agent, chosen, spec, params, keys):
     return row | {SCORE: score([row[f"eval/return_{i}"] for i in range(rows)])}
 
 
-def score(returns):
+def score(returns: Sequence[float]) -> float:
     """The 90th percentile of returns, between two of them where none is it."""
     return float(np.percentile(returns, PERCENTILE))
 
 
-def results(folder, chosen, data):
+def results(folder: pathlib.Path, chosen: agents.Settings, data: Data) -> dict[str, Any]:
     """What summary.json tells of the pools, of the newest measurement and of the episodes that were played."""
     rows = read_metrics(folder)
     newest = rows[-1] if rows else {}

@@ -10,6 +10,7 @@ paper's figure shows returns of 132 to 837 on cheetah_run; its grid stands in th
 
 import pathlib
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -38,14 +39,14 @@ GRIDS: dict[str, dict[str, tuple]] = dict(
 PAPER = "Fig. 12: 132 to 837"
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("task", "cheetah_run", "of the control suite", flag_values=values)
     cli.int_flag(values, "seeds", 1, "episodes of each setting, from seed 0", 1, 1000)
     cli.path_flag(values, "folder", "where the episodes are, or will be")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Plays what is missing and writes table and picture. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     if options.folder is None:
@@ -66,23 +67,23 @@ def main(argv):
     write_whole(folder / "sweep.png", picture(options.task, found))
 
 
-def cem(horizon, iterations, candidates, share):
+def cem(horizon: int, iterations: int, candidates: int, share: float) -> CEMConfig:
     """The CEMConfig of one point of the sweep."""
     return CEMConfig(horizon, iterations, candidates, max(1, round(share * candidates)))
 
 
-def slice_of(name):
+def slice_of(name: str) -> list[dict[str, Any]]:
     """The points along one setting: dicts of all four."""
     return [CENTRE | {name: value} for value in SLICES[name]]
 
 
-def grid_of(name):
+def grid_of(name: str) -> list[dict[str, Any]]:
     """The points of one grid, row by row."""
     (one, rows), (other, columns) = GRIDS[name].items()
     return [CENTRE | {one: row, other: column} for row in rows for column in columns]
 
 
-def all_points():
+def all_points() -> list[dict[str, Any]]:
     """Every point once, the cheapest first: what is interrupted has most of them."""
     points = [point for name in SLICES for point in slice_of(name)] + [
         point for name in GRIDS for point in grid_of(name)
@@ -91,7 +92,7 @@ def all_points():
     return sorted(unique.values(), key=lambda each: each["horizon"] * each["iterations"] * each["candidates"])
 
 
-def table(task, found, threads):
+def table(task: str, found: Mapping[tuple, np.ndarray], threads: int) -> list[str]:
     """The lines of the table. found: returns [seeds] by the values of a point."""
     cells = [
         [*point, with_interval(returns, 0), ", ".join(f"{x:.0f}" for x in returns)] for point, returns in found.items()
@@ -105,7 +106,7 @@ def table(task, found, threads):
     ]
 
 
-def picture(task, found):
+def picture(task: str, found: Mapping[tuple, np.ndarray]) -> bytes:
     """PNG: a panel for each slice, with every episode, and a heat map of mean returns for each grid."""
     from matplotlib.figure import Figure
 

@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments.planet import interactive
-from experiments.planet.agent import load, test_env
+from experiments.planet.agent import Loaded, load, test_env
 from experiments.planet.predictions import FRAMES_A_SECOND
 from wmjax import console
 from wmjax.agents.open_loop import restarted_images
@@ -26,12 +26,12 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, padded, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import image_of
+from wmjax.types import Array, Params, Step, image_of
 
 BAR = 1  # rows of pixels
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
@@ -42,7 +42,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "port", 8000, "of the page; 0: any that is free", 0, 65535)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Writes the video, or serves the page until Ctrl-C. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)
@@ -62,7 +62,7 @@ def main(argv):
     console.say(f"return {total:.1f} in {len(steps.reward) - 1} decisions; video: {made or 'could not be written'}")
 
 
-def play(loaded, seed):
+def play(loaded: Loaded, seed: int) -> tuple[Step, float]:
     """(Step [T, 1] of one test episode without exploration noise, its return). loaded: Loaded."""
     env = test_env(loaded, 1, seed)
     player = make_player(loaded.agent.actor, 1, explore=False)
@@ -71,11 +71,11 @@ def play(loaded, seed):
     return steps, returns[0]
 
 
-def imagine_episode(loaded, seed, steps, every):
+def imagine_episode(loaded: Loaded, seed: int, steps: Step, every: int) -> np.ndarray:
     """Images of `restarted_images`, uint8 [T, X, Y, C]. steps: Step [T, 1]."""
 
     @jax.jit
-    def images_of(params, key, steps):
+    def images_of(params: Params, key: Array, steps: Step) -> Array:
         given = dict(action_spec=loaded.spec.action, every=every)
         return image_bits.to_uint8(restarted_images(loaded.agent.model, params, key, steps, **given)[:, 0])
 
@@ -84,7 +84,7 @@ def imagine_episode(loaded, seed, steps, every):
     return np.asarray(images_of(member(loaded.params, 0), jax.random.key(seed), whole))[:time]
 
 
-def errors(truth, imagined, every):
+def errors(truth: np.ndarray, imagined: np.ndarray, every: int) -> dict[int, float]:
     """{decisions since the restart: mean absolute difference of a pixel}, of none, half of them and the last.
 
     Args: truth, imagined: uint8 [T, X, Y, C].
@@ -94,7 +94,7 @@ def errors(truth, imagined, every):
     return {since: float(error[since::every].mean()) for since in sorted({0, last // 2, last})}
 
 
-def frames(truth, imagined, every):
+def frames(truth: np.ndarray, imagined: np.ndarray, every: int) -> np.ndarray:
     """The video's frames [T, X + bar, ...]: truth, imagination, difference side by side. Args: as of `errors`."""
     shown = video.tile(np.stack([truth, imagined, video.difference(truth, imagined)]))
     bar = np.zeros((len(shown), BAR, *shown.shape[2:]), np.uint8)
@@ -104,7 +104,7 @@ def frames(truth, imagined, every):
     return np.concatenate([shown, np.zeros_like(bar), bar], axis=1)
 
 
-def make_imagination(loaded, seed):
+def make_imagination(loaded: Loaded, seed: int) -> interactive.Imagination:
     """The Imagination of a Loaded agent, which begins where test episodes do."""
     env = test_env(loaded, interactive.STARTS, seed)
     firsts = env.reset().obs

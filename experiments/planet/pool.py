@@ -1,6 +1,7 @@
 """Episodes of finished runs, pooled to learn from or to be asked about: read, told apart, cut."""
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 
 from wmjax.run.members import member
 from wmjax.storage import checkpoint
-from wmjax.types import Step, UsageError
+from wmjax.types import EnvSpec, Step, UsageError
 
 TRAIN = (checkpoint.REPLAY,)  # folders of a run's rows, of which the first that there is counts
 TEST = (checkpoint.EVALUATION, checkpoint.REPLAY)
@@ -19,7 +20,7 @@ class Episode(NamedTuple):
     file: str  # it was read from
 
 
-def read(folders, rows, spec):
+def read(folders: Iterable[str], rows: Sequence[str], spec: EnvSpec) -> dict[str, Episode]:
     """{digest: Episode} of every episode of the runs in `folders`, in order; equal episodes are there once.
 
     Runs of one seed begin with the same random episodes. Args: rows: TRAIN or TEST; spec: EnvSpec of the config.
@@ -38,7 +39,7 @@ def read(folders, rows, spec):
     return found
 
 
-def check_shapes(folder, steps, spec):
+def check_shapes(folder: str, steps: Step, spec: EnvSpec) -> None:
     """Raises UsageError unless Step [T, E] has the observations and actions of an EnvSpec."""
     obs = jax.tree.map(lambda x: x.shape[2:], steps.obs)
     wanted = jax.tree.map(lambda x: x.shape, spec.obs)
@@ -49,7 +50,7 @@ def check_shapes(folder, steps, spec):
         raise UsageError(f"{folder} has actions {action}, the config {size}")
 
 
-def split(steps):
+def split(steps: Step) -> list[Step]:
     """Step [T, E] -> its episodes, each a Step [t, 1]; the last one of a row may have no end."""
     episodes = []
     for row in range(steps.reward.shape[1]):
@@ -59,7 +60,7 @@ def split(steps):
     return episodes
 
 
-def digest_of(steps):
+def digest_of(steps: Step) -> str:
     """sha256 in hexadecimal of all that is in a Step of numpy arrays."""
     found = hashlib.sha256()
     for leaf in jax.tree.leaves(steps):
@@ -67,12 +68,12 @@ def digest_of(steps):
     return found.hexdigest()
 
 
-def digest(episodes):
+def digest(episodes: Iterable[str]) -> str:
     """sha256 of a pool, as of `read`, and its order: equal ones give the same chunks under equal keys."""
     return hashlib.sha256(" ".join(episodes).encode()).hexdigest()
 
 
-def check_disjoint(train, test):
+def check_disjoint(train: Mapping[str, Episode], test: Mapping[str, Episode]) -> None:
     """Raises UsageError where an episode is in both pools."""
     both = [name for name in train if name in test]
     if both:
@@ -80,7 +81,7 @@ def check_disjoint(train, test):
         raise UsageError(f"--train and --test have {len(both)} episodes in common, such as one of {places}")
 
 
-def pieces_below(steps, limit, least):
+def pieces_below(steps: Step, limit: float, least: int) -> list[Step]:
     """Pieces of an episode, Step [T, 1], whose rewards are all below `limit`: those of `least` rows or more.
 
     A piece's first row is marked as the first of an episode, so that no chunk spans two pieces.

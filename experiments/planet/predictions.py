@@ -1,26 +1,32 @@
 """Evaluation of PlaNet: episodes without exploration noise, their videos, and what the model imagines beside them."""
 
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import jax
 import numpy as np
 
 from experiments.planet import model_error
+from experiments.planet.agent import Agent
 from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
+from wmjax.envs import VecEnv
 from wmjax.ops import image_bits
 from wmjax.report.metrics import evaluated
-from wmjax.report.page import open_loop_picture
+from wmjax.report.page import Picture, open_loop_picture
 from wmjax.report.video import tile, write_strip, write_video
-from wmjax.run.collect import padded, play_episodes
+from wmjax.run.collect import Player, padded, play_episodes
 from wmjax.run.members import by_member, member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import image_of
+from wmjax.types import Array, EnvSpec, Params, Step, image_of
 
 CONTEXT, PREDICTED = 5, 50  # frames seen, and in all, of the open-loop predictions (Fig. 10)
 OPEN_LOOP = open_loop_picture(CONTEXT, PREDICTED)
 FRAMES_A_SECOND = 25  # of videos: cheetah's own time at action repeat 4
 
 
-def pictures(labels):
+def pictures(labels: Mapping[str, str]) -> list[Picture]:
     """The kinds of pictures that evaluations leave, of each task. labels: as of `agent.labels`."""
     return [
         kind._replace(
@@ -31,7 +37,7 @@ def pictures(labels):
     ]
 
 
-def make_predict(agent, env_spec):
+def make_predict(agent: Agent, env_spec: EnvSpec) -> Callable[[Params, Array, Step], np.ndarray] | None:
     """A function (params, key, numpy Step [T, 1]) -> uint8 [T, X, Y, C]: open-loop images of one episode.
 
     T <= PREDICTED; every T has the same program: shorter episodes are padded, and their images cut. None of a model
@@ -41,23 +47,32 @@ def make_predict(agent, env_spec):
         return None
 
     @jax.jit
-    def images_of(params, key, steps):
+    def images_of(params: Params, key: Array, steps: Step) -> Array:
         images = open_loop_images(agent.model, params, key, steps, action_spec=env_spec.action, context=CONTEXT)
         return image_bits.to_uint8(images[:, 0])
 
-    def predict(params, key, steps):
+    def predict(params: Params, key: Array, steps: Step) -> np.ndarray:
         return np.asarray(images_of(params, key, padded(steps, PREDICTED)))[: len(steps.reward)]
 
     return predict
 
 
-def first_episode(steps, most):
+def first_episode(steps: Step, most: int) -> Step:
     """The first episode of row 0 of Step [T, E], up to `most` rows of it: Step [t, 1]."""
     ends = np.flatnonzero(steps.is_last[:most, 0])
     return member(steps, (slice(ends[0] + 1 if len(ends) else most), slice(1)))
 
 
-def evaluate(member_folders, name, env, player, predict, params, keys, measure=None):
+def evaluate(
+    member_folders: Sequence[pathlib.Path],
+    name: str,
+    env: VecEnv,
+    player: Player,
+    predict: Callable | None,
+    params: Params,
+    keys: Array,
+    measure: Callable | None = None,
+) -> tuple[list[dict[str, Any]], Step]:
     """Plays one episode in every row of the evaluation pool and shows what was seen and what was predicted, if any.
 
     Args:

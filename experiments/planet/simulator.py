@@ -12,6 +12,7 @@ import json
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -44,7 +45,7 @@ class Setting(NamedTuple):
     action_repeat: int
     planner: CEMConfig
 
-    def line(self):
+    def line(self) -> dict[str, Any]:
         """What of it stands in a line of episodes.jsonl."""
         return dict(task=self.task, seed=self.seed, action_repeat=self.action_repeat) | vars(self.planner)
 
@@ -53,7 +54,7 @@ PLANNERS = dict(planet=CEMConfig(), trade_offs=CEMConfig(candidates=128, elites=
 REPEATS = dict(planet=ACTION_REPEAT, trade_offs=dict.fromkeys(ACTION_REPEAT, 4))
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("tasks", ["cheetah_run"], "tasks of the control suite, or all", flag_values=values)
     flags.DEFINE_string(
@@ -64,7 +65,7 @@ def define_flags(values, argv):
     cli.path_flag(values, "folder", "where the episodes are, or will be")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Plays what is missing and writes the table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     if options.folder is None:
@@ -85,7 +86,7 @@ def main(argv):
     write_whole(folder / "table.md", text)
 
 
-def play_missing(folder, settings):
+def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict[str, Any]]:
     """The lines of FOLDER/episodes.jsonl of these Settings, in their order; those that are not there are played.
 
     Raises: Stopped when a signal asks it to, between two decisions; the episodes so far are kept.
@@ -106,7 +107,7 @@ def play_missing(folder, settings):
     return [found[json.dumps(setting.line())] for setting in settings]
 
 
-def play(setting):
+def play(setting: Setting) -> dict[str, Any]:
     """One episode under a Setting: dict of its return, decisions, seconds without those of compiling, threads."""
     env: Any = envs.make(
         f"physics:{setting.task}", 1, setting.seed, purpose="test", action_repeat=setting.action_repeat
@@ -125,18 +126,18 @@ def play(setting):
     return {"return": float(returns[0])} | dict(decisions=decisions, seconds=seconds, threads=env.options.threads)
 
 
-def published(setting, task):
+def published(setting: str, task: str) -> float | None:
     """The return that a paper prints for the true simulator; None where none does."""
     name, agent = dict(planet=("hafner_2019", "cem_true_simulator"), trade_offs=("babaeizadeh_2020", "oracle"))[setting]
     return scores.published(name).get(task, {}).get(agent)
 
 
-def of_episodes(count):
+def of_episodes(count: int) -> str:
     """What a table's returns are, in words."""
     return "one episode each" if count == 1 else f"means of {count} episodes with 95% intervals (Student's t)"
 
 
-def table(setting, action, tasks, rows):
+def table(setting: str, action: str, tasks: Sequence[str], rows: Sequence[dict[str, Any]]) -> list[str]:
     """The lines of the table. rows: of episodes.jsonl, by task and seed."""
     cells = []
     for own, task in zip(np.array_split(np.arange(len(rows)), len(tasks)), tasks, strict=True):

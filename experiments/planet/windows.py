@@ -10,6 +10,7 @@ t + 1 ... t + H:
 """
 
 import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -20,6 +21,7 @@ from wmjax import imagine
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
 from wmjax.run.collect import padded
+from wmjax.types import ActionSpec, Array, Params, Step, WorldModel
 
 PAST = 4  # rewards that a limit on the start of a window looks at
 BINS = 50  # of histograms
@@ -33,21 +35,25 @@ class Windows(NamedTuple):
     seen: np.ndarray | None  # float32 [N], of posterior states; None of a model that tells whole sequences of rewards
 
 
-def make_predict(model, action_spec, horizon, length):
+def make_predict(
+    model: WorldModel, action_spec: ActionSpec, horizon: int, length: int
+) -> Callable[[Params, Array, Step], tuple[np.ndarray, np.ndarray | None]]:
     """A function (params, key, numpy Step [T, 1]) -> (predicted [T - H, H], seen [T - H]), as in Windows.
 
     H < T <= length; every T has the same program, for nothing before a row depends on the padding after it.
     """
     program = jax.jit(functools.partial(predict_rewards, model, action_spec, horizon))
 
-    def predict(params, key, steps):
+    def predict(params: Params, key: Array, steps: Step) -> tuple[np.ndarray, np.ndarray | None]:
         starts = len(steps.reward) - horizon
         return jax.tree.map(lambda x: x[:starts], jax.device_get(program(params, key, padded(steps, length))))
 
     return predict
 
 
-def predict_rewards(model, action_spec, horizon, params, key, steps):
+def predict_rewards(
+    model: WorldModel, action_spec: ActionSpec, horizon: int, params: Params, key: Array, steps: Step
+) -> tuple[Array, Array | None]:
     """The program of `make_predict`: (predicted [T - H, H], seen [T - H] or None), row t of both those of window t."""
     filter_key, open_key = jax.random.split(key)
     actions = model_action(jnp.asarray(steps.prev_action), action_spec)[:, 0]  # [T, A]
@@ -59,7 +65,9 @@ def predict_rewards(model, action_spec, horizon, params, key, steps):
     return imagine.predict_rewards(model, params, open_key, begun, ahead)[0].T, seen
 
 
-def measure(predict, params, key, episodes, above=None):
+def measure(
+    predict: Callable, params: Params, key: Array, episodes: Sequence[Step], above: float | None = None
+) -> Windows:
     """The Windows of episodes, numpy Step [T, 1] each, with T > H.
 
     predict: of `make_predict`; above: where given, windows count whose start's last PAST rewards average above it.
@@ -75,19 +83,19 @@ def measure(predict, params, key, episodes, above=None):
     return jax.tree.map(lambda *parts: np.concatenate(parts), *found)
 
 
-def counted(steps, horizon, above=None):
+def counted(steps: Step, horizon: int, above: float | None = None) -> np.ndarray:
     """Which states of an episode, Step [T, 1], begin a window: bool [T - H], nothing where it is too short."""
     starts = max(len(steps.reward) - horizon, 0)
     return np.ones(starts, bool) if above is None else recent(steps.reward[:, 0])[:starts] > above
 
 
-def recent(rewards):
+def recent(rewards: np.ndarray) -> np.ndarray:
     """Mean of the last PAST rewards [T] at each time, of fewer at the beginning: [T]."""
     sums = np.cumsum(np.concatenate([np.zeros(PAST), np.float64(rewards)]))
     return (sums[PAST:] - sums[:-PAST]) / np.minimum(np.arange(len(rewards)) + 1, PAST)
 
 
-def metrics(windows, limit=None):
+def metrics(windows: Windows, limit: float | None = None) -> dict[str, float]:
     """{name: number} of Windows; limit: of the optimism, which is left out where it is None."""
     off = np.float64(windows.predicted) - windows.true
     errors = np.square(off).mean(axis=1)
@@ -101,12 +109,12 @@ def metrics(windows, limit=None):
     return found
 
 
-def r2(predicted, true):
+def r2(predicted: np.ndarray, true: np.ndarray) -> float:
     """Share of the variance of arrays [N] that is explained: 1 when equal, 0 for the mean; nan if there is none."""
     return float(1 - np.mean((predicted - true) ** 2) / np.var(true)) if np.var(true) else float("nan")
 
 
-def histograms(sets):
+def histograms(sets: Mapping[str, Windows]) -> dict[str, np.ndarray]:
     """Counts of (true, predicted) rewards of all windows: {"edges": [BINS + 1], name: int64 [BINS, BINS], ...}.
 
     One grid for all sets, from their lowest to their highest true reward; predictions beyond it are in the outermost

@@ -8,6 +8,7 @@ The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl
 
 import contextlib
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -31,7 +32,7 @@ from wmjax.types import Step
 SAVE_MINUTES = 5  # from one checkpoint to the next, about
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Runs all iterations, or until --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
     processes.check_alone("experiments.smaller_world_models")
@@ -98,15 +99,15 @@ def main(argv):
             memory = extend(memory, steps)
     checkpoint.drop_rows_from(folder, counters["collected"])
 
-    def counted(names=("iterations", "episodes", "env_steps", "updates")):
+    def counted(names: Sequence[str] = ("iterations", "episodes", "env_steps", "updates")) -> dict[str, Any]:
         """The axes of metrics."""
         return {name: counters[name] for name in names}
 
-    def hold():
+    def hold() -> None:
         state = dict(world=world, policy=policy, unfinished=unfinished, counters=dict(counters), partial=dict(partial))
         run.hold(counters["iterations"], state | snapshots)
 
-    def evaluate():
+    def evaluate() -> list[dict[str, Any]]:
         """Plays the evaluation episodes and draws: metrics of each member."""
         keys = fold_in(phase_keys[-1], counters["iterations"])
         params = dict(model=world.params, policy=policy.params)

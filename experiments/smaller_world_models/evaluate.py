@@ -26,7 +26,7 @@ from wmjax.run.members import pick
 from wmjax.run.stopwatch import Stopwatch
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "episodes", 32, "episodes, played at once", 1, 1024)
@@ -37,7 +37,7 @@ def define_flags(values, argv):
     )
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Evaluates once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)

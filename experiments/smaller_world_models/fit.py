@@ -16,10 +16,13 @@ autoencoder and after every point:
 
 import json
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import flags
 
 from experiments.presets import config_flag
 from experiments.smaller_world_models import agent as agents
@@ -31,12 +34,12 @@ from wmjax.run import cli, devices, pools
 from wmjax.run.collect import make_player, play_steps
 from wmjax.run.members import member, member_keys
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError
+from wmjax.types import Array, EnvSpec, Params, Step, UsageError
 
 IMAGES = 1000  # held-out ones that are reconstructed, at most
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     config_flag(values, argv, configs.USAGE)
     cli.int_flag(values, "updates", 2000, "of the autoencoder alone, rounded to a multiple of 20", 20)
@@ -44,7 +47,7 @@ def define_flags(values, argv):
     cli.int_flag(values, "points", 0, "of the fit, after the autoencoder", 0, phases.BINS)
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Records, fits and measures once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     if options.config is None:
@@ -69,7 +72,7 @@ def main(argv):
     images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
     asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
-    def show(updates, found):
+    def show(updates: dict[str, Any], found: Mapping[str, Any]) -> None:
         row = asked | updates | {name: round(float(x), 4) for name, x in found.items()}
         console.say(json.dumps(row))
 
@@ -88,7 +91,7 @@ def main(argv):
         show(dict(dynamics_updates=(point + 1) * curve.updates * curve.each), losses | predicted)
 
 
-def record(options, chosen, spec, keys):
+def record(options: Any, chosen: agents.Settings, spec: EnvSpec, keys: Array) -> Step:
     """Random play of one game: Step [--decisions, 1] of numpy arrays."""
     env = pools.join_envs(chosen.members, 1, chosen.env)
     player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
@@ -97,17 +100,19 @@ def record(options, chosen, spec, keys):
     return play_steps(env, player, params, keys, Stopwatch(), step=step, carry=carry, count=options.decisions).steps
 
 
-def split(rows):
+def split(rows: int) -> tuple[slice, slice]:
     """(slice of what is trained on, slice of the last fifth)."""
     return slice(4 * rows // 5), slice(4 * rows // 5, rows)
 
 
-def measure(agent, params, key, images):
+def measure(agent: agents.Agent, params: Params, key: Array, images: np.ndarray) -> dict[str, Any]:
     """What the autoencoder makes of images, uint8 [N, X, Y, C]: dict(explained, codes, largest_logit)."""
 
-    def reconstruct(params, obs):
+    decode: Any = agent.model.decode  # not None: a VQ-VAE has pixels
+
+    def reconstruct(params: Params, obs: Any) -> tuple[Array, Array, Array]:
         state = imagine.begin(agent.model, params, key, obs, agent.action_spec)
-        logits = agent.model.decode(params, state)
+        logits = decode(params, state)
         return agent.codes(params, state), agent.image(logits), jnp.abs(logits).max()
 
     codes, drawn, largest = jax.device_get(jax.jit(reconstruct)(params, images))

@@ -9,9 +9,11 @@ config.train.frames; how sure the aggregates are: `wmjax.report.statistics`.
 
 import pathlib
 import sys
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
+from absl import flags
 
 from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import phases, scores
@@ -37,13 +39,13 @@ class Run(NamedTuple):
     progress: str  # "" of a finished run, else how far the last evaluation was
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.paths_flag(values, "runs", "DIR,DIR,...: runs, populations, or folders of them")
     cli.path_flag(values, "out", "file to write, .md")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     if not options.runs:
@@ -64,7 +66,7 @@ def main(argv):
         write_whole(pathlib.Path(options.out), text)
 
 
-def find_runs(folder):
+def find_runs(folder: pathlib.Path) -> list[Run]:
     """Every Run of this experiment in a folder, at any depth. Raises UsageError for damaged configs and metrics."""
     own = (folder / workdir.CONFIG).exists()
     inside = sorted(each for each in folder.iterdir() if each.is_dir() and not each.name.startswith("."))
@@ -77,7 +79,7 @@ def find_runs(folder):
     return [read_run(folder, config)]
 
 
-def read_run(folder, config):
+def read_run(folder: pathlib.Path, config: dict[str, Any]) -> Run:
     """The Run in a folder. config: as in its config.json."""
     train = config["train"]
     rows = [row for row in read_metrics(folder) if row.get("eval/return_mean") is not None]
@@ -90,7 +92,7 @@ def read_run(folder, config):
     return Run(folder, config, scores.game_of(config["task"]), train["frames"], score, progress)
 
 
-def page(runs):
+def page(runs: Sequence[Run]) -> str:
     """All as Markdown. runs: list of Run."""
     lines = ["# Smaller World Models on Atari", ""]
     evaluated = [run for run in runs if run.score is not None]
@@ -105,26 +107,26 @@ def page(runs):
     return "\n".join([*lines, "## Runs", "", *map(run_line, runs)]) + "\n"
 
 
-def run_line(run):
+def run_line(run: Run) -> str:
     """A Run in a line."""
     settings = f"{run.game}, frames {run.frames}, seed {run.config['seed']}"
     score = None if run.score is None else scores.number(run.score)
     return "; ".join(filter(None, [f"* {run.folder}: {settings}", score, run.progress]))
 
 
-def game_row(runs):
+def game_row(runs: Sequence[Run]) -> list[str]:
     """The cells of one game. runs: list of Run with scores."""
     open_runs = sum(bool(run.progress) for run in runs)
     seeds = f"{len(runs)} ({open_runs} unfinished)" if open_runs else str(len(runs))
     return scores.game_row(runs[0].game, scored(runs), seeds)
 
 
-def scored(runs):
+def scored(runs: Sequence[Run]) -> np.ndarray:
     """Scores of runs, [seeds]."""
     return np.array([run.score for run in runs])
 
 
-def remarks(runs, games):
+def remarks(runs: Sequence[Run], games: Mapping[str, Sequence[Run]]) -> list[str]:
     """What a reader should know of the numbers of one table, a paragraph each with an empty line after it."""
     flat = [workdir.flatten(run.config) for run in runs]
     names = sorted({name for each in flat for name in each} - set(OWN))
@@ -139,7 +141,7 @@ def remarks(runs, games):
     return [line for each in found for line in (each, "")]
 
 
-def aggregate_lines(games):
+def aggregate_lines(games: Mapping[str, np.ndarray]) -> list[str]:
     """Mean, median and interquartile mean over the games with published numbers, under each table of humans.
 
     games: {game: scores [seeds]}. The published agents' seeds are not public: of them, mean and median of their means.
@@ -161,7 +163,7 @@ def aggregate_lines(games):
     return lines
 
 
-def aggregate_cells(games, sure):
+def aggregate_cells(games: Sequence[np.ndarray], sure: bool) -> list[str]:
     """Mean, median and interquartile mean as text. games: list of normalised scores [seeds]; sure: with intervals."""
     between = {name: f" ({low:.1%} to {high:.1%})" for name, (low, high) in intervals(games).items()} if sure else {}
     return [f"{value:.1%}{between.get(name, '')}" for name, value in aggregates(games).items()]

@@ -1,7 +1,8 @@
 """The runs of the study: which designs and settings each part compares, and where each run is."""
 
 import pathlib
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from experiments.trade_offs import config as configs
 from wmjax.run import jobs
@@ -31,7 +32,7 @@ class Cell(NamedTuple):
     folder: pathlib.Path
 
 
-def variants(preset):
+def variants(preset: str) -> dict[str, dict[str, Variant]]:
     """{part: {name: Variant}} of the parts that are trained online; a name means the same run in every part."""
     base = configs.get_config(f"cheetah_run,lt_lr,{preset}")
     video = configs.get_config(f"cheetah_run,ot_or,{preset}")
@@ -47,7 +48,7 @@ def variants(preset):
     )
 
 
-def cut(plain, sides, fit):
+def cut(plain: Mapping[str, Variant], sides: Sequence[int], fit: str) -> dict[str, Variant]:
     """lt_lr that predicts all of the image, less and less of it, nothing. sides: in pixels."""
     some = {
         f"lt_lr_{fit}_{side}": Variant("lt_lr", (f"model.image_side={side}", f"model.image_fit={fit}"))
@@ -56,7 +57,7 @@ def cut(plain, sides, fit):
     return dict(lt_lr=plain["lt_lr"]) | some | dict(r_ll=plain["r_ll"])
 
 
-def scaled_latent(base):
+def scaled_latent(base: Any) -> dict[str, Variant]:
     """lt_lr with other numbers of units. base: its config."""
     found = {}
     for units in (round(share * base.model.hidden) for share in UNITS):
@@ -66,14 +67,14 @@ def scaled_latent(base):
     return found
 
 
-def scaled_video(base):
+def scaled_video(base: Any) -> dict[str, Variant]:
     """ot_or, then with fewer and fewer filters. base: its config."""
     divisors = [each for each in DIVISORS if each > base.model.filters_divisor]
     fewer = {f"ot_or_filters_{each}": Variant("ot_or", (f"model.filters_divisor={each}",)) for each in divisors}
     return dict(ot_or=Variant("ot_or")) | fewer
 
 
-def other_gradients(preset):
+def other_gradients(preset: str) -> dict[str, Variant]:
     """The designs with images, whose reward's gradient reaches the representation where it did not, and the reverse."""
     found = {}
     for design in MAIN[1:]:
@@ -82,7 +83,7 @@ def other_gradients(preset):
     return found
 
 
-def make_cells(folder, tasks, seeds, chosen):
+def make_cells(folder: pathlib.Path, tasks: Sequence[str], seeds: int, chosen: Mapping[str, Variant]) -> list[Cell]:
     """A Cell for every task, seed and one of `chosen`, {name: Variant}; seeds in turn, so that each is whole first."""
     return [
         Cell(name, variant, task, seed, folder / task / f"{name}_seed_{seed}")
@@ -92,12 +93,12 @@ def make_cells(folder, tasks, seeds, chosen):
     ]
 
 
-def training(cell, preset, settings):
+def training(cell: Cell, preset: str, settings: Sequence[str]) -> jobs.Job:
     """The Job of PlaNet's main for a Cell. settings: of every run."""
     return training_of("experiments.planet", cell, preset, settings)
 
 
-def training_of(main, cell, preset, settings):
+def training_of(main: str, cell: Cell, preset: str, settings: Sequence[str]) -> jobs.Job:
     """The Job of a training main for a Cell."""
     config = f"{configs.__file__}:{cell.task},{cell.variant.design},{preset}"
     return jobs.training(main, cell.folder, config, [f"seed={cell.seed}", *cell.variant.settings, *settings])

@@ -11,6 +11,8 @@ is one of PlaNet's seven, or fake:counter.
 import dataclasses
 from typing import Any, NamedTuple
 
+from ml_collections import ConfigDict
+
 from experiments.planet import config as planet
 from experiments.presets import block
 from wmjax.envs.check import check_name
@@ -61,7 +63,7 @@ HORIZONS = ("horizon", "reward_horizon")  # settings of models that are the plan
 USAGE = "experiments/trade_offs/config.py:TASK,DESIGN,PRESET"
 
 
-def paper(config):
+def paper(config: ConfigDict) -> None:
     """Appendix B; 4.1: the action repeat is 4 on every task."""
     config.env.action_repeat = 4
     config.planner.update(candidates=128, elites=12, action="best")  # best: authors' code, the paper does not say
@@ -69,7 +71,7 @@ def paper(config):
     config.evaluation.update(every=10, episodes=1)
 
 
-def cpu(config):
+def cpu(config: ConfigDict) -> None:
     """Two CPU cores: small images, half episodes, one small planner for all designs. Not in the paper."""
     config.env.update(action_repeat=4, episode_steps=500)
     config.planner.update(horizon=8, iterations=3, candidates=32, elites=6)
@@ -77,7 +79,7 @@ def cpu(config):
     config.evaluation.update(every=10, episodes=3)
 
 
-def smoke(config):
+def smoke(config: ConfigDict) -> None:
     """For tests: nothing is learned."""
     config.env.update(size=16)
     config.planner.update(horizon=4, iterations=2, candidates=8, elites=2)
@@ -89,7 +91,7 @@ PRESETS = dict(paper=paper, cpu=cpu, smoke=smoke)
 BASES = dict(paper="paper", cpu="cpu", smoke="cpu")  # PlaNet's presets that they change
 
 
-def get_config(argument=""):
+def get_config(argument: str = "") -> ConfigDict:
     """The config of "task,design,preset"."""
     task, design, preset = (argument.split(",") + ["", ""])[:3]
     if not task or argument.count(",") != 2:

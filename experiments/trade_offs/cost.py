@@ -4,23 +4,27 @@ import dataclasses
 import functools
 import math
 import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
-from experiments.planet.agent import make_agent, random_steps, settings, spec_of
+from experiments.planet.agent import Agent, make_agent, random_steps, settings, spec_of
 from experiments.published import read
 from experiments.trade_offs import config as configs
 from experiments.training import define_flags
 from wmjax.report import benchmark
 from wmjax.report.page import markdown
 from wmjax.run import cli
+from wmjax.types import Array, Params, Step
 
 FOLDER = pathlib.Path(__file__).parent
 EPISODE = 250  # decisions of an episode; the paper's "inference step", as its seconds tell
 UPDATES = 100  # its "training step"
 
 
-def measure(task, design, preset, overrides=(), timed=True):
+def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), timed: bool = True) -> dict[str, Any]:
     """The cost of a design: dict of numbers.
 
     A decision's time is that of one iteration of the planner times its iterations: in images, at the paper's size, a
@@ -50,22 +54,22 @@ def measure(task, design, preset, overrides=(), timed=True):
     return found | dict(decision_ms=act["ms"] * chosen.planner.iterations, update_ms=benchmark.measure(train, 5)["ms"])
 
 
-def read_config(task, design, preset, overrides):
+def read_config(task: str, design: str, preset: str, overrides: Sequence[str]) -> ConfigDict:
     """The ConfigDict of a design as PlaNet's main reads it from its command line."""
     words = [f"--config={configs.__file__}:{task},{design},{preset}", *(f"--config.{each}" for each in overrides)]
     return cli.parse_flags([__name__, *words], functools.partial(define_flags, configs.USAGE), __name__).config
 
 
-def decision(agent, params, step):
+def decision(agent: Agent, params: Params, step: Step) -> tuple[Callable, Params, Array, Step]:
     """(function, arguments) of one decision of one environment."""
 
-    def act(params, key, step):
+    def act(params: Params, key: Array, step: Step) -> Array:
         return agent.actor.act(params, key, agent.actor.initial(params, 1), step, False)[1]
 
     return act, params, jax.random.key(0), step
 
 
-def lines(costs):
+def lines(costs: Mapping[str, dict[str, Any]]) -> list[str]:
     """Table 6. costs: `measure` by design."""
     published = read(FOLDER / "published" / "cost.csv")
     rows = []
@@ -90,7 +94,7 @@ def lines(costs):
     return [told, "", *markdown(header, rows)]
 
 
-def worth(costs, scores, task):
+def worth(costs: Mapping[str, dict[str, Any]], scores: Mapping[str, float], task: str) -> list[str]:
     """Table 7: scores by the seconds of an episode; published, too for each card. scores: {design: mean score}."""
     published, paper = read(FOLDER / "published" / "cost.csv"), read(FOLDER / "published" / "online_scores.csv")
     rows = []

@@ -5,23 +5,27 @@ Those of one seed are the collected episodes of the five designs of that seed; a
 
 import functools
 import json
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from experiments.planet.offline import PREDICTIONS
 from experiments.trade_offs import pictures
-from experiments.trade_offs.cells import MAIN, training_of
+from experiments.trade_offs.cells import MAIN, Cell, training_of
 from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
 from wmjax.console import try_drawing
 from wmjax.report.page import SUMMARY, markdown
 from wmjax.report.statistics import half_interval, with_interval
+from wmjax.run import jobs
 
 UPDATES = dict(paper=100_000, cpu=1500, smoke=20)  # not in the paper
 LOOKS = 2  # measurements of a run
 LOW = 0.5  # of all rewards: what `optimism` learns from
 
 
-def make_cells(part, online):
+def make_cells(part: str, online: Sequence[Cell]) -> list[Cell]:
     """A Cell of a part for each of those of the designs of Fig. 1. online: the Cells that collect."""
     return [
         cell._replace(folder=cell.folder.with_name(f"{part}_{cell.folder.name}"))
@@ -30,10 +34,10 @@ def make_cells(part, online):
     ]
 
 
-def make_training(online):
+def make_training(online: Sequence[Cell]) -> Callable[[Cell, str, Sequence[str]], jobs.Job]:
     """A function (cell, preset, settings) -> Job of the offline trainer. online: the Cells that have collected."""
 
-    def training(cell, preset, settings):
+    def training(cell: Cell, preset: str, settings: Sequence[str]) -> jobs.Job:
         pool = [
             each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed) and each.name in MAIN
         ]
@@ -48,17 +52,17 @@ def make_training(online):
 
 
 @functools.cache
-def bound(pool):
+def bound(pool: tuple[pathlib.Path, ...]) -> float:
     """The reward below which `optimism` learns. pool: a tuple of folders of runs."""
     return float(np.quantile(np.concatenate([collected_rewards(folder) for folder in pool]), LOW))
 
 
-def results(cell):
+def results(cell: Cell) -> dict[str, Any]:
     """summary.json of an offline run."""
     return json.loads((cell.folder / SUMMARY).read_text())
 
 
-def lines(part, online, task, folder):
+def lines(part: str, online: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
     """The lines of a part. online: {name: [Cell of each seed]} of the runs that collected."""
     cells = {name: make_cells(part, online[name]) for name in MAIN}
     found = {name: [results(cell) for cell in own] for name, own in cells.items()}
@@ -69,7 +73,7 @@ def lines(part, online, task, folder):
     return told + (optimism(found) if part == "optimism" else scores(found, task))
 
 
-def digests(found):
+def digests(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     """The digest of each seed's pool; raises AssertionError where designs have learned from different ones."""
     each = zip(*found.values(), strict=True)
     sets = [{run["pools"]["train"]["digest"] for run in runs} for runs in each]
@@ -77,12 +81,12 @@ def digests(found):
     return [f"seed {seed} {next(iter(names))[:12]}" for seed, names in enumerate(sets)]
 
 
-def measured(found, name):
+def measured(found: Mapping[str, Sequence[dict[str, Any]]], name: str) -> dict[str, np.ndarray]:
     """{design: a measurement of each seed [seeds]}."""
     return {design: np.array([run["newest"][name] for run in runs]) for design, runs in found.items()}
 
 
-def scores(found, task):
+def scores(found: Mapping[str, Sequence[dict[str, Any]]], task: str) -> list[str]:
     """Tables 1 and 2: the 90th percentile of returns, the error of rewards, their correlation, and R beside images."""
     episodes = next(iter(found.values()))[0]["score"]["episodes"]
     returns = {design: np.array([run["score"]["percentile_90"] for run in runs]) for design, runs in found.items()}
@@ -119,7 +123,7 @@ def scores(found, task):
     ]
 
 
-def against_rewards(errors):
+def against_rewards(errors: Mapping[str, np.ndarray]) -> list[str]:
     """Whether designs with images have lower errors than `r` on the same episodes, seed by seed."""
     rows = []
     for design in [name for name in errors if name != "r"]:
@@ -130,7 +134,7 @@ def against_rewards(errors):
     return markdown(["median error relative to r", "ratio", "95% interval"], rows)
 
 
-def optimism(found):
+def optimism(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     """Fig. 9 as numbers: what is predicted above what was learned from."""
     off, errors = measured(found, "eval/optimism"), measured(found, "eval/reward_error_median")
     rows = [
@@ -140,9 +144,11 @@ def optimism(found):
     return markdown(["", "predicted less true, above the limit", "seeds", "median reward error"], rows)
 
 
-def heat_maps(path, cells, found):
+def heat_maps(
+    path: pathlib.Path, cells: Mapping[str, Sequence[Cell]], found: Mapping[str, Sequence[dict[str, Any]]]
+) -> None:
     """Draws the first seed's evaluation windows. cells: {design: [Cell]}; found: their results."""
-    counts, edges = {}, None
+    counts, edges = {}, np.empty(0)
     for design, own in cells.items():
         with np.load(own[0].folder / PREDICTIONS) as arrays:
             counts[design], edges = arrays["eval"], arrays["edges"]

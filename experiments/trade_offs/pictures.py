@@ -1,5 +1,7 @@
 """Pictures of the study: distributions of rewards, scatter plots, heat maps of predicted against true rewards."""
 
+import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from wmjax.report.page import write_whole
 BINS = 40
 
 
-def figure_of(columns, size=(2.6, 2.4)):
+def figure_of(columns: int, size: tuple[float, float] = (2.6, 2.4)) -> tuple[Any, list[Any]]:
     """A matplotlib Figure with so many panels side by side, and its axes."""
     from matplotlib.figure import Figure
 
@@ -18,7 +20,7 @@ def figure_of(columns, size=(2.6, 2.4)):
     return figure, list(figure.subplots(1, columns, squeeze=False).flat)
 
 
-def write_histograms(path, rewards):
+def write_histograms(path: pathlib.Path, rewards: Mapping[str, np.ndarray]) -> None:
     """PNG: how often rewards occur, logarithmic, a panel for each name. rewards: {name: [N]}."""
     figure, panels = figure_of(len(rewards))
     high = max(1e-9, *(each.max() for each in rewards.values()))
@@ -31,7 +33,7 @@ def write_histograms(path, rewards):
     write_whole(path, plots.png(figure))
 
 
-def write_scatter(path, errors, scores):
+def write_scatter(path: pathlib.Path, errors: Mapping[str, float], scores: Mapping[str, float]) -> None:
     """PNG: score against error, a named point for each. errors, scores: {name: number}."""
     figure, (axes,) = figure_of(1, (5, 3.5))
     for name, error in errors.items():
@@ -41,7 +43,9 @@ def write_scatter(path, errors, scores):
     write_whole(path, plots.png(figure))
 
 
-def write_heat_maps(path, counts, edges, bound=None):
+def write_heat_maps(
+    path: pathlib.Path, counts: Mapping[str, np.ndarray], edges: np.ndarray, bound: float | None = None
+) -> None:
     """PNG: how often a true reward (across) is predicted as what (up), logarithmic, a panel for each name.
 
     Args: counts: {name: [true, predicted]}; edges: of the bins of both; bound: a line at this true reward.

@@ -19,6 +19,8 @@ one set of settings. Parts:
 import json
 import pathlib
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 from absl import flags
 
@@ -26,6 +28,7 @@ from experiments import runs
 from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
+from experiments.trade_offs.cells import Cell
 from wmjax import console
 from wmjax.envs.check import check_name
 from wmjax.report.page import write_whole
@@ -38,7 +41,7 @@ PARTS = ("online", "offline", "optimism", "crop", "resize", "scale", "sharing", 
 DEFINITION = "study.json"
 
 
-def define_flags(values, argv):
+def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
     flags.DEFINE_list("tasks", ["cheetah_run"], "as in config.py", flag_values=values)
@@ -46,7 +49,7 @@ def define_flags(values, argv):
     runs.define_flags(values, "env.size=32")
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Trains what is missing and writes the page. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
@@ -63,7 +66,7 @@ def main(argv):
     write_whole(folder / "study.md", text)
 
 
-def check(options):
+def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
@@ -74,12 +77,12 @@ def check(options):
     return pathlib.Path(options.folder)
 
 
-def needed(parts):
+def needed(parts: Sequence[str]) -> set[str]:
     """The parts whose runs these parts are made of."""
     return {*parts, *(["online"] if set(parts) & set(OFFLINE) else [])}
 
 
-def define(folder, definition):
+def define(folder: pathlib.Path, definition: dict[str, Any]) -> None:
     """Notes in the folder what its runs are of; raises UsageError where it holds a study of something else."""
     path = folder / DEFINITION
     if path.exists() and (old := json.loads(path.read_text())) != definition:
@@ -87,13 +90,13 @@ def define(folder, definition):
     write_whole(path, json.dumps(definition) + "\n")
 
 
-def train(cells, options, training):
+def train(cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Sequence[str]], jobs.Job]) -> None:
     """Trains the cells that are not done."""
     missing = [cell for cell in cells if jobs.state(cell.folder, 1) != "done"]
     runs.train_all([training(cell, options.preset, options.set) for cell in missing], options.cores)
 
 
-def page(options, folder, cells):
+def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """The lines of study.md. cells: of the parts that are trained online."""
     lines = [
         f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
@@ -109,13 +112,13 @@ def page(options, folder, cells):
     return lines
 
 
-def by_name(cells, task):
+def by_name(cells: Sequence[Cell], task: str) -> dict[str, list[Cell]]:
     """{name: [Cell of each seed]} of one task."""
     own = [cell for cell in cells if cell.task == task]
     return {name: [cell for cell in own if cell.name == name] for name in dict.fromkeys(cell.name for cell in own)}
 
 
-def costs_of(task, options):
+def costs_of(task: str, options: Any) -> dict[str, dict[str, Any]]:
     """{design: its cost}; times are measured for the part `cost` alone."""
     timed = "cost" in options.parts
     if not timed and "online" not in options.parts:
@@ -123,7 +126,9 @@ def costs_of(task, options):
     return {design: cost.measure(task, design, options.preset, options.set, timed) for design in grid.MAIN}
 
 
-def part_lines(part, cells, task, folder, costs):
+def part_lines(
+    part: str, cells: dict[str, list[Cell]], task: str, folder: pathlib.Path, costs: Mapping[str, dict[str, Any]]
+) -> list[str]:
     """The lines of one part and task."""
     if part == "online":
         return tables.online(cells, task, folder, costs)

@@ -3,12 +3,16 @@
 cells: {name: [Cell of each seed]} of one part and one task.
 """
 
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from experiments.planet.scores import published as of_planet
 from experiments.published import read
 from experiments.trade_offs import pictures
-from experiments.trade_offs.cells import MAIN, OTHER_GRADIENT
+from experiments.trade_offs.cells import MAIN, OTHER_GRADIENT, Cell
 from experiments.trade_offs.cost import FOLDER
 from wmjax.console import try_drawing
 from wmjax.report.metrics import read_metrics
@@ -16,35 +20,36 @@ from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import pearson, significant_correlation, with_interval
 
 PUBLISHED = FOLDER / "published"
+Curve = list[tuple[tuple[float, float, float], float]]  # ((episodes, GFLOP, seconds) spent, score) of evaluations
 
 
-def evaluations(cell):
+def evaluations(cell: Cell) -> list[dict[str, Any]]:
     """The lines of a run's metrics that hold evaluations; the last one's return is its score."""
     return [row for row in read_metrics(cell.folder) if "eval/return_mean" in row]
 
 
-def score(cell):
+def score(cell: Cell) -> float:
     """The mean return of the last evaluation."""
     return evaluations(cell)[-1]["eval/return_mean"]
 
 
-def scores(cells):
+def scores(cells: Mapping[str, Sequence[Cell]]) -> dict[str, np.ndarray]:
     """{name: scores of the seeds, float64 [seeds]}."""
     return {name: np.array([score(cell) for cell in own]) for name, own in cells.items()}
 
 
-def listed(values, digits=0):
+def listed(values: Sequence[float] | np.ndarray, digits: int = 0) -> str:
     """Numbers of the seeds as text."""
     return ", ".join(f"{value:.{digits}f}" for value in values)
 
 
-def printed(name, design, task):
+def printed(name: str, design: str, task: str) -> str:
     """A published number as text; - where there is none."""
     number = read(PUBLISHED / f"{name}.csv").get(design, {}).get(task)
     return "-" if number is None else f"{number:g}"
 
 
-def returns(cells, task, picture):
+def returns(cells: Mapping[str, Sequence[Cell]], task: str, picture: pathlib.Path) -> list[str]:
     """The table of scores beside the published ones, and the curves. picture: path of the PNG."""
     folders = {name: [cell.folder for cell in own] for name, own in cells.items()}
     try_drawing(write_comparison, picture, folders, task)
@@ -59,7 +64,9 @@ def returns(cells, task, picture):
     ]
 
 
-def online(cells, task, folder, costs):
+def online(
+    cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path, costs: Mapping[str, dict[str, Any]]
+) -> list[str]:
     """Table 5, Figs. 2 and 3, scores at equal compute, what ranks the scores. costs: of `cost.measure` by design."""
     lines = ["### Returns (Table 5, Fig. 2)", "", *returns(cells, task, folder / f"online_{task}.png"), ""]
     oracle = of_planet("babaeizadeh_2020").get(task, {}).get("oracle")
@@ -71,7 +78,7 @@ def online(cells, task, folder, costs):
     return lines + ["", "### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
 
 
-def equal_compute(cells, costs):
+def equal_compute(cells: Mapping[str, Sequence[Cell]], costs: Mapping[str, dict[str, Any]]) -> list[str]:
     """Scores at the number of episodes, operations and seconds of training and acting that all designs have spent."""
     spent = {}
     for name, own in cells.items():
@@ -91,7 +98,7 @@ def equal_compute(cells, costs):
     ]
 
 
-def curve(rows, cost):
+def curve(rows: Sequence[dict[str, Any]], cost: Mapping[str, Any]) -> Curve:
     """[((episodes, GFLOP, seconds) spent, score)] of a run's evaluations. rows: its metrics."""
     points, seconds = [], 0.0
     for row in rows:
@@ -104,13 +111,13 @@ def curve(rows, cost):
     return points
 
 
-def at_budget(curve, kind, budget):
+def at_budget(curve: Curve, kind: int, budget: float) -> float:
     """The last score of a curve [((episodes, GFLOP, seconds), score)] within a budget; nan if there is none."""
     found = [value for spent, value in curve if spent[kind] <= budget * (1 + 1e-9)]
     return found[-1] if found else np.nan
 
 
-def within(values):
+def within(values: Sequence[float]) -> str:
     """Scores as a cell; of seeds some of which have none yet, how many have."""
     known = np.array([value for value in values if not np.isnan(value)])
     if not len(known):
@@ -118,7 +125,7 @@ def within(values):
     return with_interval(known, 0) + ("" if len(known) == len(values) else f" [{len(known)} of {len(values)} seeds]")
 
 
-def reward_distribution(cells, picture):
+def reward_distribution(cells: Mapping[str, Sequence[Cell]], picture: pathlib.Path) -> list[str]:
     """The table and the picture of the rewards of single decisions in all collected episodes."""
     found = {name: np.concatenate([collected_rewards(cell.folder) for cell in own]) for name, own in cells.items()}
     try_drawing(pictures.write_histograms, picture, found)
@@ -130,7 +137,7 @@ def reward_distribution(cells, picture):
     return [f"![{picture.stem}]({picture.name})", "", *markdown(header, rows)]
 
 
-def collected_rewards(folder):
+def collected_rewards(folder: pathlib.Path) -> np.ndarray:
     """Rewards of all decisions of a run's collected episodes, float32 [N]."""
     found = []
     for path in sorted((folder / "replay").glob("*.npz")):
@@ -139,7 +146,7 @@ def collected_rewards(folder):
     return np.concatenate(found)
 
 
-def rankings(cells):
+def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Correlations over runs of the score with what a model could be chosen by."""
     measures = {
         "reward loss while training": "train/reward_loss",
@@ -159,7 +166,7 @@ def rankings(cells):
     ]
 
 
-def correlation_cells(pairs):
+def correlation_cells(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
     """rho with its interval, the number of pairs and the least significant rho, as text."""
     if len(pairs) < 3:
         return ["-", str(len(pairs)), "-"]
@@ -167,7 +174,7 @@ def correlation_cells(pairs):
     return [f"{rho:.2f} ({low:.2f} to {high:.2f})", str(len(pairs)), f"{significant_correlation(len(pairs)):.2f}"]
 
 
-def of_run(cell, name):
+def of_run(cell: Cell, name: str) -> float | None:
     """A measure of a run: of training the median over its lines, of evaluations the last; None where there is none.
 
     name: the metric, but for the horizon at its end, of which the longest is taken.
@@ -180,7 +187,7 @@ def of_run(cell, name):
     return float(np.median(values)) if name.startswith("train/") else values[-1]
 
 
-def scaling(cells, task, folder):
+def scaling(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
     """Tables 3, 14, 15 and Fig. 11: errors and scores of one design at several sizes."""
     lines = []
     for design in ("ot_or", "lt_lr"):
@@ -216,7 +223,7 @@ def scaling(cells, task, folder):
     return lines
 
 
-def sharing(cells, task, folder):
+def sharing(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
     """Fig. 7: the score without the reward's gradient in the representation, less that with it."""
     found, rows = scores(cells), []
     for name in [name for name in cells if name.endswith(tuple(OTHER_GRADIENT))]:

@@ -27,7 +27,7 @@ from wmjax import console
 from wmjax.envs.check import check_action, check_begun, check_name
 from wmjax.envs.seeds import row_seeds
 from wmjax.envs.views import View, check_view, one_line, read_image, read_vector
-from wmjax.types import ActionSpec, EnvSpec, NonFiniteError, Step, UsageError
+from wmjax.types import ActionSpec, Array, EnvSpec, NonFiniteError, Step, UsageError
 
 UNBOUNDED = 1e9  # bounds from here on are none: MuJoCo writes 1e10 for a control without limits
 
@@ -80,7 +80,7 @@ class AdaptedVecEnv:
     Actions of `spec` are in [-1, 1] and are stretched to the environment's own bounds where it has bounds.
     """
 
-    def __init__(self, make_env, seeds: list[int], view: View):
+    def __init__(self, make_env: Callable[[int], Any], seeds: list[int], view: View) -> None:
         check_view(view)
         self._make_env, self._num_envs, self._seeds, self._view = make_env, len(seeds), seeds, view
         self._remade = False  # whether every episode is another environment
@@ -101,7 +101,7 @@ class AdaptedVecEnv:
         """Begins a new episode in every row."""
         return self._advance(self._zeros(), np.ones(self._num_envs, bool))
 
-    def step(self, action) -> Step:
+    def step(self, action: Array) -> Step:
         """Takes one decision in every row that goes on; begins an episode in the others."""
         check_begun(bool(self._episodes.any()), "step")
         return self._advance(check_action(action, self._num_envs, self.spec.action), self._is_last)

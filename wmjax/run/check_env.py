@@ -15,7 +15,8 @@ import re
 import resource
 import sys
 import time
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,7 +27,7 @@ from wmjax.ops import image_bits
 from wmjax.report import video
 from wmjax.report.page import write_whole
 from wmjax.run import cli
-from wmjax.types import EnvSpec, Step, UsageError, image_of
+from wmjax.types import ActionSpec, EnvSpec, Step, UsageError, image_of
 
 ROWS = 2
 SHOWN = 6  # moments in the picture
@@ -45,23 +46,23 @@ class Play(NamedTuple):
     megabytes: float  # that the process has grown by
 
 
-def main(argv):
+def main(argv: list[str]) -> None:
     """Checks one environment. argv: the command line."""
     name, options, rest = read_words(argv)
-    flags = cli.parse_flags(rest, define_flags, __name__)
+    asked = cli.parse_flags(rest, define_flags, __name__)
     if name is None:
         raise UsageError("give the name of an environment, such as gym:CarRacing-v3 or py:my_module:make_env")
     cli.use_jax()
-    first = play(name, options, ROWS, flags.seed, flags.decisions)
+    first = play(name, options, ROWS, asked.seed, asked.decisions)
     for label, text in findings(first):
         console.say(f"{label:<16}{text}")
-    again = play(name, options, ROWS, flags.seed, flags.decisions)
+    again = play(name, options, ROWS, asked.seed, asked.decisions)
     fault = difference(first.digests, again.digests)
     console.say(f"{'same twice':<16}{fault or f'yes, sha256 {first.digests[-1][:16]}'}")
     if len(image_of(first.spec.obs).shape) == 3:
         default = pathlib.Path("runs/check", re.sub(r"[^\w.-]", "_", name) + ".png")
-        path = pathlib.Path(flags.picture) if flags.picture else default
-        write_whole(path, picture(first, *(seen(first, name, options | dict(size=size), flags) for size in (64, 96))))
+        path = pathlib.Path(asked.picture) if asked.picture else default
+        write_whole(path, picture(first, *(seen(first, name, options | dict(size=size), asked) for size in (64, 96))))
         console.say(f"{'picture':<16}{path}")
     if fault:
         raise UsageError(
@@ -69,7 +70,7 @@ def main(argv):
         )
 
 
-def read_words(argv):
+def read_words(argv: list[str]) -> tuple[str | None, dict[str, Any], list[str]]:
     """(name or None, options, the other words) of a command line. Raises UsageError for a second name."""
     options, names = {}, [word for word in argv[1:] if not word.startswith("-")]
     if len(names) > 1:
@@ -82,7 +83,7 @@ def read_words(argv):
     return next(iter(names), None), options, rest
 
 
-def read_value(text):
+def read_value(text: str) -> Any:
     """A value of Python, or else the text itself."""
     try:
         return ast.literal_eval(text)
@@ -90,20 +91,20 @@ def read_value(text):
         return text
 
 
-def define_flags(values, argv):
+def define_flags(values: Any, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.int_flag(values, "decisions", 100, "decisions of each play", STACK, 10**6)
     cli.int_flag(values, "seed", 0, "of the environments and of the actions", 0)
     cli.path_flag(values, "picture", "where the picture goes; without it runs/check/<name>.png")
 
 
-def play(name, options, rows, seed, decisions):
+def play(name: str, options: dict[str, Any], rows: int, seed: int, decisions: int) -> Play:
     """Plays by chance: a Play. The arguments are as of `envs.make`; rows: at most ROWS; decisions: of each row."""
     before, rng = resident(), np.random.default_rng(seed)
     env = envs.make(name, rows, seed, **options)
     digest, digests, steps = hashlib.sha256(), [], []
 
-    def note(step):
+    def note(step: Any) -> None:
         for leaf in jax.tree.leaves(step):
             digest.update(np.ascontiguousarray(leaf).tobytes())
         digests.append(digest.hexdigest())
@@ -123,19 +124,19 @@ def play(name, options, rows, seed, decisions):
     return Play(env.spec, digests, steps, reset, step / decisions, (resident() - before) / 1e6)
 
 
-def by_chance(rng, spec):
+def by_chance(rng: np.random.Generator, spec: ActionSpec) -> np.ndarray:
     """Actions of ROWS rows, each as likely as any other: int [E] or float32 [E, A]. spec: an ActionSpec."""
     if spec.discrete:
         return rng.integers(0, spec.size, ROWS)
     return rng.uniform(spec.low, spec.high, (ROWS, spec.size)).astype(np.float32)
 
 
-def resident():
+def resident() -> int:
     """The most bytes of memory that this process has held at once."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def difference(digests, others):
+def difference(digests: Sequence[str], others: Sequence[str]) -> str:
     """The first moment in which two plays differ, in words; "" where they are equal."""
     for moment, (one, two) in enumerate(zip(digests, others, strict=True)):
         if one != two:
@@ -143,7 +144,7 @@ def difference(digests, others):
     return ""
 
 
-def findings(found):
+def findings(found: Play) -> Iterator[tuple[str, str]]:
     """(label, text) of every line about a Play."""
     spec, steps = found.spec, found.steps
     image, action = image_of(steps.obs), spec.action
@@ -164,16 +165,16 @@ def findings(found):
     yield "memory", f"{found.megabytes:.0f} MB for {ROWS} rows; {kept * 1e-3:.1f} kB of replay a decision"
 
 
-def seen(found, name, options, flags):
+def seen(found: Play, name: str, options: dict[str, Any], asked: Any) -> np.ndarray:
     """Images uint8 [T, size, size, C] of the first row, made with images of another size; where the environment has
     one size alone, those of the Play `found`."""
     try:
-        return image_of(play(name, options, 1, flags.seed, flags.decisions).steps.obs)
+        return image_of(play(name, options, 1, asked.seed, asked.decisions).steps.obs)
     except UsageError:
         return image_of(found.steps.obs)
 
 
-def picture(found, small, large):
+def picture(found: Play, small: np.ndarray, large: np.ndarray) -> bytes:
     """A PNG, bytes: SHOWN moments as they are and for PlaNet, the last STACK images for Smaller World Models.
 
     Args: found: a Play; small, large: uint8 [T, 64, 64, C] and [T, 96, 96, C], or of the environment's one size.
@@ -199,12 +200,12 @@ def picture(found, small, large):
     return video.png(np.asarray(sheet))
 
 
-def pixels(image):
+def pixels(image: np.ndarray) -> Image.Image:
     """uint8 [X, Y, C] as a picture: its newest three channels, or its newest one."""
     return Image.fromarray(image[..., -3:] if image.shape[-1] % 3 == 0 else image[..., -1])
 
 
-def grey(image):
+def grey(image: np.ndarray) -> Image.Image:
     """The luminance of `pixels`."""
     return pixels(image).convert("L")
 

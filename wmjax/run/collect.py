@@ -5,16 +5,18 @@ a single run). The rows of an environment pool are theirs in turn: E rows of mem
 """
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wmjax.envs import VecEnv
 from wmjax.run import processes
 from wmjax.run.members import by_member
-from wmjax.types import Step
+from wmjax.run.stopwatch import Stopwatch
+from wmjax.types import Actor, Array, Params, State, Step
 
 
 class Player(NamedTuple):
@@ -27,16 +29,18 @@ class Player(NamedTuple):
     sharding: Any  # of everything with leading axes [S, E]; None: the default device
 
 
-def make_player(actor, rows, *, explore, sharding=None, keep=lambda extras: ()):
+def make_player(
+    actor: Actor, rows: int, *, explore: bool, sharding: Any = None, keep: Callable[[Any], Any] = lambda extras: ()
+) -> Player:
     """A Player. t counts decisions and makes their keys.
 
     Args: rows: E; keep: what of the actor's extras is returned, by default nothing.
     """
 
-    def begin(params):
+    def begin(params: Params) -> State:
         return actor.initial(params, rows)
 
-    def act(params, key, t, carry, step):
+    def act(params: Params, key: Array, t: Array, carry: State, step: Step) -> tuple[State, Array, Any]:
         carry, action, extras = actor.act(params, jax.random.fold_in(key, t), carry, step, explore)
         return carry, action, keep(extras)
 
@@ -45,7 +49,9 @@ def make_player(actor, rows, *, explore, sharding=None, keep=lambda extras: ()):
     return Player(begin, act, sharding)
 
 
-def decisions(env, player, params, keys, stopwatch, step, carry):
+def decisions(
+    env: VecEnv, player: Player, params: Params, keys: Array, stopwatch: Stopwatch, step: Step, carry: State
+) -> Iterator[tuple[Step, State, Any]]:
     """Plays on for ever from `step`, the env's current Step [S * E], and the actor's carry there, which is donated.
 
     Args: as in `play_episodes`. Counts "env", "copy" and "act".
@@ -64,13 +70,17 @@ def decisions(env, player, params, keys, stopwatch, step, carry):
         yield step, carry, extras
 
 
-def arrivals(env, player, params, keys, stopwatch, step):
+def arrivals(
+    env: VecEnv, player: Player, params: Params, keys: Array, stopwatch: Stopwatch, step: Step
+) -> Iterator[Step]:
     """As `decisions`, from where the actor remembers nothing; yields the Steps alone."""
     playing = decisions(env, player, params, keys, stopwatch, step, player.begin(params))
     return (arrival for arrival, _, _ in playing)
 
 
-def play_episodes(env, player, params, keys, stopwatch):
+def play_episodes(
+    env: VecEnv, player: Player, params: Params, keys: Array, stopwatch: Stopwatch
+) -> tuple[Step, np.ndarray]:
     """One new episode in every environment row.
 
     Args:
@@ -83,12 +93,12 @@ def play_episodes(env, player, params, keys, stopwatch):
     with stopwatch("env"):
         first = env.reset()
     steps, tally = [first], Tally.of(first)
-    for step in arrivals(env, player, params, keys, stopwatch, first):
-        steps.append(step)
-        tally = tally.after(step)
-        if processes.everywhere(tally.over.all()):
-            whole = processes.whole_rows((stack(steps), tally.returns[None]), len(keys), axis=1)
-            return whole[0], whole[1][0]
+    playing = arrivals(env, player, params, keys, stopwatch, first)
+    while not processes.everywhere(bool(tally.over.all())):
+        steps.append(next(playing))
+        tally = tally.after(steps[-1])
+    whole = processes.whole_rows((stack(steps), tally.returns[None]), len(keys), axis=1)
+    return whole[0], whole[1][0]
 
 
 class Tally(NamedTuple):
@@ -98,16 +108,18 @@ class Tally(NamedTuple):
     over: np.ndarray  # bool [rows]
 
     @classmethod
-    def of(cls, step):
+    def of(cls, step: Step) -> "Tally":
         """Of an episode's first Step."""
         return cls(np.zeros(len(step.reward)), np.zeros(len(step.reward), bool))
 
-    def after(self, step):
+    def after(self, step: Step) -> "Tally":
         """With one more Step; what comes after the end does not count."""
         return Tally(self.returns + np.where(self.over, 0.0, step.reward), self.over | step.is_last)
 
 
-def play_returns(env, player, params, keys, stopwatch, film):
+def play_returns(
+    env: VecEnv, player: Player, params: Params, keys: Array, stopwatch: Stopwatch, film: int
+) -> tuple[np.ndarray, Step]:
     """As `play_episodes`, for long episodes: keeps the first `film` steps alone.
 
     Returns: (returns float64 [S * E], Step [up to film, S * E, ...]).
@@ -115,11 +127,12 @@ def play_returns(env, player, params, keys, stopwatch, film):
     with stopwatch("env"):
         first = env.reset()
     kept, tally = [first], Tally.of(first)
-    for step in arrivals(env, player, params, keys, stopwatch, first):
+    playing = arrivals(env, player, params, keys, stopwatch, first)
+    while not tally.over.all():
+        step = next(playing)
         kept += [step] if len(kept) < film else []
         tally = tally.after(step)
-        if tally.over.all():
-            return tally.returns, stack(kept)
+    return tally.returns, stack(kept)
 
 
 class Played(NamedTuple):
@@ -130,7 +143,17 @@ class Played(NamedTuple):
     extras: Any  # [count, S, E, ...] on the device: what the player keeps, of the actions that led to the arrivals
 
 
-def play_steps(env, player, params, keys, stopwatch, *, step, carry, count):
+def play_steps(
+    env: VecEnv,
+    player: Player,
+    params: Params,
+    keys: Array,
+    stopwatch: Stopwatch,
+    *,
+    step: Step,
+    carry: State,
+    count: int,
+) -> Played:
     """`count` more Steps from the env's current one: episodes go on where they are and follow each other.
 
     Args: as in `play_episodes`, but keys that no call before had, since t begins again at 0; step: the env's current
@@ -144,12 +167,12 @@ def play_steps(env, player, params, keys, stopwatch, *, step, carry, count):
     return Played(stack(steps), carry, jax.tree.map(lambda *rows: jnp.stack(rows), *extras))
 
 
-def padded(steps, length):
+def padded(steps: Step, length: int) -> Step:
     """Step [T, ...] of numpy arrays with its last row repeated up to `length` >= T rows."""
     more = length - len(steps.reward)
     return jax.tree.map(lambda x: np.concatenate([x, x[-1:].repeat(more, axis=0)]), steps)
 
 
-def stack(steps):
+def stack(steps: Sequence[Step]) -> Step:
     """A list of T steps [E] -> Step [T, E, ...]."""
     return jax.tree.map(lambda *rows: np.stack(rows), *steps)

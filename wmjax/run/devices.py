@@ -4,6 +4,8 @@ Parameters are on every device; the compiler averages their gradients. One devic
 """
 
 import contextlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -15,7 +17,7 @@ from wmjax.types import UsageError
 AXIS = "data"
 
 
-def make_mesh(wanted):
+def make_mesh(wanted: str | int) -> Mesh:
     """A mesh of as many devices of each process.
 
     Args: wanted: "all", or a number of devices, as a string or an int.
@@ -35,23 +37,23 @@ def make_mesh(wanted):
     return Mesh(np.array([each for those in by_process for each in those[:own]]), (AXIS,))
 
 
-def replicated(mesh):
+def replicated(mesh: Mesh) -> NamedSharding:
     """Sharding of what every device holds."""
     return NamedSharding(mesh, PartitionSpec())
 
 
-def split(mesh, axis):
+def split(mesh: Mesh, axis: int) -> NamedSharding:
     """Sharding of arrays whose axis number `axis` is divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
 
 
-def no_transfers():
+def no_transfers() -> AbstractContextManager:
     """A context in which copies between host and device are an error; without jit each operation makes such copies."""
     config: Any = jax.config  # whose attributes mypy does not know
     return contextlib.nullcontext() if config.jax_disable_jit else jax.transfer_guard("disallow")
 
 
-def check_divisible(mesh, sizes):
+def check_divisible(mesh: Mesh, sizes: Mapping[str, int]) -> None:
     """Raises UsageError unless every size, by the name of its setting, is a multiple of the number of devices."""
     for name, size in sizes.items():
         if size % mesh.size:

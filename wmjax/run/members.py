@@ -1,22 +1,23 @@
 """Many agents in one program: pytrees with a leading axis of members [S], one for each seed (S = 1: a single run)."""
 
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from wmjax.types import UsageError
+from wmjax.types import Array, UsageError
 
 
-def member(tree, i):
+def member(tree: Any, i: Any) -> Any:
     """Member i of a pytree with leading axes [S], or what another index takes."""
     return jax.tree.map(lambda x: x[i], tree)
 
 
-def by_member(tree, members, axis=0):
+def by_member(tree: Any, members: int, axis: int = 0) -> Any:
     """Splits an axis of environment rows, [S * E] -> [S, E], in every array."""
 
-    def split(x):
+    def split(x: Array) -> Array:
         return x.reshape(*x.shape[:axis], members, -1, *x.shape[axis + 1 :])
 
     return jax.tree.map(split, tree)
@@ -35,7 +36,7 @@ class Member(NamedTuple):
     seed: int
 
 
-def make_members(task, seed, population):
+def make_members(task: str, seed: int, population: int) -> tuple[Member, ...]:
     """A tuple of Member: every task of "first+second+...", each with the seeds seed, seed + 1, ...
 
     Raises: UsageError for numbers out of range and for a task that is named twice.
@@ -51,7 +52,7 @@ def make_members(task, seed, population):
     return tuple(Member(each, seed + i) for each in tasks for i in range(population))
 
 
-def by_task(members, tasks):
+def by_task(members: tuple[Member, ...], tasks: Sequence[str]) -> dict[str, tuple[Member, ...]]:
     """{name: the members as players of that task}: of what each plays in turn, the task it was made with first.
 
     Args: members: tuple of Member; tasks: full names of what every member plays beside its own.
@@ -67,24 +68,24 @@ def by_task(members, tasks):
     return players
 
 
-def short_name(task):
+def short_name(task: str) -> str:
     """The name of a task without its family: dmc:cheetah_run -> cheetah_run."""
     return task.split(":")[-1]
 
 
-def member_keys(members, count):
+def member_keys(members: Sequence[Member], count: int) -> Array:
     """`count` arrays of keys, [S] each; a member's depend on its seed alone."""
     seeds = np.array([each.seed for each in members], np.uint32)
     return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), count))(seeds).T
 
 
-def mean_of(rows):
+def mean_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over members of every metric that all have. rows: one dict for each member."""
     names = [name for name in rows[0] if all(name in row for row in rows)]
     return {name: float(np.mean([row[name] for row in rows])) for name in names}
 
 
-def pick(members, index):
+def pick(members: Sequence[Member], index: int) -> Member:
     """The Member of --member=index; raises UsageError if there are fewer."""
     if index >= len(members):
         raise UsageError(f"--member={index}: the run has {len(members)}, counted from 0")

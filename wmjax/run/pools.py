@@ -1,20 +1,24 @@
 """Environments of all members of a program: what they are like, and one pool of them all."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 from wmjax import envs
 from wmjax.envs import snapshots
 from wmjax.envs.concatenated import JoinedVecEnv
 from wmjax.run import processes
-from wmjax.types import UsageError
+from wmjax.run.members import Member
+from wmjax.types import EnvSpec, Step, UsageError
 
 
-def spec_of(task, options):
+def spec_of(task: str, options: Mapping[str, Any]) -> EnvSpec:
     """The EnvSpec of a task's environments. options: of `wmjax.envs.make`."""
     env = envs.make(task, 1, 0, **options)
     env.close()
     return env.spec
 
 
-def first_step(members, rows, options):
+def first_step(members: Sequence[Member], rows: int, options: Mapping[str, Any]) -> tuple[EnvSpec, Step]:
     """(EnvSpec, Step [E]) of environments made for this alone: what each member's will be like, before all are made.
 
     Raises: UsageError where two tasks do not fit one program.
@@ -32,7 +36,7 @@ def first_step(members, rows, options):
     return env.spec, step
 
 
-def widest(specs):
+def widest(specs: Mapping[str, EnvSpec]) -> str:
     """The one of an agent's tasks whose spec the agent is made for: that with the longest actions.
 
     Args: specs: {task: EnvSpec}; actions of the others are to be padded to its own (`wmjax.envs.pad`).
@@ -48,7 +52,7 @@ def widest(specs):
     return task
 
 
-def join_envs(members, rows, options, purpose="train"):
+def join_envs(members: Sequence[Member], rows: int, options: Mapping[str, Any], purpose: str = "train") -> JoinedVecEnv:
     """One pool for every member, `rows` environments each, as one VecEnv; purpose: as of `wmjax.envs.make`.
 
     Of several processes each makes its share of every member's rows.
@@ -58,7 +62,9 @@ def join_envs(members, rows, options, purpose="train"):
     return JoinedVecEnv(made)
 
 
-def envs_of(tasks, rows, options, size, purpose="train"):
+def envs_of(
+    tasks: Mapping[str, Sequence[Member]], rows: int, options: Mapping[str, Any], size: int, purpose: str = "train"
+) -> dict[str, Any]:
     """{task: one pool for every member} of an agent's tasks, behind actions of one size; see `join_envs`, `envs.pad`.
 
     tasks: {task: the members as its players}.
@@ -66,13 +72,13 @@ def envs_of(tasks, rows, options, size, purpose="train"):
     return {task: envs.pad(join_envs(players, rows, options, purpose), size) for task, players in tasks.items()}
 
 
-def snapshot(env):
+def snapshot(env: envs.VecEnv) -> dict[str, Any]:
     """The snapshot of a pool as of `join_envs`: of all rows, those of other processes too."""
     parts = processes.gather(env.snapshot())
     return parts[0] if len(parts) == 1 else snapshots.join(parts)
 
 
-def restore(env, snapshot, rows):
+def restore(env: envs.VecEnv, snapshot: dict[str, Any], rows: int) -> None:
     """Restores a pool from what `snapshot` returned, whatever the number of processes was. rows: of each member."""
     if processes.count() > 1:
         own, first = processes.share(rows)

@@ -86,7 +86,8 @@ def make_agent(config, env_spec, query=None):
 
     inputs = make_inputs(config, env_spec, query)
     if query is None:
-        return Agent(init, *make_blind(apply), None)
+        initial, look, decide = make_blind(apply)
+        return Agent(init, initial, look, decide, None)
     look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply)
 
     def initial(params, rows):
@@ -128,8 +129,8 @@ def make_inputs(config, env_spec, query):
     inputs = dict(trunk=[image], heads=[jnp.zeros((1, config.units + codes))])
     if query:
         features, memory = jnp.zeros((1, *query.model.feature_shape)), jnp.zeros((1, config.lstm_units))
-        reward = jnp.zeros((1, 1)) if config.sees_rewards else None
-        inputs |= dict(encoder=[features, reward], lstm=[memory, memory, jnp.zeros((1, config.encoder_units))])
+        rewards = [jnp.zeros((1, 1))] if config.sees_rewards else []
+        inputs |= dict(encoder=[features, *rewards], lstm=[memory, memory, jnp.zeros((1, config.encoder_units))])
         if config.rollout_policy in ("distilled", "learned"):
             inputs["rollout_policy"] = [features]
     return inputs
