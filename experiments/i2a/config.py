@@ -60,7 +60,7 @@ MODEL_FREE = dict(rollout_policy="none")
 UNIFORM = dict(rollout_policy="uniform")
 DISTILLED = dict(rollout_policy="distilled")
 LEARNED = dict(rollout_policy="learned")
-AGENTS: dict[str, dict] = dict(  # settings of each; those of copy and untrained differ from uniform's in their models alone
+AGENTS: dict[str, dict] = dict(  # copy and untrained differ from uniform in their models alone
     model_free=MODEL_FREE,
     copy=UNIFORM,
     untrained=UNIFORM,

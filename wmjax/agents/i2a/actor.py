@@ -85,12 +85,11 @@ def make_agent(config, env_spec, query=None):
         return modules[name].apply(params[name], *args)
 
     inputs = make_inputs(config, env_spec, query)
-    if query is None:
-        initial, look, decide = make_blind(apply)
-        return Agent(init, initial, look, decide, None)
-    look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply)
+    look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply) if query else make_blind(apply)
 
     def initial(params, rows):
+        if query is None:
+            return ()
         embed = jax.eval_shape(query.model.encode, params["model"], rows_of(env_spec.obs, rows))
         return jax.tree.map(lambda x: jnp.zeros((rows, query.images, *x.shape[1:]), x.dtype), embed)
 
@@ -137,10 +136,7 @@ def make_inputs(config, env_spec, query):
 
 
 def make_blind(apply):
-    """(initial, look, decide) of an agent without a model."""
-
-    def initial(params, rows):
-        return ()
+    """As `make_sight`, of an agent without a model."""
 
     def look(params, key, carry, step):
         return (), ()
@@ -151,7 +147,7 @@ def make_blind(apply):
         rows = images.shape[:2]
         return Decided(logits.reshape(*rows, -1), value.reshape(rows), None)
 
-    return initial, look, decide
+    return look, decide, None
 
 
 def make_sight(config, actions, query, apply):
