@@ -5,9 +5,9 @@
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
 writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
 collecting and training, `simulator` decisions with MuJoCo itself as the model, `games` steps of environments in pure
-JAX. Compilation is timed apart. Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e
-.[bench]`), with the same sizes and network. Medians with minimum and maximum over repetitions; machines are shared and
-noisy, so compare within one run only.
+JAX, `agents` acting and learning of those that query a model. Compilation is timed apart. Other libraries stand beside
+where they are installed (`.venv/bin/uv pip install -e .[bench]`), with the same sizes and network. Medians with minimum
+and maximum over repetitions; machines are shared and noisy, so compare within one run only.
 """
 
 import json
@@ -17,7 +17,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.benchmark import actors, chart, dream, games, phase, planner, replay, rollout, simulator, train
+from experiments.benchmark import actors, agents, chart, dream, games, phase, planner, replay, rollout, simulator, train
 from wmjax import console
 from wmjax.report import benchmark
 from wmjax.run import cli
@@ -35,6 +35,7 @@ PARTS = dict(
     phase=phase,
     simulator=simulator,
     games=games,
+    agents=agents,
 )
 PRESETS = ("quick", "paper")
 

@@ -77,7 +77,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
     [
         (
             ["--only=plan"],
-            "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator, games",
+            "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator, games, agents",
         ),
         (["--preset=full"], "--preset=full: choose from quick, paper"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),

@@ -1,0 +1,104 @@
+"""Agents that query a model (Buesing et al. 2018): updates alone, and acting and learning as one program.
+
+The game is MiniPacman in 64 environments with 5 decisions an update; the model a dSSM-DET with first weights, whose
+speed is that of any.
+"""
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+
+from wmjax import envs
+from wmjax.agents import i2a
+from wmjax.models import state_space
+from wmjax.report.benchmark import Work, compiled
+from wmjax.run import unroll
+from wmjax.types import Array, JaxEnv, Learner, LearnerState, Params
+
+ROWS, DECISIONS, UPDATES = 64, 5, 20
+HORIZONS = dict(quick=[3], paper=[1, 3])
+SIZES: dict[str, Any] = dict(kernels=(3, 3), strides=(1, 2), widths=(16, 16), units=256)  # as in experiments/i2a, cpu
+SIZES |= dict(encoder_kernel=3, encoder_strided=(16,), encoder_widths=(8,), encoder_units=64, lstm_units=64)
+SIZES |= dict(policy_widths=(8, 8), policy_units=64)
+MODEL = state_space.StateSpaceConfig(
+    kind="dssm_det", channels=16, encoder_width=16, decoder_width=16, blocks=(2, 1), reward_digits=4
+)
+AGENTS = dict(copy="uniform", uniform="uniform", distilled="distilled", ltq="learned")
+
+
+class Playing(NamedTuple):
+    """An agent and where it is."""
+
+    env: JaxEnv
+    player: unroll.Player
+    learner: Learner
+    model: Params
+    state: LearnerState
+    playing: unroll.Playing
+
+
+def works(preset: str) -> Iterator[Work]:
+    """The baseline without a model in both mazes; then every agent in the larger one, by depth of its rollouts."""
+    frames = {"frames": UPDATES * ROWS * DECISIONS}
+    for maze in ("15x19", "9x11"):
+        one = make("none", maze, None, {}, {})
+        yield compiled(f"model_free {maze}, acts and learns", *loop(one), frames, maze=maze, agent="model_free")
+    for horizon in HORIZONS[preset]:
+        for name, policy in AGENTS.items():
+            one = make(policy, "15x19", *model_of(name), dict(horizon=horizon))
+            tags = dict(agent=name, horizon=horizon)
+            rows = {"frames": ROWS * DECISIONS}
+            yield compiled(f"{name}, depth {horizon}, learns", *learning(one), rows, **tags)
+            yield compiled(f"{name}, depth {horizon}, acts and learns", *loop(one), frames, **tags)
+
+
+def model_of(name: str) -> tuple[i2a.Query, Params]:
+    """A model with first weights, as an agent asks it."""
+    spec: Any = envs.make_jax("minipacman:regular").spec
+    model, learner = state_space.make(MODEL, spec)
+    if name == "copy":
+        model = model._replace(imagine=lambda params, key, state, action: state)
+    begin = state_space.make_begin(MODEL, spec)
+    return i2a.Query(model, begin.images, begin.begin), jax.jit(learner.init)(jax.random.key(0)).params
+
+
+def make(policy: str, maze: str, query: i2a.Query | None, model: Params, settings: dict) -> Playing:
+    """A Playing at the first episodes' first images."""
+    env: Any = envs.make_jax("minipacman:regular", maze=maze)
+    config = i2a.I2AConfig(rollout_policy=policy, **SIZES, **settings)
+    agent = i2a.make_agent(config, env.spec, query)
+    learner = i2a.make(config, agent)
+    player = unroll.Player(agent.initial, agent.look, lambda *args: i2a.choose(agent, *args)[0])
+    state = jax.jit(learner.init)(jax.random.key(1))
+    begin = jax.jit(lambda params: unroll.begin(env, player, params, jax.random.key(2), ROWS))
+    return Playing(env, player, learner, model, state, begin(dict(model=model, agent=state.params)))
+
+
+def act(one: Playing, model: Params, state: LearnerState, playing: unroll.Playing, key: Array) -> Any:
+    """(where the rows are after DECISIONS, an Unroll)."""
+    params = dict(model=model, agent=state.params)
+    playing, steps, seen = unroll.unroll(one.env, one.player, params, key, playing, DECISIONS)
+    return playing, i2a.Unroll(model, steps, seen)
+
+
+def loop(one: Playing) -> tuple[Callable, list]:
+    """(function, its arguments): UPDATES times acting and learning."""
+
+    def run(model: Params, state: LearnerState, playing: unroll.Playing, key: Array) -> Any:
+        def update(carry: Any, key: Array) -> Any:
+            state, playing = carry
+            playing, batch = act(one, model, state, playing, key)
+            state, metrics = one.learner.update(state, key, batch)
+            return (state, playing), metrics["loss"]
+
+        return jax.lax.scan(update, (state, playing), jax.random.split(key, UPDATES))
+
+    return run, [one.model, one.state, one.playing, jax.random.key(3)]
+
+
+def learning(one: Playing) -> tuple[Callable, list]:
+    """(function, its arguments): an update alone, from what acting saw."""
+    acted = jax.jit(functools.partial(act, one))(one.model, one.state, one.playing, jax.random.key(3))[1]
+    return one.learner.update, [one.state, jax.random.key(4), acted]
