@@ -1,6 +1,7 @@
 """The rollout engine: imagined states a second under a linear policy, of PlaNet's RSSM and of environment models."""
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -40,11 +41,11 @@ def rollouts(
     """The Works of one model. sizes: as SIZES."""
     model, learner = model_and_learner
     params = learner.init(jax.random.key(0)).params
-    (features,) = model.feature_shape
-    weights = np.random.default_rng(0).normal(size=(features, SPEC.action.size)).astype(np.float32)
+    shape = math.prod(model.feature_shape), SPEC.action.size
+    weights = np.random.default_rng(0).normal(size=shape).astype(np.float32)
 
     def policy(key: Array, features: Array) -> Array:
-        return jnp.tanh(features @ weights)
+        return jnp.tanh(features.reshape(features.shape[0], -1) @ weights)
 
     def rollout(horizon: int, made: str, params: Params, key: Array, state: State) -> Any:
         if made == "heads":

@@ -169,7 +169,7 @@ def test_steps_equal_the_papers_equations(name):
             close(imagined.state[h, b], episode.state[0])
             close(imagined.latent[h, b], episode.latent[0])
             close(images[h, b], episode.image()[0])
-            close(features[h, b], episode.maps().ravel())
+            close(features[h, b], episode.maps()[0])
             bits = sigmoid(call["reward"](episode.maps())[0])
             size = sum(p * 2**i for i, p in enumerate(bits[:DIGITS]))
             close(rewards[h, b], (1 - bits[-1]) * (1 - 2 * bits[-2]) * size)

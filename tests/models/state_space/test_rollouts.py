@@ -24,7 +24,7 @@ def lowered_rollout(kind, drop=()):
     params = {name: x for name, x in params.items() if name not in drop}
 
     def run(params, key):
-        policy = lambda key, features: jnp.tanh(features[:, :2])
+        policy = lambda key, features: jnp.tanh(features[:, 0, 0, :2])
         return imagine.rollout(model, params, key, model.initial(params, B), policy, H)[1]
 
     return jax.jit(run).lower(params, jax.eval_shape(lambda: KEY))

@@ -21,7 +21,6 @@ Models in pixels (rar, ar) render and embed an image for every imagined step. No
 the embeddings of the newest ones (the paper's caching of the vision preprocessing).
 """
 
-import math
 from typing import Any, NamedTuple
 
 import chex
@@ -255,22 +254,19 @@ def make_observe(config, apply, follow):
 def make_heads(config, env_spec, apply):
     """(features, reward_logits, discount, decode), each of (params, state)."""
 
-    def maps(state):
+    def features(params, state):
         """What every head is given, [B, X, Y, 3 C / 2]."""
         return jnp.concatenate([state.state, state.latent], axis=-1)
 
-    def features(params, state):
-        return maps(state).reshape(state.state.shape[0], -1)
-
     def reward_logits(params, state):
-        return apply(params, "reward", maps(state))
+        return apply(params, "reward", features(params, state))
 
     def discount(params, state):
         return jnp.ones(state.context.seen.shape)  # the paper predicts no ends of episodes
 
     def decode(params, state):
         rows, columns, _ = env_spec.obs_shape
-        logits = apply(params, "decoder", maps(state))[:, :rows, :columns]
+        logits = apply(params, "decoder", features(params, state))[:, :rows, :columns]
         return logits + params["background"][None] if config.contrast else logits
 
     return features, reward_logits, discount, decode
@@ -279,7 +275,7 @@ def make_heads(config, env_spec, apply):
 def make_model(config, env_spec):
     """(WorldModel, Parts). Its aux are the Beliefs of each step; decode gives logits of pixels in [0, 1].
 
-    Actions are float32 [B, jump * A]. Features are the state and the latent, flat.
+    Actions are float32 [B, jump * A]. Features are the state and the latent side by side, a grid.
     """
     modules = make_modules(config, env_spec)
 
@@ -313,6 +309,6 @@ def make_model(config, env_spec):
         return reward_bits.mean(reward_logits(params, state))
 
     observe = make_observe(config, apply, follow)
-    shape = (math.prod(map_of(config, env_spec.obs_shape)) * (config.channels + config.channels // 2),)
+    shape = (*map_of(config, env_spec.obs_shape), config.channels + config.channels // 2)
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, decode, shape)
     return model, Parts(make_start(config, env_spec, apply), follow, reward_logits)
