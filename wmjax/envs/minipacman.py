@@ -1,4 +1,4 @@
-"""MiniPacman in pure JAX: five games in one maze (Weber et al. 2017; Buesing et al. 2018, section 4).
+"""MiniPacman in pure JAX: five games in one maze (Weber et al. 2017, whose agents imagine in it).
 
 "minipacman:regular"   eat all food              "minipacman:ambush"   eat ghosts, and no food
 "minipacman:avoid"     stay alive and eat little "minipacman:rush"     eat the power pills
