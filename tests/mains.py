@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import functools
+import gc
 import importlib
 import io
 import itertools
@@ -125,7 +126,11 @@ PRELOAD = [  # not the mains themselves, whose flags have the same names
     "wmjax.storage.checkpoint",
     "wmjax.report.metrics",
     "ml_collections.config_flags",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "matplotlib.backends.backend_svg",
 ]
+CURVES = ("comparison_in_page", "curve", "population", "returns", "times")  # functions of plots that make an SVG
 HANGS = 900  # seconds; a table of several runs takes up to 300 on two busy cores
 FLAGS = dict(planet=PLANET, smaller_world_models=SMALLER_WORLD_MODELS, environment_models=ENVIRONMENT_MODELS, i2a=I2A)
 
@@ -322,6 +327,7 @@ def _stop_at(place, count, number=signal.SIGTERM):
 
 
 def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err, exports):
+    gc.freeze()  # or every full collection walks, and so copies, all that the server has imported
     for path, descriptor in ((out, 1), (err, 2)):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), descriptor)
     os.chdir(ROOT)
@@ -340,7 +346,8 @@ def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err, ex
         phases = importlib.import_module(f"experiments.{experiment}.phases")
         phases.DISPATCHED = dict.fromkeys(phases.DISPATCHED, 1)
     if not drawn:
-        plots._svg = lambda figure: "<svg></svg>"
+        for name in CURVES:
+            setattr(plots, name, lambda *_, **__: "<svg></svg>")
     if stop_at:
         _stop_at(*stop_at)
     if over_at:
@@ -350,6 +357,7 @@ def _child(module, argv, kill_at, stop_at, over_at, drawn, devices, out, err, ex
     import jax
 
     jax.config.update("jax_num_cpu_devices", devices)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)  # other runs start the same small programs
     seen = exporting.watch() if exports else {}
     main = importlib.import_module(f"experiments.{module}").main
     from wmjax.run.cli import run

@@ -45,6 +45,7 @@ def make_counted_phase(update, points, sharding=None):
 
 def summed(update, first, stop, state, key):
     """Updates `first` to `stop` - 1 of (state, key) -> (state, metrics). Returns: (state, float32 sums of metrics)."""
+    update = jax.jit(update)  # traced once, for the shapes of its metrics and for the loop
     shapes = jax.eval_shape(update, state, key)[1]
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
 
