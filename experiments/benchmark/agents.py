@@ -48,10 +48,10 @@ def works(preset: str) -> Iterator[Work]:
     for horizon in HORIZONS[preset]:
         for name, policy in AGENTS.items():
             one = make(policy, "15x19", *model_of(name), dict(horizon=horizon))
-            tags = dict(agent=name, horizon=horizon)
-            rows = {"frames": ROWS * DECISIONS}
-            yield compiled(f"{name}, depth {horizon}, learns", *learning(one), rows, **tags)
-            yield compiled(f"{name}, depth {horizon}, acts and learns", *loop(one), frames, **tags)
+            for does, measured, each in (("learns", learning, UPDATES), ("acts and learns", loop, 1)):
+                rows = {"frames": frames["frames"] / each}
+                title = f"{name}, depth {horizon}, {does}"
+                yield compiled(title, *measured(one), rows, agent=name, horizon=horizon)
 
 
 def model_of(name: str) -> tuple[i2a.Query, Params]:
