@@ -17,10 +17,10 @@ from wmjax.envs import VecEnv
 from wmjax.models import state_space
 from wmjax.models.simulator import compiled
 from wmjax.ops import bernoulli
-from wmjax.run import pools, unroll
+from wmjax.run import lifecycle, pools, unroll
 from wmjax.run.cli import build, read_path
-from wmjax.storage import workdir
-from wmjax.types import Array, EnvSpec, JaxEnv, Learner, Params, UsageError
+from wmjax.storage import checkpoint, workdir
+from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
 
@@ -188,6 +188,41 @@ def make(chosen: Settings, spec: EnvSpec, world: World) -> Made:
     agent = i2a.make_agent(chosen.agent, spec, world.query)
     choose = lambda params, key, step, seen: i2a.choose(agent, params, key, step, seen)[0]
     return Made(agent, i2a.make(chosen.agent, agent), unroll.Player(agent.initial, agent.look, choose))
+
+
+class Loaded(NamedTuple):
+    """What plays in a finished or unfinished run."""
+
+    actor: Actor
+    params: Any  # [1, ...], dict(model=..., agent=...)
+    task: str  # full name of its environment
+    env: dict  # options of wmjax.envs.make for the images that it sees
+    updates: int
+
+
+def is_own(config: dict[str, Any]) -> bool:
+    """Whether the config.json of a run, a dict, is one of this experiment."""
+    return "rollout_policy" in config.get("agent", ())
+
+
+def load(folder: str | pathlib.Path) -> Loaded:
+    """The acting part of a run from its newest checkpoint; the model that it asks must be where it was.
+
+    Raises: UsageError if the folder holds no run of this experiment or no good checkpoint.
+    """
+    folder = pathlib.Path(folder)
+    config = workdir.read_config(folder)
+    if not is_own(config):
+        raise UsageError(f"{folder} holds a run of another experiment")
+    chosen = settings(config)
+    spec, env = spec_of(chosen)
+    world = make_world(chosen, spec, env, keys_of(chosen.seed)[1])
+    made = make(chosen, spec, world)
+    template = dict(learner=jax.eval_shape(made.learner.init, jax.random.key(0)))
+    others = ("playing", "tally", "began", "counters", "partial", "env", "eval_env")
+    updates, state = lifecycle.restore_saved(folder, template | dict.fromkeys(others, checkpoint.AS_SAVED))
+    params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=state["learner"].params))
+    return Loaded(i2a.make_actor(made.agent), params, chosen.task, chosen.env, updates)
 
 
 def make_env(chosen: Settings, rows: int, purpose: str) -> VecEnv:

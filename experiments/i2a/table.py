@@ -32,6 +32,7 @@ from wmjax.run import cli, jobs
 from wmjax.types import UsageError
 
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
+MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
 RETURN, LENGTH = "collect/return", "collect/episode_length"
 WINDOW = 0.1  # of the frames: over the last tenth before a point
 LONG = 100  # decisions of an episode that is survived for a while
@@ -43,8 +44,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("env", "minipacman:regular", "as in config.py", flag_values=values)
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     flags.DEFINE_list("agents", list(AGENTS), f"of {', '.join(configs.AGENTS)}", flag_values=values)
-    kinds = [SIMULATOR, *(kind for kind in KINDS if kind != "ar")]
-    flags.DEFINE_string("model", "sssm", f"that is asked: one of {', '.join(kinds)}", flag_values=values)
+    flags.DEFINE_string("model", "sssm", f"that is asked: one of {', '.join(MODELS)}", flag_values=values)
     flags.DEFINE_string("model_preset", "cpu_grid", f"of its training: {', '.join(models.PRESETS)}", flag_values=values)
     flags.DEFINE_multi_string("model_set", [], "setting of its training, as model.jump=3", flag_values=values)
     flags.DEFINE_string("policy", "random", "who plays the model's data: random, or a run's folder", flag_values=values)
@@ -79,7 +79,7 @@ def check(options: Any) -> pathlib.Path:
     for name in options.agents:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
-    check_name("--model", options.model, [SIMULATOR, *KINDS])
+    check_name("--model", options.model, MODELS)
     check_name("--model_preset", options.model_preset, models.PRESETS)
     runs.check_cores(options.cores)
     return pathlib.Path(options.folder)

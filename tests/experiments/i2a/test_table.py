@@ -1,0 +1,73 @@
+"""The table of agents: its numbers from known curves, the runs that it asks for, refusals."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from experiments.i2a import agent, config, table
+from tests import mains
+
+
+def options(**changed):
+    told = dict(env="minipacman:hunt", preset="cpu", agents=["model_free", "uniform"], model="sssm", seeds=2, data=1000)
+    told |= dict(model_preset="cpu", model_set=[], set=[], policy="random")
+    return argparse.Namespace(**told | changed)
+
+
+def curve(slope, seconds=10.0, frames=1000):
+    """Returns rise by `slope` a frame; lines at every tenth."""
+    x = np.arange(1, 11) * frames / 10
+    return table.Curve(x, x / frames * seconds, slope * x, x / 4)
+
+
+def test_returns_at_equal_frames_and_seconds():
+    """The model's 100 frames of data are a tenth: with them counted the uniform agent is read one line earlier."""
+    curves = dict(model_free=[curve(1), curve(3)], uniform=[curve(2, seconds=20.0), curve(6, seconds=20.0)])
+    lines = table.lines(options(), "minipacman:hunt", curves, data=100)
+    rows = [[cell.strip().split(" ")[0] for cell in line.strip("|").split("|")] for line in lines if line[0:1] == "|"]
+    assert rows[2][:1] + rows[2][3:] == ["model_free", "2000.0", "2000.0", "2000.0"]
+    assert rows[3][:1] + rows[3][3:] == ["uniform", "4000.0", "3600.0", "2000.0"]  # at 10 s: half of its frames
+    without, counted = rows[-1][1:3]
+    assert (float(without), float(counted)) == (2.0, 1.8)
+    assert rows[-1][3] == "0.00M,"
+
+
+def test_episodes_survive_when_they_first_last():
+    assert table.survives(curve(1)) == 400.0
+    assert table.survives(curve(1, frames=100)) is None
+
+
+def test_a_mean_where_no_line_is_near_is_no_number():
+    assert np.isnan(table.at(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 10.0, 1.0))
+
+
+def test_runs_are_those_that_the_mains_take(tmp_path):
+    """Settings are checked by the main's own reading; modulation asks a model that is told no actions."""
+    each = table.training(options(), tmp_path, tmp_path / "a", "modulation", 1)
+    assert f"--config.model_run={tmp_path / 'model_without_actions'}" in each.command
+    assert table.models_of(["model_free", "modulation"]) == ["model_without_actions"]
+    assert (
+        "--config.model.sees_actions=False"
+        in table.model_training(options(), tmp_path, "model_without_actions").command
+    )
+    chosen = agent.settings(config.get_config("minipacman:hunt,model_free,cpu"))
+    assert chosen.agent.rollout_policy == "none" and chosen.model_run == ""
+    record = table.recording(options(env="MsPacman", preset="cpu_games"), tmp_path, "atari:MsPacman").command
+    assert "--size=80x64" in record and "--actions=0,2,3,4,5" in record
+
+
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--agents=uniform,a3c", "unknown --agents 'a3c'"),
+        ("--model=gan", "unknown --model 'gan'"),
+        ("--model=ar", "unknown --model 'ar'"),
+        ("--preset=tiny", "unknown --preset 'tiny'"),
+        ("--cores=a", "--cores=a: must be numbers"),
+        ("--seeds=0", "seeds"),
+    ],
+)
+def test_refusals_are_one_line(flag, message, tmp_path):
+    ended = mains.call("i2a.table", f"--folder={tmp_path}", flag)
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
