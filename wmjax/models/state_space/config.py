@@ -29,6 +29,8 @@ class StateSpaceConfig:
     last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
     kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss until the images cost this share
     # of what the data's mean image costs, and rises to 1 from then on; see annealing.py
+    pad_context: float = 0.0  # 0: the paper; else the probability that a training chunk's context is as at an
+    # episode's start, where the first image stands in place of missing ones: states that agents begin from
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
@@ -54,6 +56,10 @@ class StateSpaceConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be finite and at least 0")
         if not 0 <= self.kl_anneal_target < 1:
             raise UsageError(f"model kl_anneal_target {self.kl_anneal_target}: must be at least 0 and below 1")
+        if not 0 <= self.pad_context <= 1:
+            raise UsageError(f"model pad_context {self.pad_context}: must be from 0 to 1")
+        if self.pad_context and self.kind == "ar":
+            raise UsageError(f"model pad_context {self.pad_context}: not for kind 'ar', whose states see actions too")
         if not 0 < self.latent_std <= 10:
             raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
         for name in ("learning_rate", "clip_norm"):
