@@ -10,6 +10,7 @@ from wmjax.types import UsageError
     ("settings", "message"),
     [
         (dict(kind="ssm"), "kind 'ssm'"),
+        (dict(compute_dtype="float16"), "compute_dtype 'float16': choose one of float32, bfloat16"),
         (dict(channels=12), "channels 12"),
         (dict(channels=0), "channels 0"),
         (dict(encoder_width=10), "encoder_width 10"),

@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from tests.fakes import SPEC, normal, randomised
+from tests.jaxprs import products
 from tests.tiny_state_space import KEY, B, batch_of, configured
 from tests.walks import walks
 from wmjax.models import state_space
@@ -112,6 +113,30 @@ def test_a_jumpy_model_learns_from_the_same_chunks():
     assert jax.eval_shape(learner.update, state, KEY, batch)[0] == state
     imagined = jax.eval_shape(model.imagine, params, KEY, model.initial(params, B), jnp.zeros((B, 4)))
     assert isinstance(imagined, MapState)
+
+
+def test_bfloat16_is_of_the_modules_alone():
+    """Products have bfloat16 operands; parameters, gradients, states, losses are float32 and nearly the same."""
+    batch, found = batch_of(4), []
+    for dtype in ("float32", "bfloat16"):
+        config = configured(kind="dssm_vae", contrast=3.0, compute_dtype=dtype)
+        model, parts = make_model(config, SPEC)
+        params = randomised(jax.eval_shape(lambda c=config: init_params(KEY, c, SPEC)), 0.12)
+
+        def loss(params, config=config, model=model, parts=parts):
+            terms, *states = score(model, parts, config, SPEC.action, params, KEY, batch)
+            return sum(x.mean() for x in terms.values()), (terms, states)
+
+        both = jax.value_and_grad(loss, has_aux=True)
+        operands = {x.aval.dtype for eqn in products(jax.make_jaxpr(both)(params).jaxpr) for x in eqn.invars}
+        assert operands == {jnp.dtype(dtype)}
+        found.append(jax.device_get(jax.jit(both)(params)))
+        assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    ((exact, (terms, _)), exact_gradients), ((rounded, (rounded_terms, _)), gradients) = found
+    assert rounded != exact
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0.03), rounded_terms, terms)
+    error = optax.global_norm(jax.tree.map(np.subtract, gradients, exact_gradients))
+    assert error < 0.1 * optax.global_norm(exact_gradients)
 
 
 def test_some_contexts_begin_as_episodes_do():

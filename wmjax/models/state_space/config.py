@@ -7,6 +7,7 @@ from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
 STOCHASTIC = ("sssm", "dssm_vae", "vae")  # kinds whose latents are sampled, and have a posterior
+DTYPES = ("float32", "bfloat16")
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
 
 
@@ -21,6 +22,7 @@ class StateSpaceConfig:
     decoder_width: int = 64  # of the decoder's (Fig. 10)
     reward_digits: int = 8  # binary digits of a reward; not in the paper
     order: int = 3  # K of the auto-regressive model; not in the paper
+    compute_dtype: str = "float32"  # or bfloat16, for accelerators: of the modules; parameters, losses stay float32
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
@@ -36,6 +38,8 @@ class StateSpaceConfig:
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.compute_dtype not in DTYPES:
+            raise UsageError(f"model compute_dtype {self.compute_dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
         if len(self.blocks) != 2 or not all(1 <= block <= 16 for block in self.blocks):
