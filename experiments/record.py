@@ -3,11 +3,12 @@
     python -m experiments.record --game=MsPacman --policy=runs/pacman --steps=1000000 --folder=data/p
 
 Games are recorded as in Buesing et al. (2018), appendix A.4: 18 actions, one for four frames, 200 x 160 in colour:
-the 210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. Every
-shard plays its own environments from the beginning of an episode, with seeds drawn from --seed and the shard's
-number: so the same command resumes, also after a shard was lost, and ends with the same data. A larger --steps adds
-shards. --rows is also how far into an episode the data reach. The data folder, and how to read it:
-`wmjax.storage.datasets`.
+the 210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. A model for
+an agent with fewer actions has its own: --actions=0,2,3,4,5, in the numbers of `wmjax/envs/atari_actions.py`. Other
+environments are recorded as they are. Every shard plays its own environments from the beginning of an episode, with
+seeds drawn from --seed and the shard's number: so the same command resumes, also after a shard was lost, and ends with
+the same data. A larger --steps adds shards. --rows is also how far into an episode the data reach. The data folder, and
+how to read it: `wmjax.storage.datasets`.
 """
 
 import hashlib
@@ -41,6 +42,7 @@ class Policy(NamedTuple):
     params: Any  # [1, ...]
     env: dict | None  # options of the environments that it sees; None: it sees what is recorded
     told: dict  # what config.json says of it
+    numbers: np.ndarray | None = None  # int32, of its actions among those that are recorded; None: they are the same
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -58,6 +60,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     cli.int_flag(values, "envs", 8, "environments of a shard, played at once", 1, 1024)
     cli.int_flag(values, "rows", 1000, "decisions of a shard for each environment", 1, 10**6)
     flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told", flag_values=values)
+    flags.DEFINE_string("actions", None, "NUMBER,NUMBER,... a game's actions; all unless told", flag_values=values)
     cli.int_flag(values, "seed", 0, "of the environments and the actions", 0, 10**9)
 
 
@@ -68,13 +71,15 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
     cli.use_jax()
     name = options.game if ":" in options.game else f"atari:{options.game}"
-    env_options = recorded_options(name, options.size)
+    env_options = recorded_options(name, options.size, options.actions)
     policy = None
     if options.policy != "random":
         policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
     if policy and policy.env:
-        env_options = policy.env | env_options  # with its time limit, and what else changes the game
-        env_options.pop("stack", None)
+        numbers = numbers_among(options, name, policy.env, env_options)
+        others = ("stack", "actions", "full_action_set")
+        kept = {key: value for key, value in policy.env.items() if key not in others}  # its time limit, say
+        policy, env_options = policy._replace(numbers=numbers), kept | env_options
     probe = envs.make(
         name, options.envs, 0, **env_options
     )  # whatever is refused is refused before the folder is touched
@@ -106,12 +111,16 @@ def main(argv: list[str]) -> None:
     console.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
 
 
-def recorded_options(name: str, size: str | None) -> dict[str, Any]:
-    """Options of `envs.make` for what is stored. size: "ROWSxCOLUMNS" or None."""
+def recorded_options(name: str, size: str | None, actions: str | None) -> dict[str, Any]:
+    """Options of `envs.make` for what is stored. size: "ROWSxCOLUMNS" or None; actions: "NUMBER,NUMBER" or None."""
     if not name.startswith("atari:"):
-        if size is not None:
-            raise UsageError(f"--size={size}: is for Atari games; {name} is recorded as it is")
+        for flag, value in (("size", size), ("actions", actions)):
+            if value is not None:
+                raise UsageError(f"--{flag}={value}: is for Atari games; {name} is recorded as it is")
         return {}
+    if actions is not None and not re.fullmatch(r"\d{1,2}(,\d{1,2})*", actions):
+        raise UsageError(f"--actions={actions}: must be numbers with commas between them, such as 0,2,3,4,5")
+    played = dict(actions=[int(x) for x in actions.split(",")]) if actions else dict(full_action_set=True)
     found = re.fullmatch(r"(\d{1,4})x(\d{1,4})", size or f"{KEPT}x160")
     if not found:
         raise UsageError(f"--size={size}: must be ROWSxCOLUMNS, such as 200x160 or 80x64")
@@ -119,7 +128,25 @@ def recorded_options(name: str, size: str | None) -> dict[str, Any]:
     if rows * SCREEN % KEPT:
         raise UsageError(f"--size={size}: rows must be a multiple of 20, so that {SCREEN}/{KEPT} of them is whole")
     height = rows * SCREEN // KEPT
-    return dict(size=[height, columns], crop=height - rows, colour=True, full_action_set=True)
+    return dict(size=[height, columns], crop=height - rows, colour=True) | played
+
+
+def numbers_among(options: Any, name: str, seen: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray | None:
+    """The number that each action of a policy has in what is recorded, int32 [actions]; None: they are the same.
+
+    Args: seen, recorded: options of the two pools.
+    Raises: UsageError where it plays an action that is not recorded.
+    """
+    if not name.startswith("atari:"):
+        return None
+    game = name.removeprefix("atari:")
+    own, theirs = (
+        atari_actions.played_set(game, each.get("actions"), bool(each.get("full_action_set")))
+        for each in (seen, recorded)
+    )
+    if missing := sorted(set(own) - set(theirs)):
+        raise UsageError(f"--actions={options.actions}: --policy={options.policy} plays {missing} too")
+    return atari_actions.places(own, theirs)
 
 
 def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
@@ -152,7 +179,7 @@ def play_shard(
         steps = gather(played(shown, player, policy.params, keys), options.rows + 1)
     else:
         seen = envs.make(name, options.envs, seed, **policy.env)
-        steps = gather(played_twice(options, seen, shown, player, policy.params, keys), options.rows + 1)
+        steps = gather(played_twice(options, seen, shown, player, policy, keys), options.rows + 1)
         seen.close()
     shown.close()
     return steps
@@ -166,17 +193,18 @@ def played(env: envs.VecEnv, player: Player, params: Any, keys: Array) -> Iterat
 
 
 def played_twice(
-    options: Any, seen: envs.VecEnv, shown: envs.VecEnv, player: Player, params: Any, keys: Array
+    options: Any, seen: envs.VecEnv, shown: envs.VecEnv, player: Player, policy: Policy, keys: Array
 ) -> Iterator[Step]:
     """Plays two pools of the same game and seeds with the same actions; yields every Step of the second, for ever.
 
-    Args: seen: VecEnv whose images the policy sees; shown: VecEnv whose steps are wanted; player, params, keys: as in
+    Args: seen: VecEnv whose images the policy sees; shown: VecEnv whose steps are wanted; player, keys: as in
       `collect.arrivals`.
     Raises: UsageError if the two games part: an option that changes the game differs.
     """
-    for t, step in enumerate(played(seen, player, params, keys)):
+    for t, step in enumerate(played(seen, player, policy.params, keys)):
         # Of a row that begins an episode the action is 0, and is not played.
-        recorded = shown.step(translated(options, step.prev_action, seen, shown)) if t else shown.reset()
+        action = step.prev_action if policy.numbers is None else policy.numbers[step.prev_action]
+        recorded = shown.step(action) if t else shown.reset()
         for field in ("reward", "discount", "is_first", "is_last"):
             differs = np.flatnonzero(getattr(step, field) != getattr(recorded, field))
             if len(differs):
@@ -185,13 +213,6 @@ def played_twice(
                     f"differs at decision {t} of environment {differs[0]}"
                 )
         yield recorded
-
-
-def translated(options: Any, action: np.ndarray, seen: envs.VecEnv, shown: envs.VecEnv) -> np.ndarray:
-    """int32 [E] in the numbers of one pool's action set -> in those of the other's, which is the game's full set."""
-    if seen.spec.action == shown.spec.action:
-        return action
-    return atari_actions.in_full_set(options.game.removeprefix("atari:"))[action]
 
 
 def gather(steps: Iterator[Step], count: int) -> Step:

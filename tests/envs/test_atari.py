@@ -124,7 +124,8 @@ def test_steps_are_fresh_arrays():
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"life_loss": True}, {"sticky": 0.25}, {"colour": True, "stack": 2}, {"crop": 5}]
+    "options",
+    [{}, {"life_loss": True}, {"sticky": 0.25}, {"colour": True, "stack": 2}, {"crop": 5, "actions": (3, 0, 12, 4)}],
 )
 def test_restore_continues_bit_for_bit(options):
     """Rows of different ages, after several episodes: right after a reset, a step later, more episodes later."""
@@ -194,6 +195,24 @@ def test_own_actions_do_in_the_full_set_what_the_joystick_says(game):
         assert_equal(step.replace(prev_action=other.prev_action), other)
 
 
+@pytest.mark.parametrize(("game", "actions"), [("MsPacman", (4, 0, 2, 13)), ("Skiing", (9, 4, 0))])
+def test_chosen_actions_do_what_the_joystick_says(game, actions):
+    """Numbered in the order in which they are given, among them such as the game's own set lacks."""
+    own = envs.make(f"atari:{game}", 2, 3, size=84, actions=list(actions))
+    full = envs.make(f"atari:{game}", 2, 3, size=84, full_action_set=True)
+    assert own.spec.action == (len(actions), True, 0, len(actions) - 1)
+    assert_equal(own.reset(), full.reset())
+    rng = np.random.default_rng(0)
+    for _ in range(60):
+        action = rng.integers(0, len(actions), 2)
+        number = np.array([atari_actions.full_set(game).index(actions[each]) for each in action])
+        step, other = own.step(action), full.step(number)
+        np.testing.assert_array_equal(step.prev_action, action)
+        assert_equal(step.replace(prev_action=other.prev_action), other)
+    with pytest.raises(UsageError, match="out of range"):
+        own.step(np.array([0, len(actions)]))
+
+
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
@@ -215,6 +234,13 @@ def test_own_actions_do_in_the_full_set_what_the_joystick_says(game):
         ("atari:Pong", {"colour": 1}, "colour=1 is not allowed"),
         ("atari:Pong", {"sticky": 1.0}, "sticky=1.0 is not allowed"),
         ("atari:Pong", {"noops": 0}, "noops=0 is not allowed"),
+        ("atari:Pong", {"actions": (0, 18)}, "actions=(0, 18) is not allowed: expected different numbers of Pong's"),
+        ("atari:Pong", {"actions": (0, 1, 0)}, "actions=(0, 1, 0) is not allowed"),
+        ("atari:Pong", {"actions": ()}, "actions=() is not allowed"),
+        ("atari:Pong", {"actions": 5}, "actions=5 is not allowed"),
+        ("atari:Pong", {"actions": (True,)}, "actions=(True,) is not allowed"),
+        ("atari:Skiing", {"actions": (0, 1)}, "Skiing's actions, of (0, 2, 3, 4, 5, 6, 7, 8, 9)"),
+        ("atari:Pong", {"actions": (0, 2), "full_action_set": True}, "two action sets"),
         ("atari:Pong", {"episode_steps": 27_001}, "episode_steps=27001 is not allowed"),
     ],
 )

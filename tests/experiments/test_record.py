@@ -180,6 +180,9 @@ def test_other_flags_are_refused(copy):
         (["--game=Pong", "--size=80"], "--size=80: must be ROWSxCOLUMNS"),
         (["--game=Pong", "--size=260x64"], "size=273 is not allowed"),
         (["--size=80x64"], "--size=80x64: is for Atari games"),
+        (["--actions=0"], "--actions=0: is for Atari games"),
+        (["--game=Pong", "--actions=0,x"], "--actions=0,x: must be numbers with commas between them"),
+        (["--game=Pong", "--actions=0,18"], "actions=[0, 18] is not allowed: expected different numbers"),
         (["--steps=0"], "--steps=0"),
         (["--rows=0"], "--rows=0"),
         (["--envs=0"], "--envs=0"),
@@ -233,8 +236,13 @@ def test_a_game_is_recorded_as_in_the_paper(tmp_path):
     env = envs.make("atari:MsPacman", 2, seed, size=(210, 160), colour=True, full_action_set=True)
     again = [env.reset()] + [env.step(action) for action in steps[0].prev_action[1:]]
     np.testing.assert_array_equal(np.stack([step.obs[:, :200] for step in again]), steps[0].obs)
-    recorded(tmp_path / "small", *flags, "--size=80x64")
-    assert datasets.read(tmp_path / "small", "train")[0][0].obs.shape == (13, 2, 80, 64, 3)
+    recorded(tmp_path / "small", *flags, "--size=80x64", "--actions=0,2,3,4,5")
+    small = datasets.read(tmp_path / "small", "test")[0][0]
+    assert small.obs.shape == (13, 2, 80, 64, 3) and datasets.read_spec(tmp_path / "small").action == (5, True, 0, 4)
+    env = envs.make("atari:MsPacman", 2, seed, size=(84, 64), colour=True, actions=(0, 2, 3, 4, 5))
+    again = [env.reset()] + [env.step(action) for action in small.prev_action[1:]]
+    np.testing.assert_array_equal(np.stack([step.obs[:, :80] for step in again]), small.obs)
+    assert set(np.unique(small.prev_action)) == set(range(5))
     assert_refused(record(folder, *flags, "--size=80x64"), "env.crop 10 -> 4")
 
 
@@ -280,6 +288,13 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     frames = [again.reset().obs] + [again.step(action).obs for action in film.prev_action[1:]]
     np.testing.assert_array_equal(np.stack(frames)[:, :, :20], steps.obs[:26])
     assert len(set(steps.prev_action.ravel().tolist())) > 3 and set(steps.prev_action.ravel().tolist()) <= set(used)
+
+    chosen = ",".join(map(str, sorted(atari_actions.own_set("Pong"), reverse=True)))
+    recorded(tmp_path / "chosen", *flags, f"--actions={chosen}")  # the same actions, otherwise numbered
+    reordered = datasets.read(tmp_path / "chosen", "train")[0][0]
+    np.testing.assert_array_equal(reordered.obs, steps.obs)
+    np.testing.assert_array_equal(5 - reordered.prev_action[1:26], film.prev_action[1:])
+    assert_refused(record(folder, *flags, "--actions=0,3,4"), "plays [1, 11, 12] too")
 
     assert_refused(record(folder, *flags, "--policy=random"), "policy.name smaller_world_models -> random")
     assert_refused(record(folder, *flags, "--game=Breakout"), "plays atari:Pong, --game=Breakout is atari:Breakout")

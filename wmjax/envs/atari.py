@@ -15,6 +15,7 @@ Options of `make("atari:...", num_envs, seed, ...)`:
     noops            most no-ops before an episode, 1 to 100 (30); at least one is played
     fire_reset       press FIRE at an episode's start (True)
     full_action_set  all 18 actions of the joystick (False: those that the game uses, see `wmjax/envs/atari_actions.py`)
+    actions          numbers of the joystick's actions, such as (0, 2, 3, 4, 5), as the environment's 0, 1, ... (None)
     sticky           probability that a frame repeats the action before (0.0)
     life_loss        True: losing a life ends the episode, with discount 0; the next one goes on in the same game
     episode_steps    time limit in decisions, 1 to 27,000. None: 108,000 frames
@@ -33,6 +34,7 @@ import jax
 import numpy as np
 
 from wmjax.envs import gl
+from wmjax.envs.atari_actions import full_set, places
 from wmjax.envs.check import (
     check_action,
     check_begun,
@@ -64,6 +66,7 @@ class AtariOptions(NamedTuple):
     life_loss: bool = False
     episode_steps: int | None = None
     crop: int = 0
+    actions: Any = None
 
 
 def games() -> dict[str, str]:
@@ -104,8 +107,24 @@ def make(game: str, seeds: list[int], options: dict[str, Any]) -> "AtariVecEnv":
     check_int("episode_steps", chosen.episode_steps, low=1, high=longest, optional=True)
     ids = games()
     check_name("atari game", game, ids, meant=re.sub(OTHERS_MARKS, "", game))
+    check_actions(game, chosen)
+    actions = chosen.actions and tuple(chosen.actions)
     steps = chosen.episode_steps or longest
-    return AtariVecEnv(ids[game], seeds, chosen._replace(size=tuple(size), episode_steps=steps))
+    return AtariVecEnv(ids[game], seeds, chosen._replace(size=tuple(size), episode_steps=steps, actions=actions))
+
+
+def check_actions(game: str, options: AtariOptions) -> None:
+    """Raises UsageError unless `actions` are None, or different actions of a game, and no other set is asked for."""
+    if options.actions is None:
+        return
+    allowed, given = full_set(game), options.actions
+    known = isinstance(given, tuple | list) and all(type(each) is int and each in allowed for each in given)
+    if not known or not given or len(set(given)) != len(given):
+        raise UsageError(
+            f"actions={given!r} is not allowed: expected different numbers of {game}'s actions, of {allowed}."
+        )
+    if options.full_action_set:
+        raise UsageError(f"actions={given!r} and full_action_set=True are two action sets: give one.")
 
 
 class AtariVecEnv:
@@ -118,14 +137,17 @@ class AtariVecEnv:
 
     def __init__(self, env_id: str, seeds: list[int], options: AtariOptions):
         self._env_id, self._num_envs, self._seeds, self.options = env_id, len(seeds), seeds, options
-        self._identity = identity_of(env_id, seeds, tuple(options))
+        made = options if options.actions else options[:-1]  # so that snapshots without the option stay valid
+        self._identity = identity_of(env_id, seeds, tuple(made))
         self._whole_history = options.life_loss or options.sticky > 0
         self._rows = np.arange(len(seeds), dtype=np.int32)
         self._pool = self._make_pool()
-        actions = self._pool.action_spec().num_values
+        count = int(self._pool.action_spec().num_values)
+        full = full_set(env_id.removesuffix("-v5"))
+        self._numbers = places(options.actions, full) if options.actions else np.arange(count, dtype=np.int32)
         height, width = options.size
         shape = (height - options.crop, width, (3 if options.colour else 1) * options.stack)
-        action = ActionSpec(int(actions), True, 0, int(actions) - 1)
+        action = ActionSpec(len(self._numbers), True, 0, len(self._numbers) - 1)
         self.spec = EnvSpec(jax.ShapeDtypeStruct(shape, np.uint8), action, options.action_repeat, options.episode_steps)
 
     def reset(self) -> Step:
@@ -139,7 +161,8 @@ class AtariVecEnv:
         check_begun(bool(self._history), "step")
         begins = self._is_last & (not self._whole_history)  # replayed as a reset; lost lives go on by a step alone
         self._remember(np.where(begins, BEGIN, action).astype(np.int32))
-        return self._arrive(action, self._pool.step(action, self._rows))  # a row that had ended begins by itself
+        # A row that had ended begins by itself.
+        return self._arrive(action, self._pool.step(self._numbers[action], self._rows))
 
     def close(self) -> None:
         """Drops the pool; its threads end with it."""
@@ -174,7 +197,7 @@ class AtariVecEnv:
                 rows = np.flatnonzero(playing & ((events == BEGIN) == starts)).astype(np.int32)
                 if not len(rows):
                     continue
-                timestep = does(rows) if starts else does(events[rows], rows)
+                timestep = does(rows) if starts else does(self._numbers[events[rows]], rows)
                 self._note_lives(timestep)
                 for place, row in enumerate(timestep.observation.env_id):
                     newest[row] = (timestep, place)
@@ -201,7 +224,7 @@ class AtariVecEnv:
             frame_skip=options.action_repeat,
             noop_max=options.noops,
             use_fire_reset=options.fire_reset,
-            full_action_space=options.full_action_set,
+            full_action_space=options.full_action_set or options.actions is not None,
             repeat_action_probability=float(options.sticky),
             episodic_life=options.life_loss,
             max_episode_steps=options.episode_steps,

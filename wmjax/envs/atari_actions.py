@@ -4,8 +4,11 @@
     6 up right   7 up left     8 down right  9 down left    10 up fire       11 right fire
     12 left fire 13 down fire 14 up right fire 15 up left fire 16 down right fire 17 down left fire
 
-An environment made without `full_action_set` numbers the actions of its game from 0, in this order.
+An environment numbers its actions from 0: those that its game uses, in this order; or all that it allows, by
+`full_action_set`; or those of its option `actions`, in that option's order.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -43,12 +46,26 @@ USED = {  # games that are not here use all 18
 }
 
 
-def in_full_set(game: str) -> np.ndarray:
-    """The number that each action of a game's own set has in its full set, int32 [actions].
+def full_set(game: str) -> tuple[int, ...]:
+    """What a game allows, in the joystick's numbers. game: its gym name without a version, such as "MsPacman"."""
+    return WITHOUT_FIRE if game in ALLOW_NO_FIRE else ALL
 
-    Args:
-        game: its gym name without a version, such as "MsPacman".
-    """
-    used = next((actions for actions, games in USED.items() if game in games.split()), ALL)
-    full = WITHOUT_FIRE if game in ALLOW_NO_FIRE else ALL
-    return np.array([full.index(action) for action in used], np.int32)
+
+def own_set(game: str) -> tuple[int, ...]:
+    """What a game uses, in the joystick's numbers. game: as in `full_set`."""
+    return next((actions for actions, games in USED.items() if game in games.split()), ALL)
+
+
+def played_set(game: str, actions: Sequence[int] | None, full_action_set: bool) -> tuple[int, ...]:
+    """The joystick's number of each action of an environment made with these options. game: as in `full_set`."""
+    return tuple(actions or (full_set(game) if full_action_set else own_set(game)))
+
+
+def in_full_set(game: str) -> np.ndarray:
+    """The number that each action of a game's own set has in its full set, int32 [actions]. game: as in `full_set`."""
+    return places(own_set(game), full_set(game))
+
+
+def places(actions: Sequence[int], among: Sequence[int]) -> np.ndarray:
+    """Where each action is among others, int32 [actions]; raises ValueError where one is not among them."""
+    return np.array([among.index(action) for action in actions], np.int32)

@@ -7,6 +7,7 @@ import pytest
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
+from wmjax.models import state_space
 from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -47,11 +48,21 @@ def load(tmp_path):
     return record_and_load
 
 
-@pytest.mark.parametrize("preset", configs.PRESETS)
+@pytest.mark.parametrize("preset", sorted(configs.PRESETS.keys() - {"cpu_grid"}))
 def test_recorded_games_have_digits_for_ghosts(load, preset):
     data = load([10, 1600, -4095], [200], preset=preset)
     np.testing.assert_array_equal(data.train.rows.reward[0, :4], [0, 10, 1600, -4095])
     assert configs.get_config(f"ball,sssm,{preset}").model.reward_digits == 8
+
+
+def test_grids_have_small_rewards(load):
+    """Of every kind of model, among them one whose contexts cannot be padded."""
+    load([255, -200, 1], preset="cpu_grid")
+    with pytest.raises(UsageError, match="config.model.reward_digits=8: 9 are needed"):
+        load([256], preset="cpu_grid")
+    chosen = {kind: agents.settings(configs.get_config(f"data,{kind},cpu_grid")).model for kind in state_space.KINDS}
+    assert {model.blocks for model in chosen.values()} == {(2, 1)}
+    assert {kind for kind, model in chosen.items() if not model.pad_context} == {"ar"}
 
 
 @pytest.mark.parametrize(

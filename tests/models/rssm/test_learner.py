@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
+from tests.jaxprs import products
 from tests.tiny_rssm import KEY, SIZES, WIDTHS, B, T, U, Z, chunks, configured, random_params
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import model_loss, overshooting_loss
@@ -300,15 +300,6 @@ def test_a_small_batch_is_memorised(kind):
     first, last = np.mean(history[:3], axis=0), np.mean(history[-10:], axis=0)
     assert last[0] < first[0] / 5, "images"
     assert last[1] < first[1] / 10, "rewards"
-
-
-def products(jaxpr):
-    """Every matrix product and convolution of a jaxpr."""
-    for eqn in jaxpr.eqns:
-        if eqn.primitive.name in ("dot_general", "conv_general_dilated"):
-            yield eqn
-        for inside in jaxprs_in_params(eqn.params):
-            yield from products(inside)
 
 
 @pytest.mark.parametrize("name", ["rssm", "ssm", "rnn", pytest.param("drnn", marks=pytest.mark.slow)])

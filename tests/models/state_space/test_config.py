@@ -10,6 +10,7 @@ from wmjax.types import UsageError
     ("settings", "message"),
     [
         (dict(kind="ssm"), "kind 'ssm'"),
+        (dict(compute_dtype="float16"), "compute_dtype 'float16': choose one of float32, bfloat16"),
         (dict(channels=12), "channels 12"),
         (dict(channels=0), "channels 0"),
         (dict(encoder_width=10), "encoder_width 10"),
@@ -24,6 +25,10 @@ from wmjax.types import UsageError
         (dict(learning_rate=0.0), "learning_rate 0.0"),
         (dict(learning_rate=float("nan")), "learning_rate nan"),
         (dict(clip_norm=0.0), "clip_norm 0.0"),
+        (dict(pad_context=-0.1), "pad_context -0.1"),
+        (dict(pad_context=1.5), "pad_context 1.5"),
+        (dict(pad_context=float("nan")), "pad_context nan"),
+        (dict(pad_context=0.5, kind="ar"), "pad_context 0.5: not for kind 'ar'"),
         (dict(latent_std=0.0), "latent_std 0.0"),
         (dict(latent_std=float("inf")), "latent_std inf"),
         (dict(contrast=-1.0), "contrast -1.0"),

@@ -1,6 +1,7 @@
 """Environment models' learner: what it starts from, weighs and clips, jumpy chunks, a small world it overfits."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +10,11 @@ import optax
 import pytest
 
 from tests.fakes import SPEC, normal, randomised
+from tests.jaxprs import products
 from tests.tiny_state_space import KEY, B, batch_of, configured
 from tests.walks import walks
 from wmjax.models import state_space
-from wmjax.models.state_space.learner import score
+from wmjax.models.state_space.learner import score, with_padded_context
 from wmjax.models.state_space.model import MapState, init_params, make_model
 from wmjax.types import ActionSpec, EnvSpec, UsageError
 
@@ -111,6 +113,63 @@ def test_a_jumpy_model_learns_from_the_same_chunks():
     assert jax.eval_shape(learner.update, state, KEY, batch)[0] == state
     imagined = jax.eval_shape(model.imagine, params, KEY, model.initial(params, B), jnp.zeros((B, 4)))
     assert isinstance(imagined, MapState)
+
+
+def test_bfloat16_is_of_the_modules_alone():
+    """Products have bfloat16 operands; parameters, gradients, states, losses are float32 and nearly the same."""
+    batch, found = batch_of(4), []
+    for dtype in ("float32", "bfloat16"):
+        config = configured(kind="dssm_vae", contrast=3.0, compute_dtype=dtype)
+        model, parts = make_model(config, SPEC)
+        params = randomised(jax.eval_shape(lambda c=config: init_params(KEY, c, SPEC)), 0.12)
+
+        def loss(params, config=config, model=model, parts=parts):
+            terms, *states = score(model, parts, config, SPEC.action, params, KEY, batch)
+            return sum(x.mean() for x in terms.values()), (terms, states)
+
+        both = jax.value_and_grad(loss, has_aux=True)
+        operands = {x.aval.dtype for eqn in products(jax.make_jaxpr(both)(params).jaxpr) for x in eqn.invars}
+        assert operands == {jnp.dtype(dtype)}
+        found.append(jax.device_get(jax.jit(both)(params)))
+        assert {x.dtype for x in jax.tree.leaves(found)} == {jnp.dtype("float32")}
+    ((exact, (terms, _)), exact_gradients), ((rounded, (rounded_terms, _)), gradients) = found
+    assert rounded != exact
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0.03), rounded_terms, terms)
+    error = optax.global_norm(jax.tree.map(np.subtract, gradients, exact_gradients))
+    assert error < 0.1 * optax.global_norm(exact_gradients)
+
+
+def test_some_contexts_begin_as_episodes_do():
+    """As often as asked, at every row after the first equally often; later images are as they were."""
+    rows, jump = 4000, 2
+    obs = np.broadcast_to(np.arange(8, dtype=np.uint8)[None, :, None, None, None], (rows, 8, 1, 1, 1))
+    pad = jax.jit(lambda key: with_padded_context(key, configured(jump=jump, pad_context=0.4), obs))
+    times = np.asarray(pad(KEY))[..., 0, 0, 0]
+    begun = times[:, 0]
+    np.testing.assert_array_equal(times, np.maximum(np.arange(8)[None], begun[:, None]))
+    np.testing.assert_allclose(np.bincount(begun, minlength=8) / rows, [0.6, *[0.1] * 4, 0, 0, 0], atol=0.02)
+    always = jax.jit(lambda key: with_padded_context(key, configured(pad_context=1.0), obs))(KEY)
+    np.testing.assert_allclose(np.bincount(np.asarray(always)[:, 0, 0, 0, 0]) / rows, [0, 0.5, 0.5], atol=0.03)
+
+
+def test_contexts_are_padded_in_training_alone():
+    """The loss of one step is that of some chunks padded by hand, each in one of two ways; no score ever is."""
+    config = configured(kind="dssm_det", pad_context=1.0)  # nothing is drawn but how chunks are padded
+    _, learner = state_space.make(config, SPEC)
+    state, batch = jax.jit(learner.init)(KEY), batch_of(4)
+    state = state.replace(params=randomised(state.params, 0.3))
+    update, score = jax.jit(learner.update), jax.jit(state_space.make_score(config, SPEC), static_argnums=3)
+
+    def bound(*begun):
+        times = np.maximum(np.arange(4)[None], np.array(begun)[:, None])[..., None, None, None]
+        padded = batch.replace(obs=np.take_along_axis(batch.obs, times, axis=1))
+        return float(-score(state.params, KEY, padded, 1)["bound"].mean())
+
+    by_hand = np.array([bound(*begun) for begun in itertools.product((1, 2), (1, 2))])
+    losses = [float(update(state, jax.random.key(i), batch)[1]["loss"]) for i in range(6)]
+    nearest = [np.abs(by_hand - loss).argmin() for loss in losses]
+    np.testing.assert_allclose(losses, by_hand[nearest], rtol=1e-6)
+    assert len(set(nearest)) > 1 and np.abs(np.diff(np.sort([*by_hand, bound(0, 0)]))).min() > 1e-5 * by_hand[0]
 
 
 def test_refuses_chunks_that_do_not_fit():

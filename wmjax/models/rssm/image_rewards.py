@@ -11,7 +11,7 @@ import chex
 import jax.numpy as jnp
 
 from wmjax.imagine import open_loop
-from wmjax.models.rssm.casting import make_apply
+from wmjax.nets.casting import make_apply
 from wmjax.nets.reward import ImageRewards
 from wmjax.ops import gaussian
 from wmjax.ops.axes import fold, time_first, unfold_like

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wmjax.models.rssm import drnn, image_rewards, vector
-from wmjax.models.rssm.casting import make_apply
+from wmjax.nets.casting import make_apply
 from wmjax.nets.gru import GRU
 from wmjax.nets.images import ImageDecoder, ImageEncoder
 from wmjax.nets.mlp import MLP, GaussianHead, ObservedGaussianHead, glorot

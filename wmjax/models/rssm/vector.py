@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from wmjax.models.rssm.casting import make_apply
+from wmjax.nets.casting import make_apply
 from wmjax.nets.mlp import MLP
 from wmjax.ops import gaussian
 from wmjax.ops.axes import fold

@@ -7,6 +7,7 @@ from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
 STOCHASTIC = ("sssm", "dssm_vae", "vae")  # kinds whose latents are sampled, and have a posterior
+DTYPES = ("float32", "bfloat16")
 CONTEXT = 3  # images from which the first state is made (Fig. 14)
 
 
@@ -21,6 +22,7 @@ class StateSpaceConfig:
     decoder_width: int = 64  # of the decoder's (Fig. 10)
     reward_digits: int = 8  # binary digits of a reward; not in the paper
     order: int = 3  # K of the auto-regressive model; not in the paper
+    compute_dtype: str = "float32"  # or bfloat16, for accelerators: of the modules; parameters, losses stay float32
     jump: int = 1  # c: steps of the environment in one of the model (section 2.2); 3 in the paper's jumpy models
     sees_actions: bool = True  # False: the unconditional model, which knows what may happen under the data's policy
     learning_rate: float = 3e-4  # not in the paper, which chose one for each model on MsPacman
@@ -29,11 +31,15 @@ class StateSpaceConfig:
     last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
     kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss until the images cost this share
     # of what the data's mean image costs, and rises to 1 from then on; see annealing.py
+    pad_context: float = 0.0  # 0: the paper; else the probability that a training chunk's context is as at an
+    # episode's start, where the first image stands in place of missing ones: states that agents begin from
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
         if self.kind not in KINDS:
             raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
+        if self.compute_dtype not in DTYPES:
+            raise UsageError(f"model compute_dtype {self.compute_dtype!r}: choose one of {', '.join(DTYPES)}")
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
         if len(self.blocks) != 2 or not all(1 <= block <= 16 for block in self.blocks):
@@ -54,6 +60,10 @@ class StateSpaceConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be finite and at least 0")
         if not 0 <= self.kl_anneal_target < 1:
             raise UsageError(f"model kl_anneal_target {self.kl_anneal_target}: must be at least 0 and below 1")
+        if not 0 <= self.pad_context <= 1:
+            raise UsageError(f"model pad_context {self.pad_context}: must be from 0 to 1")
+        if self.pad_context and self.kind == "ar":
+            raise UsageError(f"model pad_context {self.pad_context}: not for kind 'ar', whose states see actions too")
         if not 0 < self.latent_std <= 10:
             raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
         for name in ("learning_rate", "clip_norm"):

@@ -37,6 +37,9 @@ def make(config, env_spec):
 
     def loss_of(params, key, batch, kl_weight):
         """image + reward + kl_weight * kl: minus the bound, once the weight is 1."""
+        if config.pad_context:
+            key, pad_key = jax.random.split(key)
+            batch = batch.replace(obs=with_padded_context(pad_key, config, image_of(batch.obs)))
         terms = score(model, parts, config, env_spec.action, params, key, batch)[0]
         metrics = {name: x.mean() for name, x in terms.items()}
         loss = metrics["image"] + metrics["reward"] + kl_weight * metrics.get("kl", 0.0)
@@ -55,6 +58,21 @@ def make(config, env_spec):
         return AnnealedState(params, opt_state, state.updates + 1, annealing=progress), metrics | more
 
     return model, Learner(init, update)
+
+
+def with_padded_context(key, config, obs):
+    """Chunks some of which begin as an episode does: its first image stands in place of those before it.
+
+    Args: obs [B, rows, ...], images. With probability `pad_context` an episode is taken to begin after the first row
+      and up to the last of the context, at each row equally likely.
+    """
+    last = rows_of(config, 0) - 1
+    whether_key, when_key = jax.random.split(key)
+    padded = jax.random.bernoulli(whether_key, config.pad_context, obs.shape[:1])
+    begun = jnp.where(padded, jax.random.randint(when_key, obs.shape[:1], 1, last + 1), 0)
+    shown = jnp.maximum(jnp.arange(last + 1)[None], begun[:, None])  # [B, last + 1]
+    context = jnp.take_along_axis(obs, shown[..., None, None, None], axis=1)
+    return jnp.concatenate([context, obs[:, last + 1 :]], axis=1)
 
 
 def rows_of(config, predicted):

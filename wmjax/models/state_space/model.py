@@ -30,6 +30,7 @@ from flax import struct
 
 from wmjax.models.state_space.config import CONTEXT, STOCHASTIC, map_of, model_action_size, padded_shape
 from wmjax.nets import state_space as nets
+from wmjax.nets.casting import make_apply
 from wmjax.ops import bernoulli, reward_bits
 from wmjax.ops.axes import where_rows
 from wmjax.ops.frames import unit_pixels
@@ -277,11 +278,7 @@ def make_model(config, env_spec):
 
     Actions are float32 [B, jump * A]. Features are the state and the latent side by side, a grid.
     """
-    modules = make_modules(config, env_spec)
-
-    def apply(params, name, *args):
-        return modules[name].apply(params[name], *args)
-
+    apply = make_apply(config, make_modules(config, env_spec))
     posterior_step, prior_step = make_cell(config, apply)
     features, reward_logits, discount, decode = make_heads(config, env_spec, apply)
 

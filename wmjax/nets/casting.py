@@ -10,7 +10,10 @@ def cast(tree, dtype):
 
 
 def make_apply(config, modules):
-    """A function (params, name, *args, **kwargs): the output of the module of that name in float32."""
+    """A function (params, name, *args, **kwargs): the output of the module of that name in float32.
+
+    Args: config: with a compute_dtype; modules: flax modules by the name of their parameters.
+    """
 
     def apply(params, name, *args, **kwargs):
         weights, args = cast((params[name], args), config.compute_dtype)
