@@ -2,13 +2,13 @@
 
     python -m experiments.record --game=MsPacman --policy=runs/pacman --steps=1000000 --folder=data/p
 
-Games are recorded as in Buesing et al. (2018), appendix A.4: 18 actions, one for four frames, 200 x 160 in colour:
-the 210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. A model for
-an agent with fewer actions has its own: --actions=0,2,3,4,5, in the numbers of `wmjax/envs/atari_actions.py`. Other
-environments are recorded as they are. Every shard plays its own environments from the beginning of an episode, with
-seeds drawn from --seed and the shard's number: so the same command resumes, also after a shard was lost, and ends with
-the same data. A larger --steps adds shards. --rows is also how far into an episode the data reach. The data folder, and
-how to read it: `wmjax.storage.datasets`.
+Games are recorded as in Buesing et al. (2018), appendix A.4: 18 actions, one for four frames, 200 x 160 in colour: the
+210 x 160 screen without its last 10 rows; --size=80x64 is the screen resized to 84 x 64 and cut to 80. A model for an
+agent with fewer actions has its own: --actions=0,2,3,4,5, in the numbers of `wmjax/envs/atari_actions.py`. Other
+environments are recorded as they are, made with --option=maze=9x11, say. Every shard plays its own environments from
+the beginning of an episode, with seeds drawn from --seed and the shard's number: so the same command resumes, also
+after a shard was lost, and ends with the same data. A larger --steps adds shards. --rows is also how far into an
+episode the data reach. The data folder, and how to read it: `wmjax.storage.datasets`.
 """
 
 import hashlib
@@ -17,14 +17,15 @@ import math
 import pathlib
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments.smaller_world_models import agent as agents
+from experiments.i2a import agent as i2a
+from experiments.smaller_world_models import agent as smaller_world_models
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
@@ -61,6 +62,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     cli.int_flag(values, "rows", 1000, "decisions of a shard for each environment", 1, 10**6)
     flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told", flag_values=values)
     flags.DEFINE_string("actions", None, "NUMBER,NUMBER,... a game's actions; all unless told", flag_values=values)
+    told = "NAME=VALUE of an environment that is no game, as its module tells; once or more"
+    flags.DEFINE_multi_string("option", [], told, flag_values=values)
     cli.int_flag(values, "seed", 0, "of the environments and the actions", 0, 10**9)
 
 
@@ -71,13 +74,13 @@ def main(argv: list[str]) -> None:
         raise UsageError("give --game=GAME, --steps=N and --folder=DIR")
     cli.use_jax()
     name = options.game if ":" in options.game else f"atari:{options.game}"
-    env_options = recorded_options(name, options.size, options.actions)
+    env_options = recorded_options(name, options.size, options.actions, options.option)
     policy = None
     if options.policy != "random":
         policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
     if policy and policy.env:
         numbers = numbers_among(options, name, policy.env, env_options)
-        others = ("stack", "actions", "full_action_set")
+        others = ("stack", "actions", "full_action_set", "observe")
         kept = {key: value for key, value in policy.env.items() if key not in others}  # its time limit, say
         policy, env_options = policy._replace(numbers=numbers), kept | env_options
     probe = envs.make(
@@ -111,13 +114,18 @@ def main(argv: list[str]) -> None:
     console.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
 
 
-def recorded_options(name: str, size: str | None, actions: str | None) -> dict[str, Any]:
-    """Options of `envs.make` for what is stored. size: "ROWSxCOLUMNS" or None; actions: "NUMBER,NUMBER" or None."""
+def recorded_options(name: str, size: str | None, actions: str | None, others: Sequence[str]) -> dict[str, Any]:
+    """Options of `envs.make` for what is stored.
+
+    Args: size: "ROWSxCOLUMNS" or None; actions: "NUMBER,NUMBER" or None; others: "NAME=VALUE" each.
+    """
     if not name.startswith("atari:"):
         for flag, value in (("size", size), ("actions", actions)):
             if value is not None:
                 raise UsageError(f"--{flag}={value}: is for Atari games; {name} is recorded as it is")
-        return {}
+        return dict(map(option, others))
+    if others:
+        raise UsageError(f"--option={others[0]}: is for other environments than Atari games")
     if actions is not None and not re.fullmatch(r"\d{1,2}(,\d{1,2})*", actions):
         raise UsageError(f"--actions={actions}: must be numbers with commas between them, such as 0,2,3,4,5")
     played = dict(actions=[int(x) for x in actions.split(",")]) if actions else dict(full_action_set=True)
@@ -129,6 +137,14 @@ def recorded_options(name: str, size: str | None, actions: str | None) -> dict[s
         raise UsageError(f"--size={size}: rows must be a multiple of 20, so that {SCREEN}/{KEPT} of them is whole")
     height = rows * SCREEN // KEPT
     return dict(size=[height, columns], crop=height - rows, colour=True) | played
+
+
+def option(text: str) -> tuple[str, Any]:
+    """("name", value) of "NAME=VALUE", a whole number where it is written as one."""
+    name, equals, value = text.partition("=")
+    if not name or not equals or not value:
+        raise UsageError(f"--option={text}: must be NAME=VALUE, such as maze=9x11")
+    return name, int(value) if value.isdecimal() else value
 
 
 def numbers_among(options: Any, name: str, seen: dict[str, Any], recorded: dict[str, Any]) -> np.ndarray | None:
@@ -155,15 +171,21 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
     Raises: UsageError if there is none, or it plays another game than `name`.
     """
     config = workdir.read_config(folder)
-    if not agents.is_own(config):
-        raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models")
-    restored = agents.load(folder, member)
+    restored: Any
+    if i2a.is_own(config):
+        restored = i2a.load(folder)
+        told = dict(name="i2a", updates=restored.updates)
+    elif smaller_world_models.is_own(config):
+        restored = smaller_world_models.load(folder, member)
+        told = dict(name="smaller_world_models", iterations=restored.iterations)
+    else:
+        raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models or i2a")
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
     weights = hashlib.sha256()
     for leaf in jax.tree.leaves(restored.params):
         weights.update(np.asarray(leaf).tobytes())
-    told = dict(name="smaller_world_models", iterations=restored.iterations, parameters=weights.hexdigest()[:16])
+    told["parameters"] = weights.hexdigest()[:16]
     return Policy(restored.actor, restored.params, restored.env, told)
 
 

@@ -101,8 +101,10 @@ def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
     each = -(-options.data // (8 * SHARDS))  # rows of a shard, of eight environments
     words = [sys.executable, "-m", "experiments.record", f"--game={task}", f"--policy={options.policy}"]
     words += [f"--steps={options.data}", "--envs=8", f"--rows={each}", f"--folder={folder / 'data'}"]
-    env = configs.PRESETS[options.preset](task).env
-    if task.startswith("atari:"):
+    if not task.startswith("atari:"):
+        words += [f"--option={each.removeprefix('env.')}" for each in options.set if each.startswith("env.")]
+    else:
+        env = configs.PRESETS[options.preset](task).env
         words += [f"--size={env.size[0] - env.crop}x{env.size[1]}", f"--actions={','.join(map(str, env.actions))}"]
     return jobs.Job(folder / "data", words)
 

@@ -1,5 +1,6 @@
 """The agents' main as a user runs it: training in both loops, resuming, refusals."""
 
+import json
 import signal
 
 import numpy as np
@@ -70,6 +71,35 @@ def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     assert stopped.code == 75 and 0 < summary(tmp_path / "run")["updates"] < 6
     assert start_game(tmp_path / "run").code == 0
     assert_as_whole(tmp_path / "run", (tmp_path / "whole",))
+
+
+def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tmp_path):
+    """Recorded by the run above, learned by a model that jumps, queried; and what does not fit is refused."""
+    data, model = tmp_path / "data", tmp_path / "model"
+    shards = ("--steps=100", "--envs=2", "--rows=31", f"--folder={data}")
+    ended = mains.call("record", "--game=minipacman:regular", f"--policy={whole[0]}", *shards)
+    assert ended.code == 0, ended.stderr
+    assert json.loads((data / "config.json").read_text())["env"] == dict(maze="9x11", episode_steps=7)
+    learn = (f"--config=experiments/environment_models/config.py:{data},dssm_det,cpu_grid", "--config.model.jump=2")
+    sizes = ("--config.model.reward_digits=4", "--config.train.updates=2", "--config.train.predicted=2")
+    ended = mains.start(model, *learn, *sizes, experiment="environment_models")
+    assert ended.code == 0, ended.stderr
+
+    ltq = ("--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu", f"--config.model_run={model}")
+    ended = mains.start(tmp_path / "run", *ltq, "--config.train.updates=2", experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    row = metrics(tmp_path / "run")[-1]
+    assert 0 < row["train/rollout_entropy"] < np.log(5) + 1e-5 and len(list((tmp_path / "run/videos").iterdir())) == 1
+    for flags, message in (
+        (["--config.agent.horizon=4"], "8 decisions, an episode has 7"),
+        (["--config.env.maze=15x19"], "a model of obs_shape (9, 11, 3)"),
+        (["--config=experiments/i2a/config.py:minipacman:hunt,ltq,cpu"], "a model of minipacman:regular"),
+        (["--config=experiments/i2a/config.py:minipacman:regular,modulation,cpu"], "sees_actions=False"),
+        ([f"--config.model_run={whole[0]}"], "a run of another experiment"),
+    ):
+        words = [word for word in ltq if word.partition("=")[0] not in {flag.partition("=")[0] for flag in flags}]
+        ended = mains.refused(tmp_path / "other", *words, *flags, experiment=MAIN)
+        assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
