@@ -112,10 +112,13 @@ def cpu_games() -> ConfigDict:
 
 def cpu_grid() -> ConfigDict:
     """As `cpu`, for recorded grids of one pixel a cell, such as 15 x 19 or 9 x 11: a state has half of their sides, its
-    rewards are below 256, and it begins as agents begin. Not in the paper, and not yet tuned.
+    rewards are below 256, and it begins as agents begin. Not in the paper: with half of the channels, or without a
+    background, it is slow to find out what actions do, see docs/lab/2026-11-29-minipacman-model.md.
     """
     config = cpu()
-    config.model.update(blocks=(2, 1), encoder_width=32, decoder_width=32, pad_context=0.3)
+    config.model.update(blocks=(2, 1), channels=32, encoder_width=32, decoder_width=32, pad_context=0.3)
+    config.model.update(contrast=8.0, last_layer_scale=0.0)
+    config.train.update(updates=6000, every=1000, batch=16, predicted=5)
     return config
 
 
