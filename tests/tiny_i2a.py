@@ -114,7 +114,8 @@ def make_bandit():
         image = jax.random.randint(image_key, (rows, *IMAGE.shape), 0, 256).astype(jnp.uint8)
         answer = jax.random.randint(answer_key, (rows,), 0, ACTIONS)
         none = jnp.zeros(rows, bool)
-        return answer, Step(prev_action, dict(image=image, answer=answer), reward, jnp.ones(rows), none | first, none)
+        discount = jnp.ones(rows) if first else jnp.where(none, 0.0, 1.0)  # the latter of a weak type
+        return answer, Step(prev_action, dict(image=image, answer=answer), reward, discount, none | first, none)
 
     def reset(key, rows):
         return arrive(key, jnp.zeros(rows, jnp.int32), jnp.zeros(rows), True)

@@ -46,7 +46,13 @@ def begin(env: JaxEnv, player: Player, params: Params, key: Array, rows: int) ->
 def looked(player: Player, params: Params, key: Array, state: Any, step: Step) -> Playing:
     """A new episode in every row, at its first Step [E]. state: as of `Playing.env`."""
     carry, seen = player.look(params, key, player.initial(params, len(step.reward)), step)
-    return Playing(state, step, carry, seen)
+    return strong(Playing(state, step, carry, seen))
+
+
+def strong(tree: Any) -> Any:
+    """The same without weak types, which would make jit compile a program again for what it returned itself."""
+    keys = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: x if keys(x) else jax.lax.convert_element_type(x, x.dtype), tree)
 
 
 def unroll(
@@ -62,7 +68,7 @@ def unroll(
         action = player.choose(params, choose_key, playing.step, playing.seen)
         state, step = env.step(env_key, playing.env, action)
         carry, seen = player.look(params, look_key, playing.carry, step)
-        return Playing(state, step, carry, seen), (playing.step, playing.seen)
+        return strong(Playing(state, step, carry, seen)), (playing.step, playing.seen)
 
     playing, rows = jax.lax.scan(decide, playing, jax.random.split(key, count))
     add = lambda rows, last: jnp.concatenate([rows, last[None]])
@@ -86,7 +92,7 @@ def compile_player(player: Player) -> Compiled:
 
     def look(params: Params, key: Array, t: Array, playing: Playing, step: Step) -> Playing:
         carry, seen = player.look(params, jax.random.fold_in(key, 2 * t + 1), playing.carry, step)
-        return Playing((), step, carry, seen)
+        return strong(Playing((), step, carry, seen))
 
     first = lambda params, key, step: looked(player, params, key, (), step)
     return Compiled(jax.jit(first), jax.jit(choose), jax.jit(look))
