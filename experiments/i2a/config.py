@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict, config_dict
 
 from experiments.presets import block, check_counts, tasks
-from wmjax.agents.i2a import I2AConfig
+from wmjax.agents.i2a import TRAINED, I2AConfig
 from wmjax.types import UsageError
 
 
@@ -141,4 +141,6 @@ def get_config(argument: str = "") -> ConfigDict:
     config = PRESETS[preset](task)
     config.task, config.kind = task, agent
     config.agent.update(AGENTS[agent])
+    if AGENTS[agent]["rollout_policy"] in TRAINED:
+        config.agent.horizon = max(2, config.agent.horizon)  # the first actions are given
     return config

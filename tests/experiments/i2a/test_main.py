@@ -112,6 +112,7 @@ def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tm
         (["--config.agent.rollouts=4"], "there is one for each of the 5 actions"),
         (["--config.agent.horizon=8"], "8 decisions, an episode has 7"),
         (["--config.agent.rollout_policy=uniform"], "agent distilled is"),
+        (["--config.agent.horizon=1"], "of a distilled rollout policy at least 2"),
         (["--config.agent.entropy=-1.0"], "agent entropy -1.0: must be 0 or more"),
         (["--config.agent.kernels=(3,)"], "equally many"),
         (["--config.agent.jump_actions=none"], "choose one of repeat, independent"),

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wmjax import imagine
+from wmjax.agents.i2a.config import TRAINED
 from wmjax.nets import i2a as nets
 from wmjax.nets.lstm import LSTM
 from wmjax.ops.axes import fold, where_rows
@@ -130,7 +131,7 @@ def make_inputs(config, env_spec, query):
         features, memory = jnp.zeros((1, *query.model.feature_shape)), jnp.zeros((1, config.lstm_units))
         rewards = [jnp.zeros((1, 1))] if config.sees_rewards else []
         inputs |= dict(encoder=[features, *rewards], lstm=[memory, memory, jnp.zeros((1, config.encoder_units))])
-        if config.rollout_policy in ("distilled", "learned"):
+        if config.rollout_policy in TRAINED:
             inputs["rollout_policy"] = [features]
     return inputs
 
@@ -226,7 +227,7 @@ def make_sight(config, actions, query, apply):
         rows = images.shape[:2]
         return Decided(logits.reshape(*rows, -1), value.reshape(rows), seen)
 
-    return look, decide, policy_logits if config.rollout_policy in ("distilled", "learned") else None
+    return look, decide, policy_logits if config.rollout_policy in TRAINED else None
 
 
 def choose(agent, params, key, step, seen):

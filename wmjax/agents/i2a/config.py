@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from wmjax.types import UsageError
 
 POLICIES = ("none", "uniform", "distilled", "learned")
+TRAINED = ("distilled", "learned")  # those that are networks of their own
 JUMP_ACTIONS = ("repeat", "independent")
 
 
@@ -51,6 +52,10 @@ class I2AConfig:
             raise UsageError(f"agent rollout_policy {self.rollout_policy!r}: choose one of {', '.join(POLICIES)}")
         if self.jump_actions not in JUMP_ACTIONS:
             raise UsageError(f"agent jump_actions {self.jump_actions!r}: choose one of {', '.join(JUMP_ACTIONS)}")
+        if self.rollout_policy in TRAINED and self.force_first and self.horizon == 1:
+            raise UsageError(
+                f"agent horizon 1: of a {self.rollout_policy} rollout policy at least 2, the first actions are given"
+            )
         if self.modulated and self.rollout_policy == "none":
             raise UsageError("agent modulated True: needs rollouts, and agent rollout_policy is none")
         if not len(self.kernels) == len(self.strides) == len(self.widths):
