@@ -42,7 +42,8 @@ MAY_IMPORT = {
 }
 FAMILIES = ("models", "agents", "experiments")  # rooms whose folders do not see each other
 SHARED = ("presets", "published", "runs", "training")  # files beside the folders that all of them see
-BUILT_ON = {"trade_offs": "planet"}  # the study is runs of PlaNet's loop with other models
+# The study is runs of PlaNet's loop with other models; agents ask the models that another experiment trained.
+BUILT_ON = {"trade_offs": "planet", "i2a": "environment_models"}
 SHELL_PACKAGES = ("experiments", "launch", "ml_collections", "absl", "tests")
 
 
