@@ -34,7 +34,6 @@ from wmjax.types import UsageError
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
 MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
 RETURN, LENGTH = "collect/return", "collect/episode_length"
-WINDOW = 0.1  # of the frames: over the last tenth before a point
 LONG = 100  # decisions of an episode that is survived for a while
 SHARDS = 11  # of the recorded data
 
@@ -142,15 +141,10 @@ def read_curve(place: pathlib.Path) -> Curve:
     return Curve(frames, 60 * seconds, returns, plots.series(rows, LENGTH, plots.env_steps(rows))[1])
 
 
-def at(x: np.ndarray, y: np.ndarray, point: float, width: float) -> float:
-    """The mean of y where x is within `width` before a point; nan where there is none."""
-    near = y[(x > point - width) & (x <= point)]
-    return float(near.mean()) if len(near) else float("nan")
-
-
-def returns_at(curves: Sequence[Curve], axis: str, point: float, width: float) -> np.ndarray:
-    """[seeds]: returns around a point of an axis, "frames" or "seconds"."""
-    return np.array([at(getattr(curve, axis), curve.returns, point, width) for curve in curves])
+def returns_at(curves: Sequence[Curve], axis: str, point: float) -> np.ndarray:
+    """[seeds]: returns at a point of an axis, "frames" or "seconds", between its two lines; nan beyond all lines."""
+    none = dict(left=np.nan, right=np.nan)
+    return np.array([np.interp(point, getattr(curve, axis), curve.returns, **none) for curve in curves])
 
 
 def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) -> list[str]:
@@ -166,15 +160,15 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         found = {}
         for title, point, counted in points:
             shift = 0 if name == "model_free" else counted
-            found[title] = returns_at(own, "frames", point - shift, WINDOW * frames)
-        found[f"{seconds:.0f} s"] = returns_at(own, "seconds", seconds, WINDOW * seconds)
+            found[title] = returns_at(own, "frames", point - shift)
+        found[f"{seconds:.0f} s"] = returns_at(own, "seconds", seconds)
         cells.append((name, found))
     return [
         f"{task}, preset {options.preset}, model {options.model}, {options.seeds} seeds "
         f"{' '.join([*options.set, *options.model_set])}".rstrip()
-        + f". Returns of training's episodes, means over the tenth of {frames / 1e6:.2g} million frames (or of the "
-        f"seconds) before a point, and over seeds with 95% intervals (Student's t). The model's data are "
-        f"{data * repeat} frames; its training's seconds are not counted.",
+        + f". Returns of training's episodes after {frames / 1e6:.2g} million frames, between two lines of metrics, "
+        f"and over seeds with 95% intervals (Student's t). The model's data are {data * repeat} frames; its training's "
+        "seconds are not counted.",
         "",
         "![curves](curves.png)",
         "",

@@ -38,8 +38,10 @@ def test_episodes_survive_when_they_first_last():
     assert table.survives(curve(1, frames=100)) is None
 
 
-def test_a_mean_where_no_line_is_near_is_no_number():
-    assert np.isnan(table.at(np.array([1.0, 2.0]), np.array([3.0, 4.0]), 10.0, 1.0))
+def test_returns_between_two_lines_and_beyond_all():
+    found = table.returns_at([curve(1), curve(2)], "frames", 250.0)
+    assert np.array_equal(found, [250.0, 500.0])
+    assert np.isnan(table.returns_at([curve(1)], "frames", 50.0)).all()
 
 
 def test_runs_are_those_that_the_mains_take(tmp_path):
