@@ -14,7 +14,11 @@ COLOURS = ("#3366aa", "#dd7722", "#228855", "#aa3355", "#7755aa", "#998833", "#3
 SIZE, SMALL = (5.6, 3.1), (4.2, 2.5)  # inches; the page scales them
 PANELS = 6  # side by side
 BARS = 60  # at most so many bars in the picture of times
-LABELS = {"eval/return_mean": "evaluation return", "eval/loss": "held-out loss, nats a step"}
+LABELS = {
+    "eval/return_mean": "evaluation return",
+    "collect/return": "return of training's episodes",
+    "eval/loss": "held-out loss, nats a step",
+}
 LOG_RANGE = 50  # a loss that spans a larger factor after its beginning gets a logarithmic axis
 SQUASHED = 10  # a loss that spans so many times what it does after its beginning is cut to that
 INK, LINE = "#000000", "#e4e4e4"  # of texts and axes, and of grids; in a page they follow its colours
