@@ -1,7 +1,8 @@
 """The agent of a PlaNet run, made from its config or loaded from its folder."""
 
+import functools
 import pathlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ from wmjax.run.cli import build
 from wmjax.run.members import Member, by_task, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
 from wmjax.train import acting_params, with_average
-from wmjax.types import Actor, EnvSpec, Learner, Step, UsageError, WorldModel
+from wmjax.types import Actor, Array, EnvSpec, Learner, Step, UsageError, WorldModel
 
 
 class Settings(NamedTuple):
@@ -191,12 +192,15 @@ def check_devices(chosen: Settings, mesh: Mesh) -> None:
     )
 
 
-longest_episodes = jax.jit(jax.vmap(replay.longest_episode))
+@functools.cache
+def longest_episodes() -> Callable[[replay.Replay], Array]:
+    """A jitted function of the members' replays [S] -> rows of each one's longest episode."""
+    return jax.jit(jax.vmap(replay.longest_episode))
 
 
 def check_chunk(train: TrainConfig, memory: replay.Replay) -> None:
     """Raises UsageError unless every member's replay [S] holds an episode, or all its rows hold one chunk."""
-    what, rows = "the longest episode in the replay", np.asarray(longest_episodes(memory))
+    what, rows = "the longest episode in the replay", np.asarray(longest_episodes()(memory))
     if not train.within_episodes:
         what, rows = "the replay", np.asarray(memory.filled)
     if train.chunk > rows.min():

@@ -63,8 +63,11 @@ def start_game(folder, *flags, **how):
 
 
 def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
-    undisturbed = start_game(tmp_path / "whole")
+    exports = tmp_path / "exports"
+    undisturbed = start_game(tmp_path / "whole", exports=exports)
     assert undisturbed.code == 0, undisturbed.stderr
+    found = json.loads(exports.read_text())
+    assert not any(found.values()) and exporting.sites("wmjax/run/unroll.py") <= found.keys(), found
     rows = metrics(tmp_path / "whole")
     assert [row["updates"] for row in rows] == [2, 4, 6] and rows[-1]["env_steps"] == 63 * 4
     stopped = start_game(tmp_path / "run", stop_at=("wmjax.envs.atari:AtariVecEnv.step", 14))

@@ -3,7 +3,6 @@
 `make_model` is of a simulator on the host, under a planner; `compiled.make_model` of an environment in pure JAX.
 """
 
-from wmjax.models.simulator import compiled
 from wmjax.models.simulator.model import make_model
 
-__all__ = ["compiled", "make_model"]
+__all__ = ["make_model"]
