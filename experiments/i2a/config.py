@@ -118,7 +118,7 @@ def cpu(task: str) -> ConfigDict:
 def cpu_games(task: str) -> ConfigDict:
     """Atari games at 80 x 64 on two cores. Not in the paper."""
     config = small(paper(task))
-    config.agent.update(kernels=(4, 8, 4, 3), strides=(2, 4, 2, 1), widths=(8, 16, 32, 32), units=256)
+    config.agent.update(kernels=(4, 4, 3), strides=(2, 2, 2), widths=(8, 16, 32))
     config.agent.update(horizon=2, reward_scale=0.01)
     config.train.update(updates=7500)  # 9.6 million frames
     if task.startswith("atari:"):

@@ -118,6 +118,7 @@ def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tm
         (["--config.agent.horizon=1"], "of a distilled rollout policy at least 2"),
         (["--config.agent.entropy=-1.0"], "agent entropy -1.0: must be 0 or more"),
         (["--config.agent.kernels=(3,)"], "equally many"),
+        (["--config.agent.kernels=(8,4)"], "too large for images of 9 x 11"),
         (["--config.agent.jump_actions=none"], "choose one of repeat, independent"),
         (["--config.train.every=4"], "must divide config.train.updates=6"),
         (["--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu"], "not for agent ltq"),

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.i2a import agent, config, table
 from tests import mains
+from wmjax.agents.i2a.actor import check_trunk
 
 
 def options(**changed):
@@ -57,6 +58,23 @@ def test_runs_are_those_that_the_mains_take(tmp_path):
     assert chosen.agent.rollout_policy == "none" and chosen.model_run == ""
     record = table.recording(options(env="MsPacman", preset="cpu_games"), tmp_path, "atari:MsPacman").command
     assert "--size=80x64" in record and "--actions=0,2,3,4,5" in record
+
+
+@pytest.mark.parametrize(
+    ("preset", "task", "shape"),
+    [
+        ("paper", "MsPacman", (200, 160, 3)),
+        ("cpu_games", "MsPacman", (80, 64, 3)),
+        ("cpu", "minipacman:hunt", (15, 19, 3)),
+        ("cpu", "minipacman:rush", (9, 11, 3)),
+    ],
+)
+def test_presets_fit_the_images_of_their_environments(preset, task, shape):
+    chosen = agent.settings(config.get_config(f"{task},model_free,{preset}"))
+    check_trunk(chosen.agent, shape)
+    if task == "MsPacman":
+        assert (chosen.env["size"][0] - chosen.env["crop"], chosen.env["size"][1]) == shape[:2]
+        assert chosen.env["actions"] == (0, 2, 3, 4, 5)
 
 
 @pytest.mark.parametrize(

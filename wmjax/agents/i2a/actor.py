@@ -24,7 +24,7 @@ from wmjax.nets.lstm import LSTM
 from wmjax.ops.axes import fold, where_rows
 from wmjax.ops.batching import vmap_or_map
 from wmjax.ops.frames import unit_pixels
-from wmjax.types import Actor, Array, WorldModel, image_of
+from wmjax.types import Actor, Array, UsageError, WorldModel, image_of
 
 
 class Query(NamedTuple):
@@ -73,7 +73,11 @@ class Agent(NamedTuple):
 
 
 def make_agent(config, env_spec, query=None):
-    """The Agent of an I2AConfig. query: None where there are no rollouts."""
+    """The Agent of an I2AConfig. query: None where there are no rollouts.
+
+    Raises: UsageError for images that are smaller than a kernel of the model-free path.
+    """
+    check_trunk(config, env_spec.obs_shape)
     modules = make_modules(config, env_spec)
 
     def init(key):
@@ -95,6 +99,18 @@ def make_agent(config, env_spec, query=None):
         return jax.tree.map(lambda x: jnp.zeros((rows, query.images, *x.shape[1:]), x.dtype), embed)
 
     return Agent(init, initial, look, decide, policy_logits)
+
+
+def check_trunk(config, shape):
+    """Raises UsageError unless the convolutions of the model-free path, which do not pad, fit images [X, Y, C]."""
+    sides = shape[:2]
+    for kernel, stride in zip(config.kernels, config.strides, strict=True):
+        if min(sides) < kernel:
+            raise UsageError(
+                f"agent kernels {config.kernels} with strides {config.strides}: too large for images of "
+                f"{shape[0]} x {shape[1]}"
+            )
+        sides = [(side - kernel) // stride + 1 for side in sides]
 
 
 def rows_of(obs, rows):
