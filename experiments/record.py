@@ -11,7 +11,6 @@ after a shard was lost, and ends with the same data. A larger --steps adds shard
 episode the data reach. The data folder, and how to read it: `wmjax.storage.datasets`.
 """
 
-import hashlib
 import itertools
 import math
 import pathlib
@@ -182,10 +181,7 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
         raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models or i2a")
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
-    weights = hashlib.sha256()
-    for leaf in jax.tree.leaves(restored.params):
-        weights.update(np.asarray(leaf).tobytes())
-    told["parameters"] = weights.hexdigest()[:16]
+    told["parameters"] = i2a.digest(restored.params)
     return Policy(restored.actor, restored.params, restored.env, told)
 
 

@@ -174,11 +174,11 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         "",
         *markdown(["", *cells[0][1]], [[name, *(with_interval(x, 1) for x in own.values())] for name, own in cells]),
         "",
-        *ratios(cells, frames, curves),
+        *ratios(cells, curves),
     ]
 
 
-def ratios(cells: list, frames: float, curves: dict[str, list[Curve]]) -> list[str]:
+def ratios(cells: list, curves: dict[str, list[Curve]]) -> list[str]:
     """The lines of the second table: the end's returns over those of the baselines, seed by seed; long episodes."""
     by_name = dict(cells)
     rows = []

@@ -152,6 +152,14 @@ def make_inputs(config, env_spec, query):
     return inputs
 
 
+def read_out(apply, agent, images, *codes):
+    """(logits [T, B, A], value [T, B]) of images [T, B, ...] and of what rollouts say, [T * B, F] each."""
+    x = jnp.concatenate([apply(agent, "trunk", unit_pixels(fold(images))), *codes], axis=-1)
+    logits, value = apply(agent, "heads", x)
+    rows = images.shape[:2]
+    return logits.reshape(*rows, -1), value.reshape(rows)
+
+
 def make_blind(apply):
     """As `make_sight`, of an agent without a model."""
 
@@ -159,10 +167,8 @@ def make_blind(apply):
         return (), ()
 
     def decide(params, images, seen):
-        x = apply(params["agent"], "trunk", unit_pixels(fold(images)))
-        logits, value = apply(params["agent"], "heads", x)
-        rows = images.shape[:2]
-        return Decided(logits.reshape(*rows, -1), value.reshape(rows), None)
+        logits, value = read_out(apply, params["agent"], images)
+        return Decided(logits, value, None)
 
     return look, decide, None
 
@@ -237,11 +243,8 @@ def make_sight(config, actions, query, apply):
     def decide(params, images, seen):
         if again:
             seen = vmap_or_map(jax.checkpoint(lambda start: roll_out(params, start)))(seen)
-        x = apply(params["agent"], "trunk", unit_pixels(fold(images)))
-        x = jnp.concatenate([x, codes(params["agent"], seen)], axis=-1)
-        logits, value = apply(params["agent"], "heads", x)
-        rows = images.shape[:2]
-        return Decided(logits.reshape(*rows, -1), value.reshape(rows), seen)
+        logits, value = read_out(apply, params["agent"], images, codes(params["agent"], seen))
+        return Decided(logits, value, seen)
 
     return look, decide, policy_logits if config.rollout_policy in TRAINED else None
 
