@@ -7,8 +7,9 @@ A pixel's top `bits` bits name a bin of width 2^-bits in [-0.5, 0.5):
 """
 
 import chex
-import jax
 import jax.numpy as jnp
+
+from wmjax.ops import noise
 
 
 def bin_start(obs, bits):
@@ -25,7 +26,7 @@ def bin_centre(obs, bits):
 
 def dequantise(key, obs, bits):
     """Uniform noise over each pixel's bin: the density then bounds that of the discrete image. Shapes as bin_start."""
-    return bin_start(obs, bits) + jax.random.uniform(key, obs.shape) / 2**bits
+    return bin_start(obs, bits) + noise.uniform(key, obs.shape) / 2**bits
 
 
 def to_uint8(image):

@@ -15,6 +15,7 @@ from tests.tiny_rssm import KEY, SIZES, WIDTHS, B, T, U, Z, chunks, configured, 
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import model_loss, overshooting_loss
 from wmjax.models.rssm.model import RSSMState
+from wmjax.ops import noise
 from wmjax.ops.actions import model_action
 
 CASES = {  # name -> settings, environment; about half the steps have free nats
@@ -194,7 +195,7 @@ def test_loss_equals_numpy(name):
     split = flat.shape[1] - (0 if config.kind == "ssm" else U)
     sample, belief = (x.astype(np.float32) for x in (flat[:, :split], flat[:, split:]))
     image = np.asarray(jax.jit(model.decode)(params, RSSMState(None, None, sample, belief, None)), np.float64)
-    target = np.floor(obs / 8) / 32 - 0.5 + np.asarray(jax.random.uniform(noise_key, obs.shape)) / 32
+    target = np.floor(obs / 8) / 32 - 0.5 + np.asarray(noise.uniform(noise_key, obs.shape)) / 32
     image_loss = 0.5 * np.square(target - image).sum((1, 2, 3)).mean()
     reward_loss = 0.5 * np.square(batch.reward.reshape(-1) - reward).mean()
     distances = np.stack([kl(posterior, prior) for posterior, _, prior in found], axis=1)
