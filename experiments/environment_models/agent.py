@@ -18,6 +18,9 @@ from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
 
 
+OWN_DATA = "data"  # what an exported model says of the data that it learned from, in its own folder
+
+
 class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
@@ -82,10 +85,11 @@ def load(folder: str | pathlib.Path) -> Loaded:
     config = workdir.read_config(folder)
     if "data" not in config:
         raise UsageError(f"{folder} holds a run of another experiment")
-    chosen = settings(config)
+    own = folder / OWN_DATA
+    chosen = settings(config | dict(task=str(own)) if own.exists() else config)
     spec = spec_of(chosen)
     model, learner = state_space.make(chosen.model, spec)
-    template = dict(learner=jax.eval_shape(learner.init, jax.random.key(0)))
+    template = dict(learner=lifecycle.acting_part(jax.eval_shape(learner.init, jax.random.key(0))))
     template |= dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
     updates, state = lifecycle.restore_saved(folder, template)
     return Loaded(model, state["learner"].params, chosen, spec, updates)

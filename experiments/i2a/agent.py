@@ -218,7 +218,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
     spec, env = spec_of(chosen)
     world = make_world(chosen, spec, env, keys_of(chosen.seed)[1])
     made = make(chosen, spec, world)
-    template = dict(learner=jax.eval_shape(made.learner.init, jax.random.key(0)))
+    template = dict(learner=lifecycle.acting_part(jax.eval_shape(made.learner.init, jax.random.key(0))))
     others = ("playing", "tally", "began", "counters", "partial", "env", "eval_env")
     updates, state = lifecycle.restore_saved(folder, template | dict.fromkeys(others, checkpoint.AS_SAVED))
     params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=state["learner"].params))

@@ -154,7 +154,7 @@ def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -
     agent = make_agent(chosen, spec)
     learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
     rest = dict.fromkeys(("counters", "env", "eval_env", "losses"), checkpoint.AS_SAVED)  # those of either main
-    done, state = lifecycle.restore_member(folder, dict(learner=learner) | rest, member)
+    done, state = lifecycle.restore_member(folder, dict(learner=lifecycle.acting_part(learner)) | rest, member)
     episodes = 0 if "offline" in config else done
     learner = state["learner"]
     params, label = acting_params(learner), labels(chosen.tasks)[task]

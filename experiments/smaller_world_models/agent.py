@@ -103,8 +103,8 @@ def load(folder: str | pathlib.Path, member: int = 0) -> Loaded:
     task = pick(chosen.members, member).task
     agent = make_agent(chosen, pools.spec_of(task, chosen.env))
     world_keys, policy_keys, *_ = member_keys(chosen.members, 7)
-    world = jax.eval_shape(jax.vmap(agent.learner.init), world_keys)
-    policy = jax.eval_shape(jax.vmap(agent.policy.init), policy_keys)
+    world = lifecycle.acting_part(jax.eval_shape(jax.vmap(agent.learner.init), world_keys))
+    policy = lifecycle.acting_part(jax.eval_shape(jax.vmap(agent.policy.init), policy_keys))
     rest = dict.fromkeys(("unfinished", "counters", "partial", "env", "eval_env"), checkpoint.AS_SAVED)
     iterations, state = lifecycle.restore_member(folder, dict(world=world, policy=policy, **rest), member)
     params = dict(model=state["world"].params, policy=state["policy"].params)

@@ -30,7 +30,7 @@ from wmjax.run import processes, stop
 from wmjax.run.members import Member, mean_of, member, short_name
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
-from wmjax.types import UsageError
+from wmjax.types import LearnerState, UsageError
 
 EVALUATED = ("eval/return_mean", "eval/return_std", "eval/loss", "eval/loss_tighter")  # what summaries hold of each
 
@@ -229,6 +229,12 @@ def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
     return restored
+
+
+def acting_part(learner: LearnerState) -> LearnerState:
+    """The template of a LearnerState for those who act: of all but acting parameters and updates AS_SAVED, or absent."""
+    params = learner.params if learner.acting is None else checkpoint.AS_SAVED
+    return learner.replace(params=params, opt_state=checkpoint.AS_SAVED)
 
 
 def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]:
