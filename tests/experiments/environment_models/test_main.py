@@ -174,18 +174,26 @@ def test_data_are_the_same_for_every_seed_and_test_data_are_others():
     assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
 
 
-def test_evaluation_is_the_mean_bound_of_every_chunk():
-    """Against the model's own score, chunk by chunk, with as many draws that the noise is small."""
+def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
+    """Of a score that tells whose parameters, which chunk and how many draws it was asked about."""
     settings = chosen()
     data = sequences.load(settings)
-    _, learner = state_space.make(settings.model, data.spec)
-    params = learner.init(jax.random.key(0)).params
     chunks = sequences.held_out(settings, data.test)
     assert chunks.reward.shape == (8, 13)
-    found = predictions.make_evaluate(settings, data.spec)(params, jax.random.key(0), chunks)
-    score = jax.jit(state_space.make_score(settings.model, data.spec), static_argnums=3)
-    expected = score(params, jax.random.key(5), chunks, 10)
-    np.testing.assert_allclose(found["loss"], -expected["bound"] / 10, rtol=0.01)
+    weights = np.arange(16, dtype=np.float32)  # of an image's places
+
+    def score(params, key, batch, draws):
+        bound = params * draws * (batch.obs.mean((1, 3, 4)) @ weights + batch.reward.sum(1))
+        return dict(bound=bound, tighter=bound + jax.random.uniform(key))
+
+    monkeypatch.setattr(state_space, "make_score", lambda config, spec: score)
+    found = predictions.make_evaluate(settings, data.spec)(np.float32(2), jax.random.key(0), chunks)
+    obs, reward = np.asarray(chunks.obs), np.asarray(chunks.reward)
+    bounds = 2 * 3 * (obs.mean((1, 3, 4)) @ weights + reward.sum(1))
+    np.testing.assert_allclose(found["loss"], -bounds / 10, rtol=1e-5)
+    assert len(np.unique(bounds)) == 8
+    more = 10 * (found["loss"] - found["loss_tighter"])  # of two batches of four, a key each
+    assert (0 < more).all() and (more < 1).all() and abs(more[0] - more[4]) > 1e-3
 
 
 def test_futures_begin_alike_and_part():
