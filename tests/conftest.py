@@ -13,7 +13,7 @@ _SETTINGS = {
     "JAX_PLATFORMS": "cpu",
     "JAX_NUMPY_RANK_PROMOTION": "raise",  # [B] + [B, 1] is a bug more often than a wish
     "JAX_COMPILATION_CACHE_DIR": str(_ROOT / ".jax_cache"),
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.2",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # every file starts the same small programs
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     "MUJOCO_GL": "egl",
 }
@@ -29,6 +29,11 @@ _QUICK = (
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["XLA_FLAGS"] = " ".join((*_QUICK, os.environ.get("XLA_FLAGS", ""))).strip()  # of two, the last counts
+
+
+def pytest_collection_finish():
+    """What the tests have imported stays: no collection of garbage looks through it again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -1,8 +1,10 @@
-"""Processor seconds of test files, each in a process of its own with an empty compile cache.
+"""Processor seconds of test files, each in a process of its own with an empty compile cache; or of single tests.
 
     python -m tests.measure tests/ops tests/test_replay.py
+    python -m pytest -n 0 -p tests.measure tests/ops
 
-Folders are searched for test files. Processes that a test starts count too, also those that outlive it.
+Folders are searched for test files. Processes that a test starts count too: of a file those that outlive it as well.
+A test's seconds hold those of fixtures that it was the first to need.
 """
 
 import ctypes
@@ -12,6 +14,8 @@ import resource
 import subprocess
 import sys
 import tempfile
+
+import pytest
 
 SUBREAPER = 36  # prctl: what a child leaves behind becomes a child of this process, and its seconds count here
 
@@ -40,6 +44,40 @@ def measure(path):
             os.wait()
     except ChildProcessError:
         return spent() - before, ended.stdout.strip().splitlines()[-1]
+
+
+def spent_by_all(root):
+    """Seconds so far of the process `root`, of all that descend from it now, and of their children that have ended."""
+    children, seconds = {}, {}
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = path.read_text().rpartition(")")[2].split()  # after the name, from the state on
+        except OSError:  # it has ended meanwhile
+            continue
+        process = int(path.parent.name)
+        children.setdefault(int(fields[1]), []).append(process)
+        seconds[process] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    found = [root]
+    for process in found:
+        found += children.get(process, [])
+    return sum(seconds.get(process, 0) for process in found)
+
+
+tests = []  # (seconds, name) of those that have run, where this file is a plugin of pytest
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item):
+    before = spent_by_all(os.getpid())
+    found = yield
+    tests.append((spent_by_all(os.getpid()) - before, item.nodeid))
+    return found
+
+
+def pytest_terminal_summary(terminalreporter):
+    terminalreporter.write_line("| test | processor seconds |\n|---|---|")
+    for seconds, name in sorted(tests, reverse=True)[:40]:
+        terminalreporter.write_line(f"| {name} | {seconds:.1f} |")
 
 
 def main():

@@ -1,5 +1,6 @@
 """Many seeds in one program, and one run on many devices: the same numbers as alone on one device."""
 
+import json
 import signal
 
 import jax
@@ -39,10 +40,10 @@ def population(tmp_path_factory):
     return folder
 
 
-def test_a_member_is_the_run_of_its_seed(population, tmp_path):
-    ended = mains.start(tmp_path / "run", "--config.seed=4")
-    assert ended.code == 0, ended.stderr
-    assert_close(metrics(population / "seed_4"), metrics(tmp_path / "run"))
+def test_a_member_is_the_run_of_its_seed(population, tmp_path_factory):
+    alone, _ = mains.whole_run(tmp_path_factory)
+    assert json.loads((alone / "config.json").read_text())["seed"] == 4
+    assert_close(metrics(population / "seed_4"), metrics(alone))
 
 
 def test_members_differ_and_each_has_a_report(population):
@@ -65,11 +66,12 @@ def test_a_killed_population_ends_as_if_never_killed(population, tmp_path):
         assert metrics(tmp_path / "run" / f"seed_{seed}") == metrics(population / f"seed_{seed}")
 
 
-def test_a_nan_names_the_member(tmp_path):
+def test_a_nan_names_the_member_and_keeps_the_last_checkpoint(tmp_path):
     ended = mains.start(tmp_path / "run", "--config.population=2", "--config.model.learning_rate=1e30")
     assert ended.code == 3
     assert len(ended.stderr.strip().splitlines()) == 1
-    assert "seed_0, update 2" in ended.stderr and "is not finite" in ended.stderr
+    assert "seed_4, update 2" in ended.stderr and "is not finite" in ended.stderr
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) == 2
 
 
 def test_evaluate_plays_one_member(population):

@@ -73,17 +73,11 @@ def test_every_program_of_a_run_lowers_for_accelerators(whole):
     assert exporting.sites(*files, "wmjax/run/*.py") - unused <= found.keys()
 
 
-def test_killed_run_ends_bit_identical(whole, tmp_path):
-    """Once in the middle; before every move: tests/run/test_lifecycle.py."""
-    killed = mains.start(tmp_path / "run", kill_at=whole[1] // 2, experiment=MAIN)
-    assert killed.code == -signal.SIGKILL
-    resumed = mains.start(tmp_path / "run", experiment=MAIN)
-    assert resumed.code == 0, resumed.stderr
-    assert_as_whole(tmp_path / "run", whole)
+def test_a_run_stopped_timed_and_killed_ends_bit_identical(whole, tmp_path):
+    """Told to end inside a point of the dreams' curve, by the clock one point later, and while it plays; killed then.
 
-
-def test_a_run_stopped_and_timed_ends_as_if_neither(whole, tmp_path):
-    """Told to end inside a point of the dreams' curve, by the clock one point later, and while it plays."""
+    Killed before every move: tests/run/test_lifecycle.py.
+    """
     folder = tmp_path / "run"
 
     stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.phases:Curve.part", 47))
@@ -103,7 +97,10 @@ def test_a_run_stopped_and_timed_ends_as_if_neither(whole, tmp_path):
 
     stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 30))
     assert stopped.code == 75 and summary(folder)["iterations"] == 1  # in its evaluation or the second collection
-    assert mains.start(folder, experiment=MAIN).code == 0
+    killed = mains.start(folder, experiment=MAIN, kill_at="000000000002/manifest.json")
+    assert killed.code == -signal.SIGKILL and len(list((folder / "replay").glob("0*.npz"))) == 3
+    resumed = mains.start(folder, experiment=MAIN)
+    assert resumed.code == 0 and "resumed after iteration 1\n" in resumed.stdout, resumed.stderr
     assert_as_whole(folder, whole)
 
 
@@ -128,10 +125,12 @@ def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
 def test_several_games_in_one_program(whole, tmp_path):
     folder = tmp_path / "run"
     games = "--config=experiments/smaller_world_models/config.py:Pong+SpaceInvaders,cpu"
-    ended = mains.start(folder, games, experiment=MAIN, drawn=True)
+    ended = mains.start(folder, games, "--config.train.iterations=2", experiment=MAIN, drawn=True)
     assert ended.code == 0, ended.stderr
     pong, invaders = (folder / f"{game}_seed_0" for game in ("Pong", "SpaceInvaders"))
-    assert_close(metrics(whole[0]), metrics(pong))
+    rows = metrics(pong)
+    assert rows[-1]["iterations"] == 2
+    assert_close(metrics(whole[0])[: len(rows)], rows)
     assert json.loads((invaders / "config.json").read_text())["task"] == "atari:SpaceInvaders"
     page = (folder / "report.html").read_text()
     assert "SpaceInvaders_seed_0/report.html" in page and "Scores" in page and page.count("mean of 1") == 2
