@@ -26,10 +26,9 @@ from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
-from wmjax.types import UsageError
 
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
 MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
@@ -59,34 +58,27 @@ def main(argv: list[str]) -> None:
     task = tasks(options.env, "atari")
     asks_model = options.model != SIMULATOR and any(name != "model_free" for name in options.agents)
     if asks_model:
-        train([recording(options, folder, task)], [])
-        train([model_training(options, folder, name) for name in models_of(options.agents)], options.cores)
-    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.agents}
+        runs.train_missing([recording(options, folder, task)])
+        trainings = [model_training(options, folder, name) for name in models_of(options.agents)]
+        runs.train_missing(trainings, options.cores)
+    places = runs.places(folder, options.agents, options.seeds)
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
-    train([training(options, folder, places[name][seed], name, seed) for name, seed in each], options.cores)
+    trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
+    runs.train_missing(trainings, options.cores)
     curves = {name: [read_curve(place) for place in own] for name, own in places.items()}
     console.try_drawing(write_comparison, folder / "curves.png", places, task, RETURN)
-    text = "\n".join(lines(options, task, curves, options.data if asks_model else 0)) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    runs.publish(folder / "table.md", lines(options, task, curves, options.data if asks_model else 0))
 
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    folder = runs.check_folder(options)
     for name in options.agents:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
     check_name("--model_preset", options.model_preset, models.PRESETS)
-    runs.check_cores(options.cores)
-    return pathlib.Path(options.folder)
-
-
-def train(wanted: Sequence[jobs.Job], cores: Sequence[str]) -> None:
-    """Runs what is not done."""
-    runs.train_all([job for job in wanted if jobs.state(job.folder, 1) != "done"], cores)
+    return folder
 
 
 def models_of(agents: Sequence[str]) -> list[str]:
