@@ -23,15 +23,15 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments.i2a import agent as i2a
-from experiments.smaller_world_models import agent as smaller_world_models
+from experiments import players
+from experiments.i2a.agent import digest
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
 from wmjax.run import cli
 from wmjax.run.collect import Player, arrivals, make_player
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import datasets, workdir
+from wmjax.storage import datasets
 from wmjax.types import Array, Step, UsageError
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
@@ -169,19 +169,12 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
 
     Raises: UsageError if there is none, or it plays another game than `name`.
     """
-    config = workdir.read_config(folder)
-    restored: Any
-    if i2a.is_own(config):
-        restored = i2a.load(folder)
-        told = dict(name="i2a", updates=restored.updates)
-    elif smaller_world_models.is_own(config):
-        restored = smaller_world_models.load(folder, member)
-        told = dict(name="smaller_world_models", iterations=restored.iterations)
-    else:
+    restored = players.restore(pathlib.Path(folder), member)
+    if restored.told["name"] == "planet":
         raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models or i2a")
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
-    told["parameters"] = i2a.digest(restored.params)
+    told = restored.told | dict(parameters=digest(restored.params))
     return Policy(restored.actor, restored.params, restored.env, told)
 
 

@@ -1,10 +1,14 @@
 """Trainings as processes of their own, for tables and figures over many runs."""
 
 import contextlib
+import pathlib
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 from absl import flags
 
+from wmjax import console
+from wmjax.report.page import write_whole
 from wmjax.run import cli, jobs, stop
 from wmjax.types import UsageError
 
@@ -19,11 +23,30 @@ def define_flags(values: flags.FlagValues, example: str) -> None:
     flags.DEFINE_list("cores", [], told, flag_values=values)
 
 
-def check_cores(cores: Iterable[str]) -> None:
-    """Raises UsageError unless all of --cores are numbers."""
-    for core in cores:
+def check_folder(options: Any) -> pathlib.Path:
+    """--folder. Raises UsageError where it is not given, and unless all of --cores are numbers."""
+    if options.folder is None:
+        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    for core in options.cores:
         if not core.isdecimal():
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
+    return pathlib.Path(options.folder)
+
+
+def places(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:
+    """{name: the folder of each seed's run}."""
+    return {name: [folder / f"{name}_seed_{seed}" for seed in range(seeds)] for name in names}
+
+
+def train_missing(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
+    """As `train_all`, but runs that are done are not started again."""
+    train_all([job for job in trainings if jobs.state(job.folder, 1) != "done"], cores)
+
+
+def publish(path: pathlib.Path, lines: Sequence[str]) -> None:
+    """Prints lines and writes them as a file."""
+    console.say("\n".join(lines))
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:

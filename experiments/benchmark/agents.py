@@ -70,17 +70,15 @@ def make(policy: str, maze: str, query: i2a.Query | None, model: Params, setting
     config = i2a.I2AConfig(rollout_policy=policy, **SIZES, **settings)
     agent = i2a.make_agent(config, env.spec, query)
     learner = i2a.make(config, agent)
-    player = unroll.Player(agent.initial, agent.look, lambda *args: i2a.choose(agent, *args)[0])
+    player = unroll.Player(agent.initial, agent.look, functools.partial(i2a.choose, agent))
     state = jax.jit(learner.init)(jax.random.key(1))
     begin = jax.jit(lambda params: unroll.begin(env, player, params, jax.random.key(2), ROWS))
     return Playing(env, player, learner, model, state, begin(dict(model=model, agent=state.params)))
 
 
-def act(one: Playing, model: Params, state: LearnerState, playing: unroll.Playing, key: Array) -> Any:
-    """(where the rows are after DECISIONS, an Unroll)."""
-    params = dict(model=model, agent=state.params)
-    playing, steps, seen = unroll.unroll(one.env, one.player, params, key, playing, DECISIONS)
-    return playing, i2a.Unroll(model, steps, seen)
+def acting(one: Playing) -> Callable:
+    """`act` of `i2a.act_and_learn`: DECISIONS a row."""
+    return functools.partial(unroll.unroll, one.env, one.player, count=DECISIONS)
 
 
 def loop(one: Playing) -> tuple[Callable, list]:
@@ -89,8 +87,7 @@ def loop(one: Playing) -> tuple[Callable, list]:
     def run(model: Params, state: LearnerState, playing: unroll.Playing, key: Array) -> Any:
         def update(carry: Any, key: Array) -> Any:
             state, playing = carry
-            playing, batch = act(one, model, state, playing, key)
-            state, metrics = one.learner.update(state, key, batch)
+            state, playing, metrics, _ = i2a.act_and_learn(acting(one), one.learner.update, model, state, playing, key)
             return (state, playing), metrics["loss"]
 
         return jax.lax.scan(update, (state, playing), jax.random.split(key, UPDATES))
@@ -100,5 +97,6 @@ def loop(one: Playing) -> tuple[Callable, list]:
 
 def learning(one: Playing) -> tuple[Callable, list]:
     """(function, its arguments): an update alone, from what acting saw."""
-    acted = jax.jit(functools.partial(act, one))(one.model, one.state, one.playing, jax.random.key(3))[1]
-    return one.learner.update, [one.state, jax.random.key(4), acted]
+    params = dict(model=one.model, agent=one.state.params)
+    _, steps, seen = jax.jit(acting(one))(params, jax.random.key(3), one.playing)
+    return one.learner.update, [one.state, jax.random.key(4), i2a.Unroll(one.model, steps, seen)]

@@ -17,10 +17,10 @@ from absl import flags
 
 from experiments import runs
 from experiments.environment_models import config as configs
-from wmjax import console
+from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_whole
+from wmjax.report.page import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
 from wmjax.types import UsageError
@@ -46,22 +46,18 @@ def main(argv: list[str]) -> None:
     folder = check(options)
     folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
-    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in variants}
+    places = runs.places(folder, variants, options.seeds)
     each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
     runs.train_all([training(options, *one) for one in each], options.cores)
-    text = "\n".join(table(options, places)) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    runs.publish(folder / "table.md", table(options, places))
 
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    if options.data is None or options.folder is None:
-        raise UsageError("give --data=DATA and --folder=DIR, where the runs are, or will be")
-    if options.model not in KINDS:
-        raise UsageError(f"--model={options.model}: choose one of {', '.join(KINDS)}")
-    runs.check_cores(options.cores)
-    return pathlib.Path(options.folder)
+    if options.data is None:
+        raise UsageError("give --data=DATA, what the models learn, and --folder=DIR, where the runs are, or will be")
+    check_name("--model", options.model, KINDS)
+    return runs.check_folder(options)
 
 
 def left_out(name: str) -> list[str]:

@@ -25,10 +25,11 @@ from experiments.environment_models import data as sequences
 from experiments.environment_models import predictions
 from experiments.environment_models.order_k import without_kept_embeddings
 from wmjax import console, imagine
+from wmjax.envs.check import check_name
 from wmjax.models import state_space
 from wmjax.report import benchmark
 from wmjax.report.benchmark import Work
-from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, jobs
@@ -46,12 +47,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_string("data", "ball", "ball, ball:drifting or a recorded folder", flag_values=values)
     flags.DEFINE_string("preset", "cpu", "of config.py", flag_values=values)
-    cli.path_flag(values, "folder", "where the runs are, or will be")
     flags.DEFINE_list(
         "models", ["vae", "dssm_det", "dssm_vae", "sssm"], "rows of the table; with _jumpy: c = 3", flag_values=values
     )
-    cli.int_flag(values, "seeds", 3, "of every model, from 0", 1, 100)
-    flags.DEFINE_multi_string("set", [], "setting of every run, as model.channels=8; once or more", flag_values=values)
+    processes.define_flags(values, "model.channels=8")
     flags.DEFINE_list("horizons", ["12", "48"], "steps of the environment in the timed rollouts", flag_values=values)
     flags.DEFINE_list("batches", ["1", "16"], "rollouts at once", flag_values=values)
     flags.DEFINE_list(
@@ -64,9 +63,10 @@ def main(argv: list[str]) -> None:
     """Prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    runs = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.models}
+    runs = processes.places(folder, options.models, options.seeds)
     seeds = range(options.seeds)  # all models of a seed first: an unfinished table can be compared
-    processes.train_all([training(options, name, seed, runs[name][seed]) for seed in seeds for name in runs])
+    trainings = [training(options, name, seed, runs[name][seed]) for seed in seeds for name in runs]
+    processes.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
     if runs:
@@ -74,17 +74,13 @@ def main(argv: list[str]) -> None:
         console.try_drawing(write_comparison, folder / "curves.png", runs, options.data, "eval/loss")
     if options.timed:
         sections.append(speeds(options))
-    text = "\n\n".join("\n".join(lines) for lines in sections) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    processes.publish(folder / "table.md", ["\n\n".join("\n".join(lines) for lines in sections)])
 
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that name nothing."""
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
-    if options.preset not in configs.PRESETS:
-        raise UsageError(f"--preset={options.preset}: choose one of {', '.join(configs.PRESETS)}")
+    folder = processes.check_folder(options)
+    check_name("--preset", options.preset, configs.PRESETS)
     for flag, names in (("models", options.models), ("timed", options.timed)):
         for name in names:
             if kind_of(name) not in state_space.KINDS:
@@ -100,7 +96,7 @@ def check(options: Any) -> pathlib.Path:
     for name in options.models:
         if base_of(name) not in options.models:
             raise UsageError(f"--models: {name} is compared with {base_of(name)}, which is not among them")
-    return pathlib.Path(options.folder)
+    return folder
 
 
 def kind_of(name: str) -> str:

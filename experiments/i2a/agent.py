@@ -1,5 +1,6 @@
 """The agent of a run and the model that it asks, made from a config or loaded from folders."""
 
+import functools
 import hashlib
 import pathlib
 from collections.abc import Callable
@@ -186,8 +187,8 @@ def digest(params: Params) -> str:
 def make(chosen: Settings, spec: EnvSpec, world: World) -> Made:
     """The agent, its learner and its player."""
     agent = i2a.make_agent(chosen.agent, spec, world.query)
-    choose = lambda params, key, step, seen: i2a.choose(agent, params, key, step, seen)[0]
-    return Made(agent, i2a.make(chosen.agent, agent), unroll.Player(agent.initial, agent.look, choose))
+    player = unroll.Player(agent.initial, agent.look, functools.partial(i2a.choose, agent))
+    return Made(agent, i2a.make(chosen.agent, agent), player)
 
 
 class Loaded(NamedTuple):

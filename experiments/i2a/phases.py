@@ -1,5 +1,6 @@
 """Acting and learning in turn: one compiled loop of environments in pure JAX, or a loop around those of the host."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params) -
 def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
     """The Loop of environments in pure JAX: acting and learning are one program."""
     train = chosen.train
+    act = functools.partial(unroll.unroll, env, made.player, count=train.decisions)
 
     def begin(model: Params, params: Params, key: Array) -> unroll.Playing:
         return unroll.begin(env, made.player, dict(model=model, agent=params), key, train.rows)
@@ -51,10 +53,7 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
     def advance(model: Params, state: LearnerState, playing: unroll.Playing, keys: Array) -> Any:
         def one(carry: Any, key: Array) -> Any:
             state, playing = carry
-            act_key, update_key = jax.random.split(key)
-            params = dict(model=model, agent=state.params)
-            playing, steps, seen = unroll.unroll(env, made.player, params, act_key, playing, train.decisions)
-            state, metrics = made.learner.update(state, update_key, i2a.Unroll(model, steps, seen))
+            state, playing, metrics, steps = i2a.act_and_learn(act, made.learner.update, model, state, playing, key)
             return (state, playing), (metrics, Played(steps.reward[1:], steps.is_last[1:]))
 
         (state, playing), (metrics, played) = jax.lax.scan(one, (state, playing), keys)
@@ -78,21 +77,22 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
     env = make_env(chosen, train.rows, "train")
     first = env.reset()
     player = unroll.compile_player(made.player)
-    learn = jax.jit(
-        lambda model, state, key, steps, seen: made.learner.update(state, key, i2a.Unroll(model, steps, seen))
-    )
+    update = jax.jit(made.learner.update)
 
     def begin(params: Params, key: Array) -> unroll.Playing:
         return player.looked(dict(model=model, agent=params), key, first)
 
     def advance(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
-        told, played = [], []
-        for act_key, update_key in jax.vmap(jax.random.split)(keys):
-            params = dict(model=model, agent=state.params)
-            playing, steps, seen = unroll.from_host(env, player, params, act_key, playing, train.decisions, stopwatch)
+        def learn(state: LearnerState, key: Array, batch: i2a.Unroll) -> tuple[LearnerState, dict]:
             with stopwatch("train"):
-                state, metrics = learn(model, state, update_key, steps, seen)
-                told.append(jax.device_get(metrics))
+                state, metrics = update(state, key, batch)
+                return state, jax.device_get(metrics)
+
+        act = functools.partial(unroll.from_host, env, player, count=train.decisions, stopwatch=stopwatch)
+        told, played = [], []
+        for key in keys:
+            state, playing, metrics, steps = i2a.act_and_learn(act, learn, model, state, playing, key)
+            told.append(metrics)
             played.append(Played(np.asarray(steps.reward[1:]), np.asarray(steps.is_last[1:])))
         metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))

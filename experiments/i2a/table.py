@@ -5,7 +5,8 @@
 Records the model's data by random play, trains the model, then every agent with every seed, each in a folder of its
 own; the same command resumes what was interrupted. --model=simulator asks the environment itself, and needs no data.
 Writes FOLDER/curves.png and FOLDER/table.md: returns at equal frames, without and with the frames of the model's data
-counted, and at equal seconds, with ratios to the agent without a model and to the one that copies its state.
+counted, and at equal seconds, with ratios to the agent without a model and to the one that copies its state; and the
+frames until training's episodes last 100 decisions.
 """
 
 import pathlib
@@ -26,15 +27,15 @@ from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
-from wmjax.types import UsageError
 
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
 MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
 RETURN, LENGTH = "collect/return", "collect/episode_length"
-LONG = 100  # decisions of an episode that is survived for a while
+BASELINES = ("model_free", "copy")
+LONG, NEVER = 100, "not reached"  # decisions of an episode that is survived for a while
 SHARDS = 11  # of the recorded data
 
 
@@ -59,34 +60,27 @@ def main(argv: list[str]) -> None:
     task = tasks(options.env, "atari")
     asks_model = options.model != SIMULATOR and any(name != "model_free" for name in options.agents)
     if asks_model:
-        train([recording(options, folder, task)], [])
-        train([model_training(options, folder, name) for name in models_of(options.agents)], options.cores)
-    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in options.agents}
+        runs.train_missing([recording(options, folder, task)])
+        trainings = [model_training(options, folder, name) for name in models_of(options.agents)]
+        runs.train_missing(trainings, options.cores)
+    places = runs.places(folder, options.agents, options.seeds)
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
-    train([training(options, folder, places[name][seed], name, seed) for name, seed in each], options.cores)
+    trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
+    runs.train_missing(trainings, options.cores)
     curves = {name: [read_curve(place) for place in own] for name, own in places.items()}
     console.try_drawing(write_comparison, folder / "curves.png", places, task, RETURN)
-    text = "\n".join(lines(options, task, curves, options.data if asks_model else 0)) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    runs.publish(folder / "table.md", lines(options, task, curves, options.data if asks_model else 0))
 
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    folder = runs.check_folder(options)
     for name in options.agents:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
     check_name("--model_preset", options.model_preset, models.PRESETS)
-    runs.check_cores(options.cores)
-    return pathlib.Path(options.folder)
-
-
-def train(wanted: Sequence[jobs.Job], cores: Sequence[str]) -> None:
-    """Runs what is not done."""
-    runs.train_all([job for job in wanted if jobs.state(job.folder, 1) != "done"], cores)
+    return folder
 
 
 def models_of(agents: Sequence[str]) -> list[str]:
@@ -174,32 +168,59 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         "",
         *markdown(["", *cells[0][1]], [[name, *(with_interval(x, 1) for x in own.values())] for name, own in cells]),
         "",
-        *ratios(cells, curves),
+        *ratios(cells),
+        "",
+        f"Frames until training's episodes last {LONG} decisions, the model's data counted, seed by seed; and over "
+        "those of the better baseline, where no baseline comes so far an upper bound.",
+        "",
+        *survival(curves, data * repeat),
     ]
 
 
-def ratios(cells: list, curves: dict[str, list[Curve]]) -> list[str]:
-    """The lines of the second table: the end's returns over those of the baselines, seed by seed; long episodes."""
+def ratios(cells: list) -> list[str]:
+    """The lines of the second table: the end's returns over those of the baselines, seed by seed."""
     by_name = dict(cells)
     rows = []
     for name, own in cells:
         row = [name]
         for title in ("at the end", "with the data counted"):
-            for baseline in ("model_free", "copy"):
+            for baseline in BASELINES:
                 if baseline in by_name:
                     row.append(with_interval(own[title] / by_name[baseline][title], 2))
-        first = [survives(curve) for curve in curves[name]]
-        row += [", ".join("never" if x is None else f"{x / 1e6:.2f}M" for x in first)]
         rows.append(row)
-    known = [each for each in ("model_free", "copy") if each in by_name]
+    known = [each for each in BASELINES if each in by_name]
     header = [f"over {each}{told}" for told in ("", ", data counted") for each in known]
-    return markdown(["", *header, f"frames until episodes last {LONG} decisions"], rows)
+    return markdown(["", *header], rows)
 
 
-def survives(curve: Curve) -> float | None:
-    """Frames at which episodes first last LONG decisions, None if never."""
+def survival(curves: dict[str, list[Curve]], data: int) -> list[str]:
+    """The lines of the third table: how soon episodes last long. data: frames, which all but model_free count."""
+    shift = {name: 0 if name == "model_free" else data for name in curves}
+    reached = {name: [survives(curve) + shift[name] for curve in own] for name, own in curves.items()}
+    known = [name for name in BASELINES if name in curves]
+    rows = []
+    for name, own in reached.items():
+        row = [name, ", ".join(f"{x / 1e6:.2f}M" if np.isfinite(x) else NEVER for x in own)]
+        if known:
+            best = [min(reached[each][seed] for each in known) for seed in range(len(own))]
+            ends = [min(curves[each][seed].frames[-1] + shift[each] for each in known) for seed in range(len(own))]
+            row.append(", ".join(map(sooner, own, best, ends)))
+        rows.append(row)
+    over = {1: "over ", 2: "over the better of "}
+    return markdown(["", "frames", *([over[len(known)] + " and ".join(known)] if known else [])], rows)
+
+
+def sooner(own: float, best: float, end: float) -> str:
+    """own / best as text, of frames until episodes last, inf if they never did. end: of the baseline's run."""
+    if np.isinf(own):
+        return NEVER
+    return f"under {own / end:.2f}" if np.isinf(best) else f"{own / best:.2f}"
+
+
+def survives(curve: Curve) -> float:
+    """Frames at which episodes first last LONG decisions, inf if they never do."""
     long = np.flatnonzero(curve.lengths >= LONG)
-    return float(curve.frames[long[0]]) if len(long) else None
+    return float(curve.frames[long[0]]) if len(long) else np.inf
 
 
 if __name__ == "__main__":

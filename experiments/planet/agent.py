@@ -135,6 +135,11 @@ def random_steps(env_spec: EnvSpec, lead: tuple[int, ...]) -> Step:
     return Step(action, obs, zeros, np.ones(lead, np.float32), is_first, np.zeros(lead, bool))
 
 
+def is_own(config: dict[str, Any]) -> bool:
+    """Whether the config.json of a run, a dict, is one of this experiment."""
+    return "planner" in config
+
+
 def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -> Loaded:
     """The Loaded agent of a run.
 
@@ -144,7 +149,7 @@ def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -
     """
     folder = pathlib.Path(folder)
     config = workdir.read_config(folder)
-    if "planner" not in config:
+    if not is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
     chosen = settings(config)
     task = next(iter(chosen.tasks)) if task is None else task

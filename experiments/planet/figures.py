@@ -23,6 +23,7 @@ from experiments.planet import config as configs
 from experiments.planet.agent import load, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
+from wmjax.envs.check import check_name
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_comparison, write_whole
@@ -70,11 +71,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     """Trains what is missing, draws and prints. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    check(options)
-    folder = pathlib.Path(options.folder)
+    folder = check(options)
     folder.mkdir(parents=True, exist_ok=True)
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
-    places = {name: [folder / f"{name}_seed_{seed}" for seed in range(options.seeds)] for name in used}
+    places = runs.places(folder, used, options.seeds)
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
     runs.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
@@ -86,21 +86,16 @@ def main(argv: list[str]) -> None:
     for part in options.parts:
         own = {name: places[name] for name in PARTS[part]}
         lines += ["", f"## {part}", "", *(open_loop(own, folder) if part == "open_loop" else curves(part, own, folder))]
-    text = "\n".join(lines) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "figures.md", text)
+    runs.publish(folder / "figures.md", lines)
 
 
-def check(options: Any) -> None:
-    """Raises UsageError for flags that are missing or name nothing."""
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
+def check(options: Any) -> pathlib.Path:
+    """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
+    folder = runs.check_folder(options)
     for part in options.parts:
-        if part not in PARTS:
-            raise UsageError(f"--parts={part}: choose from {', '.join(PARTS)}")
-    if options.preset not in configs.PRESETS:
-        raise UsageError(f"--preset={options.preset}: choose one of {', '.join(configs.PRESETS)}")
-    runs.check_cores(options.cores)
+        check_name("--parts", part, PARTS)
+    check_name("--preset", options.preset, configs.PRESETS)
+    return folder
 
 
 def training(options: Any, places: Mapping[str, Sequence[pathlib.Path]], name: str, seed: int) -> jobs.Job:

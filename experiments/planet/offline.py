@@ -11,7 +11,7 @@ episodes are played with the planner: summary.json has the 90th percentile and t
 
 With --below=X only pieces of episodes whose rewards are all below X are learned (optimism, trade-offs study).
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75), and
-`experiments.planet.evaluate` plays its agent.
+`experiments.evaluate` plays its agent.
 """  # noqa: E501
 
 import contextlib

@@ -17,7 +17,7 @@ import numpy as np
 from absl import flags
 
 from experiments.planet.simulator import REPEATS, Setting, of_episodes, play_missing
-from wmjax import console
+from experiments.runs import publish
 from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.planners import CEMConfig
@@ -61,9 +61,7 @@ def main(argv: list[str]) -> None:
     )
     returns = np.array([row["return"] for row in rows]).reshape(len(points), len(seeds))
     found = {tuple(point.values()): own for point, own in zip(points, returns, strict=True)}
-    text = "\n".join(table(options.task, found, rows[0]["threads"])) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    publish(folder / "table.md", table(options.task, found, rows[0]["threads"]))
     write_whole(folder / "sweep.png", picture(options.task, found))
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments.planet import scores
+from experiments.runs import publish
 from wmjax import console, envs
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.check import check_name
@@ -27,7 +28,7 @@ from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.models import simulator
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.planners.cem import ACTIONS
-from wmjax.report.page import markdown, write_whole
+from wmjax.report.page import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, stop
 from wmjax.run.collect import make_player, play_episodes
@@ -81,9 +82,7 @@ def main(argv: list[str]) -> None:
     cli.use_jax()
     folder = pathlib.Path(options.folder)
     rows = play_missing(folder, settings)
-    text = "\n".join(table(options.setting, options.action, tasks, rows)) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "table.md", text)
+    publish(folder / "table.md", table(options.setting, options.action, tasks, rows))
 
 
 def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict[str, Any]]:

@@ -29,7 +29,6 @@ from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import Cell
-from wmjax import console
 from wmjax.envs.check import check_name
 from wmjax.report.page import write_whole
 from wmjax.run import cli, jobs
@@ -61,20 +60,16 @@ def main(argv: list[str]) -> None:
     for part in [part for part in OFFLINE if part in options.parts]:
         train(offline.make_cells(part, cells["online"]), options, offline.make_training(cells["online"]))
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
-    text = "\n".join(page(options, folder, cells)) + "\n"
-    console.say(text.rstrip("\n"))
-    write_whole(folder / "study.md", text)
+    runs.publish(folder / "study.md", page(options, folder, cells))
 
 
 def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    folder = runs.check_folder(options)
     for part in options.parts:
         check_name("--parts", part, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
-    runs.check_cores(options.cores)
-    return pathlib.Path(options.folder)
+    return folder
 
 
 def needed(parts: Sequence[str]) -> set[str]:
@@ -92,8 +87,7 @@ def define(folder: pathlib.Path, definition: dict[str, Any]) -> None:
 
 def train(cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Sequence[str]], jobs.Job]) -> None:
     """Trains the cells that are not done."""
-    missing = [cell for cell in cells if jobs.state(cell.folder, 1) != "done"]
-    runs.train_all([training(cell, options.preset, options.set) for cell in missing], options.cores)
+    runs.train_missing([training(cell, options.preset, options.set) for cell in cells], options.cores)
 
 
 def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> list[str]:

@@ -302,4 +302,4 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     foreign = tmp_path / "foreign"
     foreign.mkdir()
     (foreign / "config.json").write_text("{}")
-    assert_refused(record(folder, *flags, f"--policy={foreign}"), "a run of another experiment")
+    assert_refused(record(folder, *flags, f"--policy={foreign}"), "a run of an experiment that trains no agent")

@@ -32,6 +32,8 @@ def test_returns_are_those_of_whole_episodes(player):
     alone, film = play_returns(fresh(), player, PARAMS, KEYS, Stopwatch(), film=5)
     np.testing.assert_array_equal(alone, returns)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:5]), film, steps)
+    _, first = play_returns(fresh(), player, PARAMS, KEYS, Stopwatch(), film=5, rows=slice(1))
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b[:, :1]), first, film)
     for row in range(4):
         end = np.flatnonzero(steps.is_last[:, row])[0]
         assert returns[row] == pytest.approx(steps.reward[: end + 1, row].sum())

@@ -21,7 +21,7 @@ def counting_player():
         return carry + 1, (carry, step.reward)
 
     def choose(params, key, step, seen):
-        return (params + seen[0]) % tiny_i2a.ACTIONS
+        return (params + seen[0]) % tiny_i2a.ACTIONS, ()
 
     return unroll.Player(lambda params, rows: jnp.zeros(rows, jnp.int32), look, choose)
 

@@ -118,19 +118,26 @@ class Tally(NamedTuple):
 
 
 def play_returns(
-    env: VecEnv, player: Player, params: Params, keys: Array, stopwatch: Stopwatch, film: int
+    env: VecEnv,
+    player: Player,
+    params: Params,
+    keys: Array,
+    stopwatch: Stopwatch,
+    film: int,
+    rows: slice = slice(None),
 ) -> tuple[np.ndarray, Step]:
-    """As `play_episodes`, for long episodes: keeps the first `film` steps alone.
+    """As `play_episodes`, for long episodes: keeps the first `film` steps alone, of all rows or of some.
 
-    Returns: (returns float64 [S * E], Step [up to film, S * E, ...]).
+    Returns: (returns float64 [S * E], Step [up to film, rows, ...]).
     """
     with stopwatch("env"):
         first = env.reset()
-    kept, tally = [first], Tally.of(first)
+    keep = lambda step: jax.tree.map(lambda x: np.array(x[rows]), step)  # a copy: a view would hold all rows
+    kept, tally = [keep(first)], Tally.of(first)
     playing = arrivals(env, player, params, keys, stopwatch, first)
     while not tally.over.all():
         step = next(playing)
-        kept += [step] if len(kept) < film else []
+        kept += [keep(step)] if len(kept) < film else []
         tally = tally.after(step)
     return tally.returns, stack(kept)
 

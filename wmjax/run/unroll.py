@@ -23,7 +23,7 @@ class Player(NamedTuple):
 
     initial: Callable[..., Any]  # (params, E) -> carry
     look: Callable[..., tuple[Any, Any]]  # (params, key, carry, Step [E]) -> (carry, seen)
-    choose: Callable[..., Array]  # (params, key, Step [E], seen) -> action [E, ...]
+    choose: Callable[..., tuple[Array, Any]]  # (params, key, Step [E], seen) -> (action [E, ...], extras)
 
 
 @struct.dataclass
@@ -65,7 +65,7 @@ def unroll(
 
     def decide(playing: Playing, key: Array) -> tuple[Playing, tuple[Step, Any]]:
         choose_key, env_key, look_key = jax.random.split(key, 3)
-        action = player.choose(params, choose_key, playing.step, playing.seen)
+        action, _ = player.choose(params, choose_key, playing.step, playing.seen)
         state, step = env.step(env_key, playing.env, action)
         carry, seen = player.look(params, look_key, playing.carry, step)
         return strong(Playing(state, step, carry, seen)), (playing.step, playing.seen)
@@ -88,7 +88,7 @@ def compile_player(player: Player) -> Compiled:
     """The Compiled of a Player. Keys: one of the unroll, and the number of the decision in it."""
 
     def choose(params: Params, key: Array, t: Array, playing: Playing) -> Array:
-        return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)
+        return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)[0]
 
     def look(params: Params, key: Array, t: Array, playing: Playing, step: Step) -> Playing:
         carry, seen = player.look(params, jax.random.fold_in(key, 2 * t + 1), playing.carry, step)

@@ -1,5 +1,7 @@
 """A bandit whose image is noise: only the model knows the answer. Who reads its rollouts wins, nobody else can."""
 
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -17,18 +19,17 @@ def last_reward(policy, query):
     env = tiny_i2a.make_bandit()
     config, agent = tiny_i2a.make_agent(policy, query, env.spec, **settings)
     learner = i2a.make(config, agent)
-    player = unroll.Player(agent.initial, agent.look, lambda *args: i2a.choose(agent, *args)[0])
+    player = unroll.Player(agent.initial, agent.look, functools.partial(i2a.choose, agent))
+    act = functools.partial(unroll.unroll, env, player, count=STEPS)
 
     @jax.jit
     def run(key):
         state = learner.init(key)
-        params = lambda state: dict(model={}, agent=state.params)
-        playing = unroll.begin(env, player, params(state), key, ROWS)
+        playing = unroll.begin(env, player, dict(model={}, agent=state.params), key, ROWS)
 
         def one(carry, key):
             state, playing = carry
-            playing, steps, seen = unroll.unroll(env, player, params(state), key, playing, STEPS)
-            state, _ = learner.update(state, key, i2a.Unroll({}, steps, seen))
+            state, playing, _, steps = i2a.act_and_learn(act, learner.update, {}, state, playing, key)
             return (state, playing), steps.reward[1:].mean()
 
         return jax.lax.scan(one, (state, playing), jax.random.split(key, UPDATES))[1]

@@ -269,7 +269,7 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
     [
         ("--models=vae,ssm", "--models=ssm: choose from"),
         ("--models=sssm", "compared with vae"),
-        ("--preset=gpu", "--preset=gpu: choose one of"),
+        ("--preset=gpu", "unknown --preset 'gpu'"),
         ("--horizons=0", "--horizons=0"),
         ("--batches=" + "9" * 5000, "--batches=9"),
         ("--horizons=10", "a multiple of 3"),

@@ -57,6 +57,34 @@ def test_killed_run_ends_bit_identical(whole, tmp_path):
     assert_as_whole(tmp_path / "run", whole)
 
 
+def evaluate(folder, *flags):
+    ended = mains.call("evaluate", f"--workdir={folder}", "--episodes=2", *flags)
+    assert ended.code == 0, ended.stderr
+    return json.loads((folder / "evaluate.json").read_text())
+
+
+def test_the_agent_of_a_run_is_evaluated(whole):
+    told = evaluate(whole[0])
+    assert told["policy"] == dict(name="i2a", updates=6) and told["task"] == "minipacman:regular"
+    returns = [told[f"eval/return_{i}"] for i in range(2)]
+    assert told["eval/return_mean"] == np.mean(returns)
+    assert told["eval/return_stderr"] == pytest.approx(np.std(returns, ddof=1) / np.sqrt(2))
+    assert (whole[0] / "videos" / "evaluate.mp4").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--member=1"], "--member=1: the run has 1"),
+        (["--task=hunt"], "--task=hunt: is for an agent of PlaNet"),
+        (["--film=-1"], "--film=-1"),
+    ],
+)
+def test_evaluations_are_refused_in_one_line(whole, flags, message):
+    ended = mains.call("evaluate", f"--workdir={whole[0]}", *flags)
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+
+
 def start_game(folder, *flags, **how):
     words = [*GAME, *TINY, *flags, f"--workdir={folder}"]
     return mains.fork(f"{MAIN}.__main__", [MAIN, *words], **how)
@@ -74,6 +102,8 @@ def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     assert stopped.code == 75 and 0 < summary(tmp_path / "run")["updates"] < 6
     assert start_game(tmp_path / "run").code == 0
     assert_as_whole(tmp_path / "run", (tmp_path / "whole",))
+    told = evaluate(tmp_path / "run", "--film=0")
+    assert told["task"] == "atari:Pong" and "normalised/Mnih 2015" in told
 
 
 def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tmp_path):
@@ -87,6 +117,9 @@ def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tm
     sizes = ("--config.model.reward_digits=4", "--config.train.updates=2", "--config.train.predicted=2")
     ended = mains.start(model, *learn, *sizes, experiment="environment_models")
     assert ended.code == 0, ended.stderr
+
+    ended = mains.call("evaluate", f"--workdir={model}")
+    assert ended.code == 2 and ended.stderr == f"error: {model} holds a run of an experiment that trains no agent\n"
 
     ltq = ("--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu", f"--config.model_run={model}")
     ended = mains.start(tmp_path / "run", *ltq, "--config.train.updates=2", experiment=MAIN)

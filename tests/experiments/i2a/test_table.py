@@ -26,17 +26,40 @@ def test_returns_at_equal_frames_and_seconds():
     """The model's 100 frames of data are a tenth: with them counted the uniform agent is read one line earlier."""
     curves = dict(model_free=[curve(1), curve(3)], uniform=[curve(2, seconds=20.0), curve(6, seconds=20.0)])
     lines = table.lines(options(), "minipacman:hunt", curves, data=100)
-    rows = [[cell.strip().split(" ")[0] for cell in line.strip("|").split("|")] for line in lines if line[0:1] == "|"]
+    rows = cells(lines)
     assert rows[2][:1] + rows[2][3:] == ["model_free", "2000.0", "2000.0", "2000.0"]
     assert rows[3][:1] + rows[3][3:] == ["uniform", "4000.0", "3600.0", "2000.0"]  # at 10 s: half of its frames
-    without, counted = rows[-1][1:3]
+    without, counted = rows[7][1:3]
     assert (float(without), float(counted)) == (2.0, 1.8)
-    assert rows[-1][3] == "0.00M,"
+    assert rows[8][0] == "" and rows[-1][:1] == ["uniform"]  # how soon episodes last
+
+
+def cells(lines):
+    """The first words of the cells of all rows of markdown tables."""
+    return [[cell.strip().split(" ")[0] for cell in line.strip("|").split("|")] for line in lines if line[0:1] == "|"]
+
+
+def lasting(at, end=1_000_000):
+    """Episodes last 100 decisions from the `at`-th of ten lines on."""
+    frames = np.linspace(0.1, 1, 10) * end
+    return table.Curve(frames, frames, frames, np.where(np.arange(1, 11) < at, 99.9, 100.0))
+
+
+def test_how_soon_episodes_last_beside_the_better_baseline_of_each_seed():
+    """At line 11 never; all but model_free count 0.1 million frames of data."""
+    model_free, copy, uniform = ([lasting(at) for at in each] for each in ([8, 11, 5], [6, 11, 11], [2, 4, 11]))
+    told = table.survival(dict(model_free=model_free, copy=copy, uniform=uniform), 100_000)
+    rows = {name: own for name, *own in ([cell.strip() for cell in line.strip("|").split("|")] for line in told[2:])}
+    assert rows["model_free"] == ["0.80M, not reached, 0.50M", "1.14, not reached, 1.00"]
+    assert rows["copy"][0] == "0.70M, not reached, not reached"
+    assert rows["uniform"] == ["0.30M, 0.50M, not reached", "0.43, under 0.50, not reached"]
+    assert "over the better of model_free and copy" in told[0]
+    assert table.survival(dict(uniform=uniform), 0)[0].count("|") == 3  # no baselines, no ratio
 
 
 def test_episodes_survive_when_they_first_last():
     assert table.survives(curve(1)) == 400.0
-    assert table.survives(curve(1, frames=100)) is None
+    assert table.survives(curve(1, frames=100)) == np.inf
 
 
 def test_returns_between_two_lines_and_beyond_all():

@@ -77,8 +77,8 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
     ("args", "message"),
     [
         ([], "give --folder=DIR"),
-        (["--folder=x", "--parts=fig4"], "--parts=fig4: choose from models, planning"),
-        (["--folder=x", "--preset=gpu"], "--preset=gpu: choose one of paper, cpu"),
+        (["--folder=x", "--parts=fig4"], "unknown --parts 'fig4'. Allowed: activations, models"),
+        (["--folder=x", "--preset=gpu"], "unknown --preset 'gpu'. Did you mean cpu"),
         (["--folder=x", "--cores=a"], "--cores=a: must be numbers of cores"),
     ],
 )

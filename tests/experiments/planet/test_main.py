@@ -133,7 +133,7 @@ def test_other_config_in_the_same_folder_is_refused(whole):
 
 
 def evaluate(folder, *flags):
-    return mains.call("planet.evaluate", f"--workdir={folder}", *flags)
+    return mains.call("evaluate", f"--workdir={folder}", *flags)
 
 
 def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
@@ -142,9 +142,10 @@ def test_evaluate_reloads_a_checkpoint(whole, tmp_path):
     ended = evaluate(folder, "--episodes=2")
     assert ended.code == 0, ended.stderr
     row = json.loads((folder / "evaluate.json").read_text())
-    assert row["checkpoint_episodes"] == 5 and "after episode 5, 6 updates" in ended.stdout
-    assert f"mean {row['eval/return_mean']:.1f}" in ended.stdout
-    assert (folder / "videos" / "evaluate_000005.mp4").stat().st_size > 0
+    assert row["policy"] == dict(name="planet", episodes=5, updates=6)
+    assert "checkpoint of planet after 5 episodes, 6 updates" in ended.stdout
+    assert f"mean {row['eval/return_mean']:.1f}, standard error" in ended.stdout
+    assert (folder / "videos" / "evaluate.mp4").stat().st_size > 0
 
     for manifest in folder.glob("checkpoints/*/manifest.json"):
         manifest.write_text("{}")

@@ -146,10 +146,12 @@ def test_a_run_whose_minutes_are_over_plays_once_and_what_it_played_is_cut_off_a
 def test_its_agent_can_be_evaluated_and_other_episodes_are_refused(recorded, whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
-    ended = mains.call("planet.evaluate", f"--workdir={folder}", "--episodes=2")
+    ended = mains.call("evaluate", f"--workdir={folder}", "--episodes=2", "--film=0")
     assert ended.code == 0, ended.stderr
     told = json.loads((folder / "evaluate.json").read_text())
-    assert told["updates"] == 4 and told["checkpoint_episodes"] == 0
+    assert (
+        told["policy"] == dict(name="planet", episodes=0, updates=4) and not (folder / "videos/evaluate.mp4").exists()
+    )
     ended = mains.call("planet.offline", *words(recorded, folder), f"--train={recorded[1]}")
     assert ended.code == 2 and "offline.train" in ended.stderr and ended.stderr.count("\n") == 1
 

@@ -77,11 +77,11 @@ def test_a_nan_names_the_member_and_keeps_the_last_checkpoint(tmp_path):
 def test_evaluate_plays_one_member(population):
     returns = []
     for member in (0, 1):
-        ended = mains.call("planet.evaluate", f"--workdir={population}", "--episodes=1", f"--member={member}")
+        ended = mains.call("evaluate", f"--workdir={population}", "--episodes=1", f"--member={member}")
         assert ended.code == 0, ended.stderr
         returns.append(ended.stdout.splitlines()[0])
     assert returns[0] != returns[1]
-    ended = mains.call("planet.evaluate", f"--workdir={population}", "--member=2")
+    ended = mains.call("evaluate", f"--workdir={population}", "--member=2")
     assert ended.code == 2 and "--member=2: the run has 2" in ended.stderr
 
 

@@ -94,11 +94,11 @@ def test_stopped_in_the_episode_of_a_second_task_it_repeats_the_pass(whole, tmp_
 def test_evaluate_plays_the_task_that_it_is_told(whole, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(whole[0], folder)
-    ended = mains.call("planet.evaluate", f"--workdir={folder}", "--episodes=2", "--task=terminating")
+    ended = mains.call("evaluate", f"--workdir={folder}", "--episodes=2", "--task=terminating")
     assert ended.code == 0, ended.stderr
-    assert json.loads((folder / "evaluate.json").read_text())["task"] == "fake:terminating"
-    assert (folder / "videos" / "evaluate_000006_terminating.mp4").stat().st_size > 0
-    ended = mains.call("planet.evaluate", f"--workdir={folder}", "--task=walker")
+    assert json.loads((folder / "evaluate_terminating.json").read_text())["task"] == "fake:terminating"
+    assert (folder / "videos" / "evaluate_terminating.mp4").stat().st_size > 0
+    ended = mains.call("evaluate", f"--workdir={folder}", "--task=walker")
     assert ended.code == 2 and "--task 'walker'" in ended.stderr and "counter, terminating" in ended.stderr
 
 

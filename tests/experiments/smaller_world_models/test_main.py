@@ -143,7 +143,7 @@ def test_several_games_in_one_program(whole, tmp_path):
 
 
 def evaluate(folder, *flags):
-    return mains.call("smaller_world_models.evaluate", f"--workdir={folder}", *flags)
+    return mains.call("evaluate", f"--workdir={folder}", *flags)
 
 
 def test_evaluate_plays_the_checkpoint_and_chance(whole):
@@ -152,12 +152,14 @@ def test_evaluate_plays_the_checkpoint_and_chance(whole):
         ended = evaluate(folder, "--episodes=3", *flags)
         assert ended.code == 0, ended.stderr
         row = json.loads((folder / f"{name}.json").read_text())
-        assert row["eval/return_mean"] == np.mean([row[f"eval/return_{i}"] for i in range(3)])
+        returns = [row[f"eval/return_{i}"] for i in range(3)]
+        assert row["eval/return_mean"] == np.mean(returns)
+        assert row["eval/return_stderr"] == pytest.approx(np.std(returns, ddof=1) / np.sqrt(3))
         score = (row["eval/return_mean"] + 20.7) / (9.3 + 20.7)
         assert row["normalised/Mnih 2015"] == pytest.approx(score)
         assert f"human-normalised, Mnih 2015: {score:.1%}" in ended.stdout
         assert (folder / "videos" / f"{name}.mp4").stat().st_size > 0
-    assert json.loads((folder / "evaluate.json").read_text())["checkpoint_iterations"] == 3
+    assert json.loads((folder / "evaluate.json").read_text())["policy"]["iterations"] == 3
 
 
 @pytest.mark.parametrize(

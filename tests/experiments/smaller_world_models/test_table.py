@@ -146,9 +146,3 @@ def test_bad_input_is_one_line(runs, flags, named):
     assert ended.code == 2
     assert len(ended.stderr.strip().splitlines()) == 1, ended.stderr
     assert ended.stderr.startswith("error: ") and named in ended.stderr
-
-
-def test_runs_of_other_experiments_are_not_evaluated(runs):
-    ended = mains.call("smaller_world_models.evaluate", f"--workdir={runs}/planet")
-    assert ended.code == 2
-    assert ended.stderr == f"error: {runs}/planet holds a run of another experiment\n"

@@ -2,6 +2,18 @@
 
 from wmjax.agents.i2a.actor import Agent, Query, choose, make_actor, make_agent
 from wmjax.agents.i2a.config import POLICIES, TRAINED, I2AConfig
-from wmjax.agents.i2a.learner import Unroll, make
+from wmjax.agents.i2a.learner import Unroll, act_and_learn, make
 
-__all__ = ["TRAINED", "POLICIES", "Agent", "I2AConfig", "Query", "Unroll", "choose", "make", "make_actor", "make_agent"]
+__all__ = [
+    "TRAINED",
+    "POLICIES",
+    "Agent",
+    "I2AConfig",
+    "Query",
+    "Unroll",
+    "act_and_learn",
+    "choose",
+    "make",
+    "make_actor",
+    "make_agent",
+]

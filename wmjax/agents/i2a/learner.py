@@ -39,6 +39,24 @@ def make(config, agent):
     return Learner(init, update)
 
 
+def act_and_learn(act, update, model, state, playing, key):
+    """One update of an agent on what it does next.
+
+    Args:
+        act: (params, key, playing) -> (playing, Step [n + 1, E], seen): n decisions, as of `wmjax.run.unroll`.
+        update: of a Learner whose batch is an Unroll.
+        model: parameters of the frozen model.
+        state: LearnerState.
+        playing: where the E rows are.
+    Returns:
+        (state, playing, metrics, Step [n + 1, E]).
+    """
+    act_key, update_key = jax.random.split(key)
+    playing, steps, seen = act(dict(model=model, agent=state.params), act_key, playing)
+    state, metrics = update(state, update_key, Unroll(model, steps, seen))
+    return state, playing, metrics, steps
+
+
 def loss_of(config, agent, params, unroll):
     """The policy gradient's loss, the value's error, the entropies, the distillation; metrics hold the unscaled parts.
 
