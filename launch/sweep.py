@@ -24,7 +24,7 @@ from typing import Any
 from absl import flags
 
 from experiments.training import define_flags as define_training_flags
-from launch import grid, results, slurm
+from launch import grid, ray, results, slurm
 from launch.grid import SEED
 from launch.results import Run
 from wmjax import console, envs
@@ -51,8 +51,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_enum("pack", None, [SEED], "trains several seeds in one program", flag_values=values)
     cli.int_flag(values, "pack_size", 4, "seeds of one program with --pack", 2, 1024)
     flags.DEFINE_enum("engine", "local", list(ENGINES), "where the runs compute", flag_values=values)
-    cli.int_flag(values, "jobs", None, "local: runs at a time; none: one, or as the GPUs hold", 1, 4096)
-    cli.int_flag(values, "per_gpu", 1, "local: runs that share a GPU", 1, 64)
+    cli.int_flag(values, "jobs", None, "local, ray: runs at a time; none: one, or as GPUs or cluster hold", 1, 4096)
+    cli.int_flag(values, "per_gpu", 1, "local, ray: runs that share a GPU", 1, 64)
     flags.DEFINE_multi_string("slurm", [], "slurm: submitit's key=value, such as partition=gpu", flag_values=values)
     cli.int_flag(values, "tries", 3, "of a run that ends with another code than 0, 2, 3 and 75", 1, 1000)
     flags.DEFINE_bool("extend", False, "adds the values of --set, --zip and --tasks to the sweep", flag_values=values)
@@ -77,12 +77,12 @@ def main(argv: list[str]) -> None:
         if options.report:
             console.say(f"report: {results.write_report(folder, found)}")
         return
-    start = ENGINES[options.engine](options, folder)
     check(definition, runs, options.engine)
     unfinished = todo(runs, options)
     if options.dry_run:
         console.say("\n".join(shell_lines(unfinished, options)))
         return
+    start = ENGINES[options.engine](options, folder)
     try:
         write_definition(folder, definition)
         for job in unfinished:
@@ -258,7 +258,8 @@ def local(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     return start
 
 
-ENGINES = dict(local=local, slurm=slurm.engine)  # (flags, folder) -> function of jobs, which returns when they ended
+# (flags, folder) -> function of jobs, which returns when they ended
+ENGINES = dict(local=local, slurm=slurm.engine, ray=ray.engine)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A sweep of nine cells of PlaNet that is killed twice ends as one that nobody disturbed (docs/lab/2026-11-29-sweep.md).
+"""Nine cells of PlaNet that are killed twice end as those that nobody disturbed (docs/lab/2026-11-29-sweep.md).
 
 mkdir -p runs && python -m pytest -m slow -s --basetemp=runs/sweep tests/launch/test_killed_sweep.py
 """

@@ -145,7 +145,7 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
         ([*MAIN, "--set=seed=1", "--set=seed=2"], "there is an axis seed already"),
         ([*MAIN, "--set=seed=1", "--config.seed=2"], "--config.seed=2: there is an axis of it"),
         ([*MAIN, "--set=seed=1", "--config.seed"], "--config.seed: give --config.key=value"),
-        ([*MAIN, "--set=seed=1", "--engine=ray"], "value should be one of <local|slurm>"),
+        ([*MAIN, "--set=seed=1", "--engine=pbs"], "value should be one of <local|slurm|ray>"),
         ([*MAIN, "--set=seed=1", "--jobs=0"], "--jobs"),
         ([*MAIN, "--set=model.kind=ssm", "--pack=seed"], "--pack=seed needs --set=seed"),
         ([*MAIN[:1], "--config=nowhere.py:a,b", "--set=seed=1"], "config file 'nowhere.py' does not exist"),
