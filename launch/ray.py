@@ -33,7 +33,7 @@ def engine(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to its makers
     try:
         ray.init(ignore_reinit_error=True, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except Exception as error:  # ray raises bare ones too, as where its own processes do not begin in time
         raise UsageError(f"--engine=ray: {error}") from error
     gpus = ray.cluster_resources().get("GPU", 0)
     environment = jobs.share_of_gpu(options.per_gpu) if gpus else {}

@@ -206,8 +206,8 @@ def drive(folder, *words):
     return subprocess.Popen([sys.executable, "-m", "launch.sweep", f"--folder={folder}", *words], cwd=ROOT)
 
 
-def wait_for(found):
-    until = time.monotonic() + 60
+def wait_for(found, seconds=60):
+    until = time.monotonic() + seconds
     while not found() and time.monotonic() < until:
         time.sleep(0.02)
     assert found()
