@@ -96,32 +96,51 @@ def product(axes: Mapping[str, list[str]], zipped: Sequence[str]) -> dict[str, C
     return cells
 
 
-def packs(seeds: Sequence[str], size: int, old: Sequence[list[str]]) -> list[list[str]]:
-    """Seeds that follow on one another, up to `size` in a list; lists that there are already stay as they are."""
+def packs(key: str, values: Sequence[str], size: int, old: Sequence[list[str]]) -> list[list[str]]:
+    """Values that one program trains, up to `size` in a list; lists that there are already stay as they are.
+
+    Args: key: SEED, of whose values those go together that follow on one another, or TASK, whose values all do.
+    """
     found = [list(pack) for pack in old]
     if not size:
         return []
     fresh: list[list[str]] = []
-    for seed in seeds:
-        if not re.fullmatch(r"\d+", seed):
-            raise UsageError(f"{SEED}={seed}: must be a whole number to be packed")
-        if any(seed in pack for pack in found):
+    for value in values:
+        if key == SEED and not re.fullmatch(r"\d+", value):
+            raise UsageError(f"{SEED}={value}: must be a whole number to be packed")
+        if key == TASK and "+" in value:
+            raise UsageError(f"--tasks={value}: are several in one program already; --pack={TASK} packs single ones")
+        if any(value in pack for pack in found):
             continue
-        if fresh and len(fresh[-1]) < size and int(seed) == int(fresh[-1][-1]) + 1:
-            fresh[-1].append(seed)
+        if fresh and len(fresh[-1]) < size and (key == TASK or int(value) == int(fresh[-1][-1]) + 1):
+            fresh[-1].append(value)
         else:
-            fresh.append([seed])
+            fresh.append([value])
     return found + fresh
 
 
-def packed(cells: Mapping[str, Cell], packs: Sequence[list[str]]) -> list[list[str]]:
-    """Names of the cells of each run: those together that differ in the seed alone and have their seeds in one list."""
+def packed(cells: Mapping[str, Cell], key: str, packs: Sequence[list[str]]) -> list[list[str]]:
+    """Names of the cells of each run: those together that differ in `key` alone and have its values in one list."""
     found: dict[tuple, list[str]] = {}
     for name, cell in cells.items():
-        pack = next((index for index, pack in enumerate(packs) if cell.get(SEED) in pack), name)
-        others = tuple(value for key, value in cell.items() if key != SEED)
+        pack = next((index for index, pack in enumerate(packs) if cell.get(key) in pack), name)
+        others = tuple(value for each, value in cell.items() if each != key)
         found.setdefault((pack, others), []).append(name)
     return list(found.values())
+
+
+def joined(key: str, cells: Sequence[Cell]) -> tuple[Cell, str, list[str]]:
+    """What one program makes of cells that differ in `key` alone.
+
+    Args: key: SEED or TASK; cells: two or more.
+    Returns: (the cell whose words start it, its name, the folder of each member, as `lifecycle.folder_names` has them)
+    """
+    first, values = cells[0], [cell[key] for cell in cells]
+    if key == SEED:
+        return first, name_of(first | {SEED: f"{values[0]}_to_{values[-1]}"}), [f"seed_{seed}" for seed in values]
+    together = first | {TASK: "+".join(map(short_name, values))}
+    folders = [f"{short_name(task)}_seed_{first[SEED]}" for task in values]
+    return first | {TASK: "+".join(values)}, name_of(together), folders
 
 
 def name_of(cell: Cell) -> str:

@@ -21,13 +21,12 @@ from typing import Any
 
 from wmjax import console
 from wmjax.run import jobs, stop
-from wmjax.run.jobs import Ended, Job
+from wmjax.run.jobs import Job
 from wmjax.types import UsageError
 
 INSTALL = f"{sys.executable} -m pip install 'submitit>=1.5'"
 POLL = 1.0  # seconds
 REQUEUES = 10_000  # times that slurm may stop a run at its time limit
-VANISHED = 1  # exit code of a run of whose end nothing is known, as of a node that died
 
 
 class Resumed:
@@ -94,7 +93,7 @@ def run_on(executor: Any, unfinished: Sequence[Job], tries: int) -> None:
     """Submits jobs as one array, waits for them, and submits those again that go on. executor: of submitit."""
     with executor.batch():
         submitted = [executor.submit(Resumed(job, tries)) for job in unfinished]
-    under_way = [(job, written_at(job), each) for job, each in zip(unfinished, submitted, strict=True)]
+    under_way = [(job, jobs.written_at(job.folder), each) for job, each in zip(unfinished, submitted, strict=True)]
     console.say(f"{len(under_way)} runs submitted to {type(executor).__name__}")
     while under_way:
         time.sleep(POLL)
@@ -106,26 +105,11 @@ def run_on(executor: Any, unfinished: Sequence[Job], tries: int) -> None:
             job, before, each = entry
             under_way.remove(entry)
             ended = jobs.read_ended(job.folder)
-            if ended is None or written_at(job) == before:
-                ended = vanished(job, ended, each)
+            if ended is None or jobs.written_at(job.folder) == before:
+                ended = jobs.vanished(job.folder, f"slurm: {each.state}")
             console.say(f"{job.folder}: exit code {ended.code}: {ended.last}")
             if jobs.goes_on(ended, tries):
-                under_way.append((job, written_at(job), executor.submit(Resumed(job, tries))))
-
-
-def written_at(job: Job) -> int:
-    """When it was noted how a job ended; 0: never."""
-    try:
-        return jobs.exit_of(job.folder).stat().st_mtime_ns
-    except OSError:
-        return 0
-
-
-def vanished(job: Job, before: Ended | None, submitted: Any) -> Ended:
-    """Notes that a job ended without saying how."""
-    ended = Ended(VANISHED, f"slurm: {submitted.state}", (before.tries if before else 0) + 1)
-    jobs.write_ended(job.folder, ended)
-    return ended
+                under_way.append((job, jobs.written_at(job.folder), executor.submit(Resumed(job, tries))))
 
 
 def read_option(text: str) -> tuple[str, int | str]:

@@ -7,8 +7,8 @@
     python -m launch.sweep --folder=runs/kinds --extend --set=seed=5:10
 
 Each --set is an axis of the product, all --zip together are one. --config.key=value holds for every cell. Every cell is
-checked as the main would before the first one starts. Exit code 0: all cells are done; 2: bad input, or some have
-failed; 75: stopped by a signal, the same command goes on.
+checked as the main would before the first one starts. --pack makes one program of several seeds or tasks. Exit code 0:
+all cells are done; 2: bad input, or some have failed; 75: stopped by a signal, the same command goes on.
 """
 
 import functools
@@ -24,14 +24,14 @@ from typing import Any
 from absl import flags
 
 from experiments.training import define_flags as define_training_flags
-from launch import grid, results, slurm
-from launch.grid import SEED
+from launch import grid, ray, results, slurm
+from launch.grid import SEED, TASK
 from launch.results import Run
-from wmjax import console, envs
-from wmjax.run import cli, jobs, stop
+from wmjax import console
+from wmjax.run import cli, jobs, pools, stop
 from wmjax.run.jobs import Job
 from wmjax.storage import files, workdir
-from wmjax.types import UsageError
+from wmjax.types import EnvSpec, UsageError
 
 Definition = dict[str, Any]  # what a folder's sweep.json holds
 
@@ -48,11 +48,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_multi_string("set", [], "axis KEY=V1,V2 or KEY=FROM:TO; once or more", flag_values=values)
     flags.DEFINE_multi_string("zip", [], "as --set, but all of these together are one axis", flag_values=values)
     flags.DEFINE_list("tasks", [], "axis: tasks in place of the one in --config's argument", flag_values=values)
-    flags.DEFINE_enum("pack", None, [SEED], "trains several seeds in one program", flag_values=values)
-    cli.int_flag(values, "pack_size", 4, "seeds of one program with --pack", 2, 1024)
+    flags.DEFINE_enum("pack", None, [SEED, TASK], "trains several of these in one program", flag_values=values)
+    cli.int_flag(values, "pack_size", 4, "seeds or tasks of one program with --pack", 2, 1024)
     flags.DEFINE_enum("engine", "local", list(ENGINES), "where the runs compute", flag_values=values)
-    cli.int_flag(values, "jobs", None, "local: runs at a time; none: one, or as the GPUs hold", 1, 4096)
-    cli.int_flag(values, "per_gpu", 1, "local: runs that share a GPU", 1, 64)
+    cli.int_flag(values, "jobs", None, "local, ray: runs at a time; none: one, or as GPUs or cluster hold", 1, 4096)
+    cli.int_flag(values, "per_gpu", 1, "local, ray: runs that share a GPU", 1, 64)
     flags.DEFINE_multi_string("slurm", [], "slurm: submitit's key=value, such as partition=gpu", flag_values=values)
     cli.int_flag(values, "tries", 3, "of a run that ends with another code than 0, 2, 3 and 75", 1, 1000)
     flags.DEFINE_bool("extend", False, "adds the values of --set, --zip and --tasks to the sweep", flag_values=values)
@@ -77,12 +77,12 @@ def main(argv: list[str]) -> None:
         if options.report:
             console.say(f"report: {results.write_report(folder, found)}")
         return
-    start = ENGINES[options.engine](options, folder)
     check(definition, runs, options.engine)
     unfinished = todo(runs, options)
     if options.dry_run:
         console.say("\n".join(shell_lines(unfinished, options)))
         return
+    start = ENGINES[options.engine](options, folder)
     try:
         write_definition(folder, definition)
         for job in unfinished:
@@ -123,13 +123,19 @@ def define(options: Any, settings: list[str], folder: Path) -> Definition:
         kept = {name: value for name, value in given.items() if value and name not in ("axes", "zipped")}
         check_same(folder, old, old | kept)
         axes = grid.extended(old, given["axes"], given["zipped"])
-        return old | dict(axes=axes, packs=grid.packs(axes.get(SEED, []), old["pack_size"], old["packs"]))
+        return with_packs(old | dict(axes=axes))
     if not given["main"] or not given["config"] or not given["axes"]:
         raise UsageError(NO_SWEEP)
     if old is not None:
         check_same(folder, old, given)
         return old
-    return given | dict(packs=grid.packs(given["axes"].get(SEED, []), given["pack_size"], []))
+    return with_packs(given)
+
+
+def with_packs(definition: Definition) -> Definition:
+    """A definition whose `packs` are of its present axes."""
+    key, size, old = definition["pack"], definition["pack_size"], definition.get("packs", [])
+    return definition | dict(packs=grid.packs(key, definition["axes"].get(key, []), size, old))
 
 
 def read_flags(options: Any, settings: list[str]) -> Definition:
@@ -140,16 +146,20 @@ def read_flags(options: Any, settings: list[str]) -> Definition:
         if not equals or key in axes:
             why = "there is an axis of it" if equals else "give --config.key=value"
             raise UsageError(f"--config.{setting}: {why}")
-    if options.pack and not options.extend and (SEED not in axes or SEED in zipped):
-        raise UsageError(f"--pack={SEED} needs --set={SEED}=...")
+    if options.pack and not options.extend:
+        if SEED not in axes or options.pack in zipped:
+            raise UsageError(f"--pack={options.pack} needs --set={SEED}=...")
+        if options.pack not in axes:
+            raise UsageError(f"--pack={TASK} needs --tasks=FIRST,SECOND")
     given = dict(main=options.main, config=options.config, settings=settings, axes=axes, zipped=zipped)
-    return given | dict(pack_size=options.pack_size if options.pack else 0)
+    return given | dict(pack=options.pack or "", pack_size=options.pack_size if options.pack else 0)
 
 
 def read_definition(folder: Path) -> Definition | None:
     """The definition of the sweep in a folder; None if it holds none."""
     try:
-        return files.read_sealed(folder / SWEEP)
+        found = files.read_sealed(folder / SWEEP)
+        return dict(pack=SEED if found["pack_size"] else "") | found  # seeds alone were packed until 2026-11-29
     except FileNotFoundError:
         return None
     except (ValueError, OSError) as error:
@@ -182,18 +192,17 @@ def plan(folder: Path, definition: Definition) -> list[Run]:
     cells = grid.product(definition["axes"], definition["zipped"])
     packs = [pack for pack in definition["packs"] if len(pack) > 1]
     runs = []
-    for names in grid.packed(cells, packs):
-        first = cells[names[0]]
-        place, settings = folder / names[0], definition["settings"]
-        config, words = grid.words(definition["config"], settings, first)
-        folders = {names[0]: place}
+    for names in grid.packed(cells, definition["pack"], packs):
+        own = {name: cells[name] for name in names}
+        first, place = own[names[0]], folder / names[0]
+        folders, population = {names[0]: place}, []
         if len(names) > 1:
-            seeds = [cells[name][SEED] for name in names]
-            place = folder / grid.name_of(first | {SEED: f"{seeds[0]}_to_{seeds[-1]}"})
-            words = [*words, f"population={len(names)}"]
-            folders = {name: place / f"seed_{seed}" for name, seed in zip(names, seeds, strict=True)}
-        job = jobs.training(definition["main"], place, config, words)
-        runs.append(Run(job, {name: cells[name] for name in names}, folders))
+            first, name, members = grid.joined(definition["pack"], list(own.values()))
+            place = folder / name
+            folders = {name: place / member for name, member in zip(names, members, strict=True)}
+            population = [f"population={len(names)}"] if definition["pack"] == SEED else []
+        config, words = grid.words(definition["config"], definition["settings"], first)
+        runs.append(Run(jobs.training(definition["main"], place, config, [*words, *population]), own, folders))
     return runs
 
 
@@ -209,19 +218,45 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
         raise UsageError(f"--main={module}: {error}; give a training main, such as experiments.planet") from error
     if not hasattr(found, "settings"):
         raise UsageError(f"--main={module} is no training main: {module}.agent has no settings")
-    tried = set()
+    specs: dict[tuple[str, str], EnvSpec] = {}
     for run in runs:
-        name = next(iter(run.cells))
-        words = [word for word in run.job.command if word.startswith("--")]
         try:
-            options = cli.parse_flags([module, *words], functools.partial(define_training_flags, ""), module)
-            chosen = found.settings(options.config)
-            for task in {each.task for each in getattr(chosen, "members", ())} if engine == "local" else ():
-                if (task, str(chosen.env)) not in tried:
-                    envs.make(task, 1, 0, **chosen.env).close()
-                    tried.add((task, str(chosen.env)))
+            config = read_config(module, run.job)
+            chosen = found.settings(config)
+            members = getattr(chosen, "members", ())
+            if len(run.cells) > 1:
+                check_packed(definition, run, config, len(members))
+            for task in {each.task for each in members} if engine == "local" else ():
+                if (task, str(chosen.env)) not in specs:
+                    specs[task, str(chosen.env)] = pools.spec_of(task, chosen.env)
+            if len(run.cells) > 1 and engine == "local":
+                pools.check_alike({each.task: specs[each.task, str(chosen.env)] for each in members})
         except UsageError as error:
-            raise UsageError(f"cell {name}: {error}") from error
+            raise UsageError(f"cell {next(iter(run.cells))}: {error}") from error
+
+
+def check_packed(definition: Definition, run: Run, config: Any, members: int) -> None:
+    """Raises UsageError unless a program of several cells is to each what a program of its own would be.
+
+    Args: config: of the program, which trains so many `members`.
+    """
+    module, pack = definition["main"], f"--pack={definition['pack']}"
+    if members != len(run.cells):
+        raise UsageError(f"{pack}: {module} does not train {len(run.cells)} agents in one program")
+    together = workdir.flatten(config.to_dict())
+    for cell in run.cells.values() if definition["pack"] == TASK else ():  # a preset may depend on the task
+        place, words = grid.words(definition["config"], definition["settings"], cell)
+        alone = workdir.flatten(read_config(module, jobs.training(module, "", place, words)).to_dict())
+        for key in sorted((together.keys() | alone.keys()) - {TASK}):
+            if together.get(key) != alone.get(key):
+                own = f"{together.get(key)} in the pack and {alone.get(key)} of {cell[TASK]} alone"
+                raise UsageError(f"{pack}: config.{key} is {own}: give one for all, or leave the task out")
+
+
+def read_config(module: str, job: Job) -> Any:
+    """The config of a job's command line, as its main reads it."""
+    words = [word for word in job.command if word.startswith("--config")]
+    return cli.parse_flags([module, *words], functools.partial(define_training_flags, ""), module).config
 
 
 def todo(runs: Sequence[Run], options: Any) -> list[Job]:
@@ -258,7 +293,8 @@ def local(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     return start
 
 
-ENGINES = dict(local=local, slurm=slurm.engine)  # (flags, folder) -> function of jobs, which returns when they ended
+# (flags, folder) -> function of jobs, which returns when they ended
+ENGINES = dict(local=local, slurm=slurm.engine, ray=ray.engine)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """A small environment written after gymnasium's interface, and the spaces that it has."""
 
+import os
+
 import numpy as np
 
 
@@ -87,3 +89,14 @@ class NoisyVector(VectorWalk):
 
     def image(self):
         return super().image() | {"place": self.noise.normal()}
+
+
+class FragileWalk(GymWalk):
+    """Raises at the largest first action, and ends its process at the least one."""
+
+    def step(self, action):
+        if action[0] > 9.9:
+            raise RuntimeError("the simulator crashed")
+        if action[0] < 0.1:
+            os._exit(7)
+        return super().step(action)

@@ -211,18 +211,22 @@ def fork(module, argv, *, kill_at=0, devices=1, stop_at=(), over_at=0, drawn=Fal
     drawn: whether curves are drawn, which takes a third of a tiny run's time.
     exports: a path for what `exporting.write_exports` finds of every program that the run compiled.
     """
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(PRELOAD)
     with tempfile.TemporaryDirectory() as folder:
         out, err = pathlib.Path(folder, "out"), pathlib.Path(folder, "err")
         places = str(out), str(err), exports
-        process = processes.Process(
-            target=_child, args=(module, argv, kill_at, stop_at, over_at, drawn, devices, *places)
-        )
-        process.start()
+        process = forked(_child, module, argv, kill_at, stop_at, over_at, drawn, devices, *places)
         process.join(HANGS)
         assert process.exitcode is not None, "the run hangs"
         return Ended(process.exitcode, out.read_text(), err.read_text(), time.monotonic())
+
+
+def forked(function, *args):
+    """Calls a function in a process of its own, which it returns."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(PRELOAD)
+    process = processes.Process(target=function, args=args)
+    process.start()
+    return process
 
 
 def whole_run(tmp_path_factory, experiment="planet"):

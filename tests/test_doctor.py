@@ -126,7 +126,7 @@ def test_room_beside_what_a_run_needs(tmp_path):
 
 
 def test_a_config_without_a_doctor_is_refused():
-    for place in ("experiments/smaller_world_models/config.py:Pong,cpu", "../config.py:a", ""):
+    for place in ("experiments/trade_offs/config.py:Pong,cpu", "../config.py:a", ""):
         with pytest.raises(UsageError, match="no doctor.py beside it"):
             doctor.doctor_beside(place)
 

@@ -82,7 +82,7 @@ def doctor_beside(place: str) -> Callable[[list[str]], None]:
 
     folder = pathlib.Path(os.path.relpath(place.partition(":")[0] or ".")).parent
     if ".." in folder.parts or not (folder / "doctor.py").is_file():
-        raise UsageError(f"--config={place}: no doctor.py beside it; experiments/planet has one")
+        raise UsageError(f"--config={place}: no doctor.py beside it")
     return importlib.import_module(".".join([*folder.parts, "doctor"])).main
 
 
@@ -97,6 +97,22 @@ def tell(points: Iterable[Point]) -> None:
     console.say(f"to be mended: {faults}" if faults else "all is ok")
     if faults:
         raise SystemExit(1)
+
+
+def with_run(run: Callable[[], Iterator[Point]], workdir: str | None) -> Iterator[Point]:
+    """Yields the Points of the machine and, where all of them are ok, those of a run.
+
+    Args: run: makes what the run begins with, and says what it needs; workdir: where the run is to be, None: here.
+    """
+    faults = 0
+    for point in machine():
+        faults += bool(point.mend)
+        yield point
+    if faults:
+        yield from room(workdir)
+        yield Point("run", "to be looked at when the machine is ok")
+    else:
+        yield from run()
 
 
 def machine() -> Iterator[Point]:

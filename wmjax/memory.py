@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
@@ -21,6 +22,11 @@ def free_memory() -> int | None:
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
     return host_memory()
+
+
+def nbytes(tree: Any) -> int:
+    """Bytes of all arrays of a pytree, or of arrays like its ShapeDtypeStructs."""
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def read_text(path: str) -> str:

@@ -15,20 +15,19 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from absl import flags
 from jax.sharding import Mesh
 
 from experiments.planet import agent as agents
 from experiments.planet import config as configs
 from experiments.planet import phases
-from experiments.presets import config_flag
+from experiments.training import read_looked_at
 from wmjax import doctor, memory, replay
 from wmjax.run import cli, devices, pools, replays
 from wmjax.run.collect import arrivals, make_player
 from wmjax.run.members import member_keys
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.train import acting_params, make_phase
-from wmjax.types import EnvSpec, LearnerState, Step, UsageError
+from wmjax.types import EnvSpec, LearnerState, Step
 
 SECONDS = 10.0  # of the probe: a third for decisions of an evaluation, the rest for the collection's and updates
 
@@ -41,31 +40,11 @@ class Costs(NamedTuple):
     update: float
 
 
-def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
-    """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
-    config_flag(values, argv, configs.USAGE)
-    cli.path_flag(values, "workdir", "folder of the run; none: the present one")
-
-
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
-    options = cli.parse_flags(argv, define_flags, __name__, configs)
-    if options.config is None:
-        raise UsageError(f"give --config={configs.USAGE}")
-    doctor.tell(points(agents.settings(options.config), options.workdir))
-
-
-def points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
-    """Yields the Points of the machine and, where all of them are ok, of the run. chosen: Settings."""
-    faults = 0
-    for point in doctor.machine():
-        faults += bool(point.mend)
-        yield point
-    if faults:
-        yield from doctor.room(workdir)
-        yield doctor.Point("run", "to be looked at when the machine is ok")
-    else:
-        yield from run_points(chosen, workdir)
+    config, workdir = read_looked_at(argv, __name__, configs)
+    chosen = agents.settings(config)
+    doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
 
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
@@ -90,7 +69,7 @@ def needs(chosen: agents.Settings, example: Step, decisions: int | None, state: 
     fewer = f"--config.train.replay_rows={int(0.9 * train.replay_rows * free / ring)}"
     row = members * replay.nbytes(1, example) // train.num_envs
     rows = 0 if decisions is None else train.episodes * (decisions // len(chosen.tasks) + 1)
-    saved = (train.keep_checkpoints + 1) * sum(x.nbytes for x in jax.tree.leaves(state))
+    saved = (train.keep_checkpoints + 1) * memory.nbytes(state)
     return doctor.Needs(ring, rows * row + saved, fewer)
 
 

@@ -40,11 +40,7 @@ def main(argv: list[str]) -> None:
     members, train, episodes = chosen.members, chosen.train, chosen.evaluation.episodes
 
     # Everything that can be refused is made before the folder is touched.
-    spec, example = pools.first_step(members, 1, chosen.env)
-    agent = agents.make_agent(chosen, spec)
-    example = phases.newest(example, train.frames)
-    capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
-    agents.check_chunk(train, 1 + min(spec.time_limit or capacity, at(train.interactions, 0)))
+    spec, example, agent, capacity = phases.prepare(chosen)
     gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
     console.say(f"replay: {capacity} rows for {len(members)} environments, {gigabytes:.2f} GB")
     mesh = devices.make_mesh("1")

@@ -52,7 +52,7 @@ class TrainConfig:
 
 
 # Settings that a resumed run may have other values of: they change nothing of what was done.
-MAY_DIFFER = ("train.iterations", "train.keep_checkpoints")
+MAY_DIFFER = ("train.iterations", "train.keep_checkpoints", "env.workers")
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,7 @@ def get_config(argument: str = "") -> ConfigDict:
                 episode_steps=config_dict.placeholder(int),
                 grey=True,
                 image_key="pixels",
+                workers=1,
             )
         )
     if preset == "paper" and config.task.startswith("atari:"):

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from experiments.smaller_world_models.agent import Agent
+from experiments.smaller_world_models.agent import Agent, Settings, check_chunk, make_agent
 from experiments.smaller_world_models.config import TrainConfig
 from wmjax import imagine, replay
 from wmjax.agents import ppo
 from wmjax.ops import frames
+from wmjax.run import pools
 from wmjax.run.members import member
 from wmjax.train import check_finite, make_counted_phase, repeated
-from wmjax.types import Array, LearnerState, Step
+from wmjax.types import Array, EnvSpec, LearnerState, Step
 
 PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
 
@@ -35,6 +36,25 @@ DISPATCHED = dict(warm_up=100, fit=10, dream=10)  # updates of one dispatch, of 
 def at(values: Sequence[Any], iteration: int) -> Any:
     """What a tuple says of an iteration: its own value, or the last one."""
     return values[min(iteration, len(values) - 1)]
+
+
+class Prepared(NamedTuple):
+    """What a training begins with."""
+
+    spec: EnvSpec
+    example: Step  # [S], of single frames
+    agent: Agent
+    capacity: int  # rows of each member in the replay: all that it will collect
+
+
+def prepare(chosen: Settings) -> Prepared:
+    """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
+    train = chosen.train
+    spec, example = pools.first_step(chosen.members, 1, chosen.env)
+    agent = make_agent(chosen, spec)
+    capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
+    check_chunk(train, 1 + min(spec.time_limit or capacity, at(train.interactions, 0)))
+    return Prepared(spec, newest(example, train.frames), agent, capacity)
 
 
 def newest(steps: Any, count: int) -> Any:

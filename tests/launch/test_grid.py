@@ -88,13 +88,23 @@ def test_extended_axes_keep_their_order():
 
 
 def test_packs_hold_seeds_that_follow_on_one_another():
-    packs = grid.packs(["0", "1", "2", "5", "6"], 2, [])
+    packs = grid.packs("seed", ["0", "1", "2", "5", "6"], 2, [])
     assert packs == [["0", "1"], ["2"], ["5", "6"]]
-    assert grid.packs(["0", "1", "2", "5", "6", "3", "4"], 4, packs) == [*packs, ["3", "4"]]
+    assert grid.packs("seed", ["0", "1", "2", "5", "6", "3", "4"], 4, packs) == [*packs, ["3", "4"]]
     cells = grid.product(dict(kind=["a", "b"], seed=["0", "1", "2"]), [])
-    assert grid.packed(cells, packs[:1]) == [
+    assert grid.packed(cells, "seed", packs[:1]) == [
         ["kind_a_seed_0", "kind_a_seed_1"],
         ["kind_b_seed_0", "kind_b_seed_1"],
         ["kind_a_seed_2"],
         ["kind_b_seed_2"],
     ]
+
+
+def test_tasks_are_packed_in_their_order():
+    assert grid.packs("task", ["Pong", "Boxing", "Alien"], 2, [["Pong"]]) == [["Pong"], ["Boxing", "Alien"]]
+    cells = grid.product(dict(task=["f:a", "f:b"], seed=["4"]), [])
+    assert grid.joined("task", list(cells.values())) == (
+        dict(task="f:a+f:b", seed="4"),
+        "a+b_seed_4",
+        ["a_seed_4", "b_seed_4"],
+    )

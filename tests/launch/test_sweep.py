@@ -11,9 +11,11 @@ import time
 import pytest
 
 from launch import sweep
-from tests.mains import PLANET, ROOT
+from tests.mains import ROOT
 from wmjax.report import plots
-from wmjax.run import cli, jobs
+from wmjax.run import cli, jobs, lifecycle
+from wmjax.run.members import make_members
+from wmjax.storage import files
 
 MAIN = ("--main=tests.launch.stub", "--config=tests/launch/stub/config.py:fake:counter,cpu")
 
@@ -70,7 +72,7 @@ def test_status_report_and_csv(tmp_path, capsys, drawn):
     assert call(folder, "--status") == 0
     lines = capsys.readouterr().out.splitlines()
     row = next(line for line in lines if "terminating_kind_ssm_seed_1" in line)
-    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["done", "", "20", "103"]
+    assert [cell.strip() for cell in row.strip("|").split("|")][1:] == ["done", "", "20", "1103"]
     assert lines[-2:] == ["counter_kind_ssm_seed_1: exit code 3: a <NaN>", "8 cells: 7 done, 1 failed"]
     assert call(folder, "--report") == 0
     page = (folder / "report.html").read_text()
@@ -145,7 +147,7 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
         ([*MAIN, "--set=seed=1", "--set=seed=2"], "there is an axis seed already"),
         ([*MAIN, "--set=seed=1", "--config.seed=2"], "--config.seed=2: there is an axis of it"),
         ([*MAIN, "--set=seed=1", "--config.seed"], "--config.seed: give --config.key=value"),
-        ([*MAIN, "--set=seed=1", "--engine=ray"], "value should be one of <local|slurm>"),
+        ([*MAIN, "--set=seed=1", "--engine=pbs"], "value should be one of <local|slurm|ray>"),
         ([*MAIN, "--set=seed=1", "--jobs=0"], "--jobs"),
         ([*MAIN, "--set=model.kind=ssm", "--pack=seed"], "--pack=seed needs --set=seed"),
         ([*MAIN[:1], "--config=nowhere.py:a,b", "--set=seed=1"], "config file 'nowhere.py' does not exist"),
@@ -204,8 +206,8 @@ def drive(folder, *words):
     return subprocess.Popen([sys.executable, "-m", "launch.sweep", f"--folder={folder}", *words], cwd=ROOT)
 
 
-def wait_for(found):
-    until = time.monotonic() + 60
+def wait_for(found, seconds=60):
+    until = time.monotonic() + seconds
     while not found() and time.monotonic() < until:
         time.sleep(0.02)
     assert found()
@@ -242,19 +244,25 @@ def test_two_drivers_do_not_run_one_sweep(tmp_path, capfd):
     assert first.returncode == 75 and ended(tmp_path, next(iter(starts(tmp_path)))).code == 75
 
 
-def test_packed_and_unpacked_sweeps_have_equal_reports(tmp_path, capsys):
-    words = (*MAIN, "--set=model.kind=rssm,ssm", "--set=seed=0:3")
+def assert_equal_reports(tmp_path, capsys, words, *pack):
+    """Of a sweep in the folder one/sweep and of another in packed/sweep."""
     found = {}
-    for name, more in dict(one=(), packed=("--pack=seed", "--pack_size=2")).items():
+    for name, more in dict(one=(), packed=pack).items():
         folder = tmp_path / name / "sweep"
         assert call(folder, *words, *more, "--status") == 0
         assert call(folder, *words, *more) == 0
         page = (folder / "report.html").read_text().replace(f"{folder.parent}", "")
-        found[name] = ((folder / "sweep.csv").read_text(), page, capsys.readouterr().out.splitlines()[-10:-1])
+        told = [line for line in capsys.readouterr().out.splitlines() if line.startswith("|") or " cells: " in line]
+        found[name] = ((folder / "sweep.csv").read_text(), page, told)
+    for one, packed in zip(*found.values(), strict=True):
+        assert one == packed
+
+
+def test_packed_and_unpacked_sweeps_have_equal_reports(tmp_path, capsys):
+    words = (*MAIN, "--set=model.kind=rssm,ssm", "--set=seed=0:3")
+    assert_equal_reports(tmp_path, capsys, words, "--pack=seed", "--pack_size=2")
     packed = starts(tmp_path / "packed" / "sweep")
     assert packed == {f"kind_{kind}_seed_{seeds}": 1 for kind in ("rssm", "ssm") for seeds in ("0_to_1", "2")}
-    assert found["one"][0] == found["packed"][0] and found["one"][2] == found["packed"][2]
-    assert found["one"][1] == found["packed"][1]
     assert call(tmp_path / "packed" / "sweep", "--extend", "--set=seed=3:5") == 0
     assert set(starts(tmp_path / "packed" / "sweep")) - set(packed) == {
         f"kind_{k}_seed_3_to_4" for k in ("rssm", "ssm")
@@ -263,16 +271,54 @@ def test_packed_and_unpacked_sweeps_have_equal_reports(tmp_path, capsys):
     assert "pack_size 0 -> 4" in capsys.readouterr().err
 
 
+TASKS = (MAIN[0], "--config=tests/launch/stub/config.py:x,paper", "--tasks=fake:counter,fake:terminating")
+
+
+def test_tasks_in_one_program_have_the_same_report_too(tmp_path, capsys):
+    words = (*TASKS, "--set=seed=0,7")
+    assert_equal_reports(tmp_path, capsys, words, "--pack=task")
+    packed = tmp_path / "packed" / "sweep"
+    assert starts(packed) == {f"counter+terminating_seed_{seed}": 1 for seed in (0, 7)}
+    members = make_members("fake:counter+fake:terminating", 7, 1)
+    found = {path.parent.name for path in packed.glob("counter+terminating_seed_7/*/metrics.jsonl")}
+    assert found == set(lifecycle.folder_names(members))  # where mains put them
+    assert call(packed, "--extend", "--set=seed=9") == 0 and len(starts(packed)) == 3
+    assert call(packed, *words, "--set=model.kind=ssm", "--pack=seed") == 2
+    assert "pack task -> seed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([*TASKS], "--pack=task needs --set=seed=..."),
+        ([*MAIN, "--set=seed=0"], "--pack=task needs --tasks=FIRST,SECOND"),
+        ([*TASKS[:2], "--tasks=a+b,c", "--set=seed=0"], "--tasks=a+b: are several in one program already"),
+        (
+            [MAIN[0], "--config=tests/launch/stub/config.py:x,by_task", TASKS[2], "--set=seed=0"],
+            "cell counter_seed_0: --pack=task: config.model.rate is 1 in the pack and 2 of fake:terminating alone",
+        ),
+        (
+            ["--main=experiments.i2a", "--config=experiments/i2a/config.py:x,model_free,cpu", TASKS[2], "--set=seed=0"],
+            "--pack=task: experiments.i2a does not train 2 agents in one program",
+        ),
+    ],
+)
+def test_tasks_that_cannot_be_in_one_program(words, told, tmp_path, capsys):
+    assert call(tmp_path / "s", *words, "--pack=task") == 2
+    error = capsys.readouterr().err
+    assert told in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+def test_a_sweep_from_before_tasks_were_packed_goes_on(tmp_path):
+    assert call(tmp_path, *MAIN, "--set=seed=0,1", "--pack=seed") == 0
+    definition = files.read_sealed(tmp_path / sweep.SWEEP)
+    files.write_sealed(tmp_path / sweep.SWEEP, {name: value for name, value in definition.items() if name != "pack"})
+    assert call(tmp_path, *MAIN, "--set=seed=0,1", "--pack=seed") == 0
+    assert starts(tmp_path) == dict(seed_0_to_1=1)
+
+
 def test_help_is_a_page(capsys):
     with pytest.raises(SystemExit):
         call("x", "--help")
     page = capsys.readouterr().out
     assert page.startswith(sweep.__doc__) and "  --per_gpu=1\n" in page
-
-
-@pytest.mark.slow
-def test_a_sweep_of_planet(tmp_path):
-    fixed = [word for word in PLANET[1:] if "episodes=5" not in word]
-    words = ("--main=experiments.planet", PLANET[0], *fixed, "--config.train.episodes=3")
-    assert call(tmp_path, *words, "--set=model.kind=rssm,ssm") == 0
-    assert all((tmp_path / f"kind_{kind}" / "report.html").exists() for kind in ("rssm", "ssm"))

@@ -18,12 +18,12 @@ class JoinedVecEnv:
 
     def reset(self) -> Step:
         """Begins a new episode in every row."""
-        return _join([env.reset() for env in self._envs])
+        return join([env.reset() for env in self._envs])
 
     def step(self, action: np.ndarray) -> Step:
         """Takes one decision in every row, action [sum of rows, A]."""
         parts = np.split(action, len(self._envs))
-        return _join(list(self._threads.map(lambda env, part: env.step(part), self._envs, parts)))
+        return join(list(self._threads.map(lambda env, part: env.step(part), self._envs, parts)))
 
     def snapshot(self) -> dict[str, Any]:
         """Returns the snapshot of each."""
@@ -31,7 +31,7 @@ class JoinedVecEnv:
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Restores each; returns the Step that was current."""
-        return _join([env.restore(snapshot[str(index)]) for index, env in enumerate(self._envs)])
+        return join([env.restore(snapshot[str(index)]) for index, env in enumerate(self._envs)])
 
     def close(self) -> None:
         """Closes each."""
@@ -40,5 +40,6 @@ class JoinedVecEnv:
             env.close()
 
 
-def _join(steps: list[Step]) -> Step:
+def join(steps: list[Step]) -> Step:
+    """The Step of all rows, those of the first one first."""
     return jax.tree.map(lambda *parts: np.concatenate(parts), *steps)

@@ -15,6 +15,7 @@ What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Optio
     image_key       of the image, where observations are dicts (pixels)
     stack           newest images in the channels of one, oldest first, 1 to 16 (1), as of `wmjax/envs/atari.py`
     vector_keys     names of numbers in a dict of observations, which are shown beside the image as "vector" (none)
+    workers         processes that the rows are stepped in, 1 to 64, at most one a row. 1: in this one (1)
 """
 
 import functools
@@ -25,9 +26,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from wmjax.envs.adapter import AdaptedVecEnv
-from wmjax.envs.check import check_name, check_options, nearest
+from wmjax.envs.check import check_int, check_name, check_options, nearest
 from wmjax.envs.jax_env import JaxVecEnv, check_env
 from wmjax.envs.views import View
+from wmjax.envs.workers import WorkersVecEnv
 from wmjax.types import JaxEnv, UsageError
 
 
@@ -41,9 +43,10 @@ class OwnOptions(NamedTuple):
     image_key: str = "pixels"
     stack: int = 1
     vector_keys: tuple[str, ...] = ()
+    workers: int = 1
 
 
-def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv:
+def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv | WorkersVecEnv:
     """Makes environments of gymnasium's registry.
 
     Raises:
@@ -62,10 +65,12 @@ def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedV
         near = nearest(name, list(gymnasium.registry))
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
         raise UsageError(f"unknown gymnasium id {name!r}.{hint} {' '.join(str(error).split())}") from error
-    return _adapt(functools.partial(_make_gym, name), seeds, "gym", options)
+    return _in_workers(make_gym, env_id, seeds, options) or _adapt(
+        functools.partial(_make_gym, name), seeds, "gym", options
+    )
 
 
-def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv | JaxVecEnv:
+def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv | JaxVecEnv | WorkersVecEnv:
     """Makes environments by a function of the user's own, "module:function".
 
     Raises:
@@ -74,7 +79,7 @@ def make_py(name: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecE
     env = make_env(name, options)
     if env is not None:
         return JaxVecEnv(env, seeds, ("py", name, env.spec))
-    return _adapt(_function(name), seeds, "py", options)
+    return _in_workers(make_py, name, seeds, options) or _adapt(_function(name), seeds, "py", options)
 
 
 def make_env(name: str, options: dict[str, Any]) -> JaxEnv | None:
@@ -109,9 +114,19 @@ def _function(name: str) -> Callable[[int], Any]:
     return getattr(module, function)
 
 
+def _in_workers(make: Callable[..., Any], name: str, seeds: list[int], options: dict[str, Any]) -> WorkersVecEnv | None:
+    """The pool of options["workers"] processes, each of which calls make(name, seeds, options); None if it is one."""
+    workers = options.get("workers", 1)
+    check_int("workers", workers, low=1, high=64)
+    if min(workers, len(seeds)) == 1:
+        return None
+    return WorkersVecEnv(make, name, seeds, options | dict(workers=1), workers)
+
+
 def _adapt(make_env: Callable[[int], Any], seeds: list[int], family: str, options: dict[str, Any]) -> AdaptedVecEnv:
-    options = check_options(family, options, OwnOptions)
-    return AdaptedVecEnv(make_env, seeds, View(**options._replace(action_repeat=options.action_repeat or 1)._asdict()))
+    chosen = check_options(family, options, OwnOptions)._asdict()
+    del chosen["workers"]
+    return AdaptedVecEnv(make_env, seeds, View(**chosen | dict(action_repeat=chosen["action_repeat"] or 1)))
 
 
 def _make_gym(name: str, seed: int) -> Any:

@@ -27,6 +27,7 @@ from wmjax.run.cli import GO_ON
 from wmjax.storage import files, workdir
 
 NEVER_AGAIN = (2, 3)
+VANISHED = 1  # exit code of a run of whose end nothing is known, as of a machine that died
 POLL = 0.05  # seconds
 LAST_LINE = 300  # characters kept of it
 MEMORY = 0.9  # of a GPU that several runs share
@@ -93,10 +94,14 @@ def make_slots(count: int, cores: Sequence[int], gpus: Sequence[str] = (), per_g
         if gpus:
             gpu = gpus[index % len(gpus)]
             environment["CUDA_VISIBLE_DEVICES"], place = gpu, f"GPU {gpu}, cores {own}"
-        if gpus and per_gpu > 1:
-            environment["XLA_PYTHON_CLIENT_MEM_FRACTION"] = f"{MEMORY / per_gpu:.3f}"
+            environment |= share_of_gpu(per_gpu)
         slots.append(Slot(prefix, environment, place))
     return slots
+
+
+def share_of_gpu(per_gpu: int) -> dict[str, str]:
+    """Variables of a run that shares its GPU with others."""
+    return {"XLA_PYTHON_CLIENT_MEM_FRACTION": f"{MEMORY / per_gpu:.3f}"} if per_gpu > 1 else {}
 
 
 def allowed_cores() -> list[int]:
@@ -144,6 +149,22 @@ def read_ended(folder: Path) -> Ended | None:
 def write_ended(folder: Path, ended: Ended) -> None:
     """Notes how a run ended."""
     files.atomic_write(exit_of(folder), json.dumps(ended._asdict()) + "\n")
+
+
+def written_at(folder: Path) -> int:
+    """When it was noted how a run ended; 0: never. In nanoseconds, to compare."""
+    try:
+        return exit_of(folder).stat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def vanished(folder: Path, why: str) -> Ended:
+    """Notes that a run ended on another machine, which did not say how: a try that failed."""
+    before = read_ended(folder)
+    ended = Ended(VANISHED, why, (before.tries if before else 0) + 1)
+    write_ended(folder, ended)
+    return ended
 
 
 def forget(folder: Path) -> None:

@@ -27,13 +27,17 @@ def first_step(members: Sequence[Member], rows: int, options: Mapping[str, Any])
     env = envs.make(first.task, rows, first.seed, **options)
     step = env.reset()
     env.close()
-    for other in others:
-        another = envs.make(other.task, rows, other.seed, **options)
-        another.close()
-        for name, one, two in zip(env.spec._fields, env.spec, another.spec, strict=True):
-            if one != two:
-                raise UsageError(f"{first.task} and {other.task} do not fit one program: {name} {one} and {two}")
+    check_alike({first.task: env.spec} | {other.task: spec_of(other.task, options) for other in others})
     return env.spec, step
+
+
+def check_alike(specs: Mapping[str, EnvSpec]) -> None:
+    """Raises UsageError where two tasks do not fit one program. specs: of each task."""
+    (first, spec), *others = specs.items()
+    for other, own in others:
+        for name, one, two in zip(spec._fields, spec, own, strict=True):
+            if one != two:
+                raise UsageError(f"{first} and {other} do not fit one program: {name} {one} and {two}")
 
 
 def widest(specs: Mapping[str, EnvSpec]) -> str:
