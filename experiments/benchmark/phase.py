@@ -11,9 +11,9 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
+from wmjax import backend
 from wmjax.report.benchmark import Work
 from wmjax.report.metrics import read_metrics
 from wmjax.types import UsageError
@@ -31,7 +31,7 @@ def works(preset: str) -> Iterator[Work]:
 
     idle: share of a cycle in which the device neither acts nor trains; with overlap from the busy seconds of "in turn".
     """
-    config = "cpu" if jax.default_backend() == "cpu" else "paper"
+    config = "cpu" if backend.is_cpu() else "paper"
     busy: list[float] = []
     for way in WAYS if preset == "paper" else QUICK_WAYS:
         overlap, members = WAYS[way]

@@ -15,6 +15,8 @@ import numpy as np
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
 
+from wmjax import backend
+
 PRODUCT = dict(cpu=2048, gpu=8192, tpu=8192)  # side of the matrix product
 LONGEST = 20.0  # seconds after which no further repetition of a piece of work begins
 SHORTEST = 0.1  # seconds that a repetition should take; shorter calls are repeated inside it
@@ -63,7 +65,7 @@ def measure(work: Work, repeats: int) -> dict[str, Any]:
     compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one;
     relative_time, of another library's work, the median of the ratios of repetitions that followed each other.
     """
-    square = jnp.ones((PRODUCT[jax.default_backend()],) * 2)
+    square = jnp.ones((PRODUCT[backend.name()],) * 2)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(square))
     compile_s, calls = 0.0, 1
