@@ -18,7 +18,7 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
     gru, gaussian, reward = 3 * (200 + 200) * 200, 200 * 200 + 200 * 60, 230 * 200 + 200 * 200 + 200
     imagine = (30 + 6) * 200 + gru + gaussian
     decision = next(work for work in planner.works("quick"))
-    assert decision.gflop == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
+    assert decision.gflop() == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
 
     first = 31 * 31 * 4 * 4 * 3 * 32  # k4 s2: 64 -> 31 -> 14 -> 6 -> 2
     encoder = first + 4 * 4 * (14 * 14 * 32 * 64 + 6 * 6 * 64 * 128 + 2 * 2 * 128 * 256) + 1024 * 200
@@ -26,7 +26,7 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
     row = encoder + decoder + imagine + gaussian + reward
     monkeypatch.setitem(train.SIZES, "paper", [(50, 50)])  # the first of the works then
     update = next(train.works("paper"))
-    assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+    assert update.gflop() == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
 
 
 def test_games_of_every_size_are_measured():
