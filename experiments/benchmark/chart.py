@@ -11,7 +11,7 @@ from wmjax.report.plots import COLOURS
 
 def draw(rows: Sequence[dict[str, Any]], title: str, file_format: str) -> bytes:
     """Picture of the measured rows as bytes; what was not measured stays out."""
-    rows = [row for row in rows if "ms" in row]
+    rows = [row for row in rows if "failed" not in row and "left_out" not in row]
     figure = Figure(figsize=(13, 3.6), layout="tight")
     axes = figure.subplots(1, 3)
     figure.suptitle(title, fontsize=9)
@@ -21,8 +21,8 @@ def draw(rows: Sequence[dict[str, Any]], title: str, file_format: str) -> bytes:
         axes[1], [row for row in rows if row["part"] == "rollout" and row["horizon"] == 15], "batch", "made", "states/s"
     )
     pieces = {row["piece"]: row["ms"] for row in rows if "piece" in row}
-    updates = {row["name"]: row["ms"] for row in rows if row["part"] in ("train", "population")}
-    axes[2].barh(list(pieces or updates), list((pieces or updates).values()), color=COLOURS[0])
+    bars = pieces or {row["name"]: row["ms"] for row in rows if row["part"] in ("train", "population")}
+    axes[2].barh(list(bars), list(bars.values()), color=COLOURS[0])
     axes[2].invert_yaxis()
     axes[2].set(xlabel="ms of one update's parts" if pieces else "ms of an update")
     for each in axes:
