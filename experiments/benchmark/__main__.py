@@ -48,7 +48,7 @@ from experiments.benchmark import (
     simulator,
     train,
 )
-from wmjax import console
+from wmjax import backend, console
 from wmjax.report import benchmark
 from wmjax.run import cli
 from wmjax.storage.files import atomic_write
@@ -92,6 +92,8 @@ def main(argv: list[str]) -> None:
     cli.use_jax()
     begun, machine = time.monotonic(), versions()
     console.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
+    if options.preset == "accelerator" and backend.is_cpu() and not options.dry:
+        console.warn("no accelerator here: full sizes take long on a CPU; --dry runs every row tiny")
     minutes = options.minutes or (accelerator.MINUTES if options.preset == "accelerator" else None)
     repeats, side = (1, accelerator.DRY_SIDE) if options.dry else (options.repeats, None)
     settings = dict(preset=options.preset, dry=options.dry, repeats=repeats, minutes=minutes)

@@ -9,7 +9,6 @@ from typing import Any
 from wmjax import doctor
 from wmjax.report import benchmark
 from wmjax.report.benchmark import Finding, Work
-from wmjax.run import stop
 
 SHARE = 0.9  # of the minutes, after which no row begins: the one under way needs some
 Row = dict[str, Any]
@@ -48,8 +47,6 @@ def works_of(module: ModuleType, preset: str) -> Iterator[Work | Finding]:
     """The works of a part; where making one fails, a Finding that fails so stands for it and what would follow."""
     try:
         yield from module.works(preset)
-    except stop.Stopped:
-        raise
     except Exception as error:
         why = reason(error)
         yield Finding("all that would follow", lambda: dict(failed=why))
@@ -59,8 +56,6 @@ def attempt(find: Callable[[], Row]) -> Row:
     """The figures of find(), or why it failed, in one line."""
     try:
         return find()
-    except stop.Stopped:
-        raise
     except Exception as error:  # whatever a device, a driver or a package may do
         return dict(failed=reason(error))
 
