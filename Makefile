@@ -15,10 +15,10 @@ FAST_MALLOC := GLIBC_TUNABLES=glibc.malloc.hugetlb=1 MALLOC_TOP_PAD_=1073741824 
 LISTED := $(wildcard wmjax/envs/*.py wmjax/planners/*.py wmjax/models/*/*.py wmjax/agents/*/*.py)
 MODULES := $(filter-out %.__init__,$(subst /,.,$(basename $(LISTED))))
 
-.PHONY: help setup train test test-all check docs locks clean
+.PHONY: help setup train accelerator-report test test-all check docs locks clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /make \1\t/p' Makefile | expand -t 24
 	@echo "variables: PYTHON ACCELERATOR=cpu|cuda12 PRESET WORKDIR MINUTES ARGS"
 
 setup: ## .venv with the locked versions; at once when nothing changed
@@ -27,6 +27,11 @@ setup: ## .venv with the locked versions; at once when nothing changed
 train: setup ## PlaNet on cheetah run; in the same WORKDIR it resumes
 	$(FAST_MALLOC) $(BIN)/python -m experiments.planet --config=experiments/planet/config.py:cheetah_run,$(PRESET) \
 		--workdir='$(subst ','\'',$(WORKDIR))' $(if $(MINUTES),--minutes=$(MINUTES)) $(ARGS)
+
+accelerator-report: setup ## one page about a GPU or TPU, eight minutes; ARGS=--dry: on any machine, tiny
+	mkdir -p runs
+	$(FAST_MALLOC) $(BIN)/python -m experiments.benchmark --preset=accelerator --page=runs/accelerator.html \
+		--json=runs/accelerator.json $(ARGS)
 
 # Workers take tests from each other, so that no file holds a core; one that dies is not replaced.
 test: setup ## the tests, on the CPU, in two processes

@@ -11,7 +11,7 @@ import numpy as np
 
 from launch.grid import SEED, TASK, Cell
 from wmjax.report import plots
-from wmjax.report.markup import figure, page, section, text
+from wmjax.report.markup import figure, page, section, table, text
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import REPORT, markdown, write_whole
 from wmjax.report.statistics import with_interval
@@ -157,10 +157,3 @@ def cells_table(folder: Path, results: Sequence[Result], metric: str) -> str:
         last = each.ended.last if each.ended and each.ended.code else ""
         lines.append([link, *(text(cell) for cell in cells), text(last)])
     return table(["cell", "state", "tries", "steps", metric, "last line"], lines)
-
-
-def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """An HTML table. header: plain text; lines: HTML of each cell."""
-    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in each)}</tr>" for each in lines)
-    return figure(f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>')

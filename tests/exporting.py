@@ -13,6 +13,8 @@ import sys
 import jax
 import jax.export
 
+from wmjax import backend
+
 ROOT = pathlib.Path(__file__).parent.parent
 PLATFORMS = ("cuda", "tpu")
 REAL = jax.jit
@@ -21,16 +23,10 @@ REAL = jax.jit
 def export(function, *args, **settings):
     """Lowers `function`, jitted with settings, for PLATFORMS; raises whatever keeps it from that.
 
-    args: arrays, or their shapes. Call it with jax's caches cleared and `default_backend` as on an accelerator.
+    args: arrays, or their shapes. Call it inside `backend.as_on("gpu")`.
     """
     jitted = REAL(lambda *args: function(*args), **settings)  # a function that no trace for the CPU is kept of
     return jax.export.export(jitted, platforms=PLATFORMS)(*args)
-
-
-def as_on_accelerators(monkeypatch):
-    """Has convolutions and members take the paths that they take on accelerators."""
-    jax.clear_caches()
-    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
 
 
 def watch():
@@ -62,16 +58,15 @@ def watch():
 
 def write_exports(path, seen):
     """Exports what `watch` has seen. Writes {site: what went wrong, or ""}."""
-    jax.clear_caches()
-    jax.default_backend = lambda: "gpu"
     found = {}
-    for site, function, shapes, settings in seen:
-        try:
-            export(function, *shapes, **settings)
-            fault = ""
-        except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-        found[site] = found.get(site) or fault
+    with backend.as_on("gpu"):
+        for site, function, shapes, settings in seen:
+            try:
+                export(function, *shapes, **settings)
+                fault = ""
+            except Exception as error:
+                fault = f"{type(error).__name__}: {error}"
+            found[site] = found.get(site) or fault
     path.write_text(json.dumps(found))
 
 

@@ -1,5 +1,6 @@
 """The doctor: what it says of a machine, and that each fault has one thing to type."""
 
+import re
 import subprocess
 import sys
 
@@ -76,6 +77,31 @@ def test_nvidia_smi_is_read(tmp_path, monkeypatch):
     assert doctor.gpus() == NVIDIA * 2
     smi.write_text("#!/bin/sh\necho 'No devices, were found'\nexit 6\n")
     assert doctor.gpus() == []
+
+
+@pytest.mark.parametrize(
+    ("total", "environment", "left", "mend"),
+    [
+        (80, {}, "jax takes 75% of 80.0 GB at once, .* is not set; 20.0 GB are left", ""),
+        (80, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}, "45% of 80.0 GB at once, .* is 0.45; 44.0 GB", ""),
+        (80, {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}, "up to 75% of 80.0 GB, ", ""),
+        (80, {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".99"}, "0.8 GB are left .* about 1 GB", "0.75"),
+        (3, {}, "0.8 GB are left", "0.66"),
+        (80, {"XLA_PYTHON_CLIENT_MEM_FRACTION": "half"}, "half is no number", "0.75"),
+    ],
+)
+def test_jax_and_egl_on_one_card(total, environment, left, mend):
+    point = doctor.jax_beside_egl(total, 0.5, environment)
+    assert re.search(left, point.found)
+    assert point.mend == (f"export XLA_PYTHON_CLIENT_MEM_FRACTION={mend}" if mend else "")
+
+
+def test_the_first_cards_memory_is_read(monkeypatch):
+    monkeypatch.setattr(doctor, "nvidia_smi", lambda query: [["81920", "512"], ["100", "0"]])
+    (point,) = doctor.shared_card()
+    assert "of 85.9 GB" in point.found and "0.5 GB in use" in point.found
+    monkeypatch.setattr(doctor, "nvidia_smi", lambda query: [["[N/A]", "[N/A]"]])
+    assert not list(doctor.shared_card())
 
 
 def test_tpus_are_counted(tmp_path):

@@ -12,7 +12,7 @@ from experiments.planet.model_error import STARTS, make_model_error
 from tests import exporting
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
 from tests.test_conformance import MODELS, VARIANTS
-from wmjax import envs
+from wmjax import backend, envs
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs import bouncing_ball
 from wmjax.ops.axes import time_first
@@ -23,8 +23,9 @@ SLOW = ("drnn", "vq_convlstm_vector", "vq_convlstm_autoregressive")
 
 
 @pytest.fixture(autouse=True)
-def accelerator(monkeypatch):
-    exporting.as_on_accelerators(monkeypatch)
+def accelerator():
+    with backend.as_on("gpu"):
+        yield
 
 
 @pytest.mark.parametrize("name", [*OTHERS, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW)])

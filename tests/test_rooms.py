@@ -1,7 +1,7 @@
 """The rooms of the library: left never imports right, siblings never import each other.
 
-types < nets, ops < imagine < models/*, planners < agents/* < train < run
-types, console, memory < envs, replay, storage < report < run < doctor < experiments/* < launch
+types, backend < nets, ops < imagine < models/*, planners < agents/* < train < run
+types, console, memory, backend < envs, replay, storage < report < run < doctor < experiments/* < launch
 (of siblings report alone sees another: it reads what storage holds)
 """
 
@@ -16,7 +16,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-BASE = {"types", "console", "memory"}
+BASE = {"types", "console", "memory", "backend"}
 CORE = BASE | {"nets", "ops", "imagine"}
 AGENTS = CORE | {"models", "planners", "agents"}
 SHELL = {"envs", "replay", "storage", "report"}
@@ -24,8 +24,9 @@ MAY_IMPORT = {
     "types": set(),
     "console": set(),
     "memory": {"types"},
-    "nets": {"types"},
-    "ops": {"types"},
+    "backend": set(),
+    "nets": {"types", "backend"},
+    "ops": {"types", "backend"},
     "imagine": {"types", "nets", "ops"},
     "models": CORE,
     "planners": CORE,

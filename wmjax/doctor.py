@@ -26,6 +26,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "envpool", "dm_control", "mujoco", "imageio
 OLDEST_PYTHON, OLDEST_DRIVER = (3, 11), 525  # the driver: CUDA 12's
 GOOGLE, TPUS = "0x1ae0", "0x0027 0x0056 0x005e 0x0062 0x0063 0x006f 0x0076".split()  # PCI: vendor and chips
 SHOWN = 100  # letters of what something said
+JAX_SHARE = 0.75  # of a GPU's memory, which jax takes at its first array where nothing else is said
+FOR_DRAWING = 1.0  # GB of a card that EGL's contexts are left: an allowance, not measured
 
 DM_CONTROL = """
 from wmjax.envs import gl
@@ -119,6 +121,7 @@ def machine() -> Iterator[Point]:
     """The points of this machine that no run changes."""
     yield from installation()
     yield devices()
+    yield from shared_card()
     yield from drawing()
 
 
@@ -205,13 +208,45 @@ def computing_devices() -> list[str]:
 
 def gpus() -> list[tuple[str, str]]:
     """(name, version of the driver) of each GPU that nvidia-smi lists; [] where it is not there or fails."""
-    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return [(name, driver) for name, driver in nvidia_smi("name,driver_version")]
+
+
+def nvidia_smi(query: str) -> list[list[str]]:
+    """What nvidia-smi tells of each GPU, a text for each part of `query`; [] where it is not there or fails."""
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
         told = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    lines = told.stdout.splitlines() if told.returncode == 0 else []
-    return [(name, driver) for name, _, driver in (line.partition(", ") for line in lines) if driver]
+    found = [line.split(", ") for line in told.stdout.splitlines() if told.returncode == 0]
+    return [each for each in found if len(each) == query.count(",") + 1]
+
+
+def shared_card() -> Iterator[Point]:
+    """What jax leaves of the first GPU's memory to those that draw on it; nothing where there is no GPU."""
+    for total, used in nvidia_smi("memory.total,memory.used")[:1]:
+        if total.isdecimal() and used.isdecimal():  # MiB; words where a card does not tell
+            yield jax_beside_egl(int(total) * 2**20 / 1e9, int(used) * 2**20 / 1e9, os.environ)
+
+
+def jax_beside_egl(total: float, used: float, environment: Mapping[str, str]) -> Point:
+    """Whether jax and EGL fit one card.
+
+    Args: total, used: GB, of any process; environment: variables, of which XLA's own say what jax takes.
+    """
+    name, given = "XLA_PYTHON_CLIENT_MEM_FRACTION", environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "")
+    try:
+        share = float(given) if given else JAX_SHARE
+    except ValueError:
+        return Point("GPU memory", f"{name}={given} is no number", f"export {name}={JAX_SHARE}")
+    now = environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() not in ("false", "0")
+    left = (1 - share) * total
+    told = f"jax takes {'' if now else 'up to '}{share:.0%} of {total:.1f} GB{' at once' if now else ''}, "
+    told += f"{name} is {given or 'not set'}; {left:.1f} GB are left for EGL; {used:.1f} GB in use now"
+    if left >= FOR_DRAWING:
+        return Point("GPU memory", told)
+    fits = max(0.1, min(JAX_SHARE, int(100 * (1 - FOR_DRAWING / total)) / 100))
+    return Point("GPU memory", f"{told}: drawing needs about {FOR_DRAWING:.0f} GB", f"export {name}={fits}")
 
 
 def tpu_chips(buses: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> int:

@@ -17,7 +17,7 @@ from wmjax.report.benchmark import Work, compiled
 from wmjax.run import unroll
 from wmjax.types import Array, JaxEnv, Learner, LearnerState, Params
 
-ROWS, DECISIONS, UPDATES = 64, 5, 20
+UPDATES = 20
 HORIZONS = dict(quick=[3], paper=[1, 3])
 SIZES: dict[str, Any] = dict(kernels=(3, 3), strides=(1, 2), widths=(16, 16), units=256)  # as in experiments/i2a, cpu
 SIZES |= dict(encoder_kernel=3, encoder_strided=(16,), encoder_widths=(8,), encoder_units=64, lstm_units=64)
@@ -26,6 +26,22 @@ MODEL = state_space.StateSpaceConfig(
     kind="dssm_det", channels=16, encoder_width=16, decoder_width=16, blocks=(2, 1), reward_digits=4
 )
 AGENTS = dict(copy="uniform", uniform="uniform", distilled="distilled", ltq="learned")
+
+
+class Sizes(NamedTuple):
+    """E environments, decisions of an update, and settings of the agent."""
+
+    rows: int = 64
+    decisions: int = 5
+    settings: dict[str, Any] = SIZES
+
+
+DRY = Sizes(3, 2, dict(kernels=(3,), strides=(2,), widths=(4,), units=8))
+
+
+def sizes_of(preset: str) -> Sizes:
+    """Of all presets the same, but for dry."""
+    return DRY if preset == "dry" else Sizes()
 
 
 class Playing(NamedTuple):
@@ -37,17 +53,20 @@ class Playing(NamedTuple):
     model: Params
     state: LearnerState
     playing: unroll.Playing
+    decisions: int  # of an update
 
 
 def works(preset: str) -> Iterator[Work]:
     """The baseline without a model in both mazes; then every agent in the larger one, by depth of its rollouts."""
-    frames = {"frames": UPDATES * ROWS * DECISIONS}
+    sizes = sizes_of(preset)
+    frames = {"frames": UPDATES * sizes.rows * sizes.decisions}
     for maze in ("15x19", "9x11"):
-        one = make("none", maze, None, {}, {})
+        one = make("none", maze, None, {}, sizes)
         yield compiled(f"model_free {maze}, acts and learns", *loop(one), frames, maze=maze, agent="model_free")
     for horizon in HORIZONS[preset]:
         for name, policy in AGENTS.items():
-            one = make(policy, "15x19", *model_of(name), dict(horizon=horizon))
+            settings = sizes.settings | dict(horizon=horizon)
+            one = make(policy, "15x19", *model_of(name), sizes._replace(settings=settings))
             for does, measured, each in (("learns", learning, UPDATES), ("acts and learns", loop, 1)):
                 rows = {"frames": frames["frames"] / each}
                 title = f"{name}, depth {horizon}, {does}"
@@ -64,25 +83,38 @@ def model_of(name: str) -> tuple[i2a.Query, Params]:
     return i2a.Query(model, begin.images, begin.begin), jax.jit(learner.init)(jax.random.key(0)).params
 
 
-def make(policy: str, maze: str, query: i2a.Query | None, model: Params, settings: dict) -> Playing:
+def baseline(preset: str) -> Playing:
+    """The agent without a model, with the reward's scale of MiniPacman's regular game."""
+    sizes = sizes_of(preset)
+    settings = sizes.settings | dict(reward_scale=0.3)
+    return make("none", maze_of(preset), None, {}, sizes._replace(settings=settings))
+
+
+def maze_of(preset: str) -> str:
+    """The larger one, but for dry."""
+    return "9x11" if preset == "dry" else "15x19"
+
+
+def make(policy: str, maze: str, query: i2a.Query | None, model: Params, sizes: Sizes) -> Playing:
     """A Playing at the first episodes' first images."""
     env: Any = envs.make_jax("minipacman:regular", maze=maze)
-    config = i2a.I2AConfig(rollout_policy=policy, **SIZES, **settings)
+    config = i2a.I2AConfig(rollout_policy=policy, **sizes.settings)
     agent = i2a.make_agent(config, env.spec, query)
     learner = i2a.make(config, agent)
     player = unroll.Player(agent.initial, agent.look, functools.partial(i2a.choose, agent))
     state = jax.jit(learner.init)(jax.random.key(1))
-    begin = jax.jit(lambda params: unroll.begin(env, player, params, jax.random.key(2), ROWS))
-    return Playing(env, player, learner, model, state, begin(dict(model=model, agent=state.params)))
+    begin = jax.jit(lambda params: unroll.begin(env, player, params, jax.random.key(2), sizes.rows))
+    playing = begin(dict(model=model, agent=state.params))
+    return Playing(env, player, learner, model, state, playing, sizes.decisions)
 
 
 def acting(one: Playing) -> Callable:
-    """`act` of `i2a.act_and_learn`: DECISIONS a row."""
-    return functools.partial(unroll.unroll, one.env, one.player, count=DECISIONS)
+    """`act` of `i2a.act_and_learn`."""
+    return functools.partial(unroll.unroll, one.env, one.player, count=one.decisions)
 
 
-def loop(one: Playing) -> tuple[Callable, list]:
-    """(function, its arguments): UPDATES times acting and learning."""
+def loop(one: Playing, updates: int = UPDATES) -> tuple[Callable, list]:
+    """(function, its arguments): so many times acting and learning."""
 
     def run(model: Params, state: LearnerState, playing: unroll.Playing, key: Array) -> Any:
         def update(carry: Any, key: Array) -> Any:
@@ -90,7 +122,7 @@ def loop(one: Playing) -> tuple[Callable, list]:
             state, playing, metrics, _ = i2a.act_and_learn(acting(one), one.learner.update, model, state, playing, key)
             return (state, playing), metrics["loss"]
 
-        return jax.lax.scan(update, (state, playing), jax.random.split(key, UPDATES))
+        return jax.lax.scan(update, (state, playing), jax.random.split(key, updates))
 
     return run, [one.model, one.state, one.playing, jax.random.key(3)]
 

@@ -11,6 +11,7 @@ from wmjax.report.plots import COLOURS
 
 def draw(rows: Sequence[dict[str, Any]], title: str, file_format: str) -> bytes:
     """Picture of the measured rows as bytes; what was not measured stays out."""
+    rows = [row for row in rows if "failed" not in row and "left_out" not in row]
     figure = Figure(figsize=(13, 3.6), layout="tight")
     axes = figure.subplots(1, 3)
     figure.suptitle(title, fontsize=9)
@@ -19,10 +20,11 @@ def draw(rows: Sequence[dict[str, Any]], title: str, file_format: str) -> bytes:
     lines(
         axes[1], [row for row in rows if row["part"] == "rollout" and row["horizon"] == 15], "batch", "made", "states/s"
     )
-    pieces = [row for row in rows if "piece" in row]
-    axes[2].barh([row["piece"] for row in pieces], [row["ms"] for row in pieces], color=COLOURS[0])
+    pieces = {row["piece"]: row["ms"] for row in rows if "piece" in row}
+    bars = pieces or {row["name"]: row["ms"] for row in rows if row["part"] in ("train", "population")}
+    axes[2].barh(list(bars), list(bars.values()), color=COLOURS[0])
     axes[2].invert_yaxis()
-    axes[2].set(xlabel="ms of one update's parts")
+    axes[2].set(xlabel="ms of one update's parts" if pieces else "ms of an update")
     for each in axes:
         each.spines[["top", "right"]].set_visible(False)
     content = io.BytesIO()

@@ -1,52 +1,79 @@
 """Smaller World Models at the paper's sizes (Table 5): updates of its model, imagined episodes, a round of PPO."""
 
+import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from experiments.benchmark.data import random_steps
 from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy
 from wmjax.report.benchmark import Work, compiled
 from wmjax.types import ActionSpec, Array, EnvSpec, Params, State, Step
 
-SPEC = EnvSpec(jax.ShapeDtypeStruct((96, 96, 1), np.uint8), ActionSpec(6, True, 0, 5))  # Pong
-IMAGES, ROWS, TIME = 40, 4, 11  # batches of the autoencoder and of the dynamics
-EPISODES, HORIZON = 16, 50
+
+class Sizes(NamedTuple):
+    """Of the images and of the network; then of the autoencoder's batch, the dynamics' batch, imagined episodes."""
+
+    side: int = 96
+    network: vq_convlstm.VQConvLSTMConfig = vq_convlstm.VQConvLSTMConfig()
+    images: int = 40
+    rows: int = 4
+    time: int = 11
+    episodes: int = 16
+    horizon: int = 50
+    agent: ppo.PPOConfig = ppo.PPOConfig()
+
+
+TINY = vq_convlstm.VQConvLSTMConfig(
+    encoder_widths=(4, 8), decoder_widths=(8, 4), codes=6, code_size=3, cells=(4,), kernel=3, reward_hidden=8
+)
+DRY = Sizes(8, TINY, 2, 2, 6, 2, 3, ppo.PPOConfig(epochs=1, minibatch=3))
+
+
+def sizes_of(preset: str) -> tuple[Sizes, EnvSpec]:
+    """Every size is the paper's, with every preset but dry; the game is Pong."""
+    sizes = DRY if preset == "dry" else Sizes()
+    return sizes, EnvSpec(jax.ShapeDtypeStruct((sizes.side, sizes.side, 1), np.uint8), ActionSpec(6, True, 0, 5))
+
+
+def random_chunks(sizes: Sizes, spec: EnvSpec) -> Step:
+    """Step [B, T] of noise with rewards of every class."""
+    steps = random_steps(sizes.rows, sizes.time, spec=spec)
+    return dataclasses.replace(steps, reward=np.sign(np.round(3 * steps.reward - 1.5)).astype(np.float32))
 
 
 def works(preset: str) -> Iterator[Work]:
-    """Every size is the paper's, with both presets."""
-    rng = np.random.default_rng(0)
-    model, learner = vq_convlstm.make(vq_convlstm.VQConvLSTMConfig(), SPEC)
-    updates = vq_convlstm.make_updates(vq_convlstm.VQConvLSTMConfig(), SPEC)
-    state, key = jax.jit(learner.init)(jax.random.key(0)), jax.random.key(1)
-    images = jax.device_put(rng.integers(0, 256, (IMAGES, *SPEC.obs_shape)).astype(np.uint8))
-    yield compiled(f"autoencoder, {IMAGES}", updates.autoencoder, (state, key, images), {"frames": IMAGES})
+    """The phases of an iteration."""
+    sizes, spec = sizes_of(preset)
+    model, learner = vq_convlstm.make(sizes.network, spec)
+    updates = vq_convlstm.make_updates(sizes.network, spec)
+    network = GridPolicy(actions=spec.action.size)
+    agent = ppo.make(sizes.agent, network, model.feature_shape)
 
-    lead, false = (ROWS, TIME), np.zeros((ROWS, TIME), bool)
-    batch = Step(
-        prev_action=rng.integers(0, SPEC.action.size, lead).astype(np.int32),
-        obs=rng.integers(0, 256, (*lead, *SPEC.obs_shape)).astype(np.uint8),
-        reward=rng.choice([-1.0, 0.0, 1.0], lead).astype(np.float32),
-        discount=np.ones(lead, np.float32),
-        is_first=false,
-        is_last=false,
-    )
-    args = (state, key, jax.device_put(batch))
-    yield compiled(f"dynamics, {ROWS} x {TIME}", updates.dynamics, args, {"frames": ROWS * TIME})
+    def trained(batch: Any) -> tuple[Any, ...]:
+        return jax.jit(learner.init)(jax.random.key(0)), jax.random.key(1), jax.device_put(batch)
 
-    start = model.initial(state.params, EPISODES)
-    network = GridPolicy(actions=SPEC.action.size)
-    agent = ppo.make(ppo.PPOConfig(), network, model.feature_shape)
-    policy = jax.jit(agent.init)(jax.random.key(2))
+    images = random_steps(sizes.images, spec=spec).obs
+    name, frames = f"autoencoder, {sizes.images}", {"frames": sizes.images}
+    yield compiled(name, updates.autoencoder, lambda: trained(images), frames)
+
+    name, frames = f"dynamics, {sizes.rows} x {sizes.time}", {"frames": sizes.rows * sizes.time}
+    yield compiled(name, updates.dynamics, lambda: trained(random_chunks(sizes, spec)), frames)
 
     def dream(params: Params, policy_params: Params, key: Array, start: State) -> Any:
-        return ppo.dream(model, network, params, policy_params, key, start, HORIZON)
+        return ppo.dream(model, network, params, policy_params, key, start, sizes.horizon)
 
-    amounts, name = {"states": EPISODES * HORIZON}, f"{EPISODES} x {HORIZON}"
-    yield compiled(f"imagination, {name}", dream, (state.params, policy.params, key, start), amounts)
-    rollout = jax.jit(dream)(state.params, policy.params, key, start)
-    yield compiled(f"PPO round, {name}", agent.update, (policy, key, rollout), {"decisions": EPISODES * HORIZON})
+    def started() -> tuple[Any, ...]:
+        params, policy = jax.jit(learner.init)(jax.random.key(0)).params, jax.jit(agent.init)(jax.random.key(2)).params
+        return params, policy, jax.random.key(1), model.initial(params, sizes.episodes)
+
+    def imagined() -> tuple[Any, ...]:
+        return jax.jit(agent.init)(jax.random.key(2)), jax.random.key(1), jax.jit(dream)(*started())
+
+    name, states = f"{sizes.episodes} x {sizes.horizon}", sizes.episodes * sizes.horizon
+    yield compiled(f"imagination, {name}", dream, started, {"states": states})
+    yield compiled(f"PPO round, {name}", agent.update, imagined, {"decisions": states})

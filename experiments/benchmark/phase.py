@@ -11,11 +11,10 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-import jax
 import numpy as np
 
+from wmjax import backend
 from wmjax.report.benchmark import Work
-from wmjax.report.metrics import read_metrics
 from wmjax.types import UsageError
 
 CYCLES = dict(quick=3, paper=10)
@@ -31,7 +30,7 @@ def works(preset: str) -> Iterator[Work]:
 
     idle: share of a cycle in which the device neither acts nor trains; with overlap from the busy seconds of "in turn".
     """
-    config = "cpu" if jax.default_backend() == "cpu" else "paper"
+    config = "cpu" if backend.is_cpu() else "paper"
     busy: list[float] = []
     for way in WAYS if preset == "paper" else QUICK_WAYS:
         overlap, members = WAYS[way]
@@ -58,6 +57,8 @@ def shares(rows: list[dict[str, Any]], busy: list[float], way: str, members: int
 
 def cycles(rows: list[dict[str, Any]], config: str, count: int, overlap: bool, members: int) -> None:
     """Runs the main for a few cycles and keeps their metrics in `rows`; the first one compiles and is left out."""
+    from wmjax.report.metrics import read_metrics  # needs a package that the accelerator report does without
+
     episodes = SEED_EPISODES + count + 2
     with tempfile.TemporaryDirectory() as folder:
         words = [sys.executable, "-m", "experiments.planet"]

@@ -1,32 +1,45 @@
 """One decision at the paper's planner setting (H 12, I 10, J 1000, K 100; PlaNet, appendix A), 6 actions."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import jax
 
 from experiments.benchmark import rivals
-from experiments.benchmark.data import SPEC
+from experiments.benchmark.data import SPEC, planet
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.report.benchmark import Work, compiled
 
+ACCELERATOR = [("rssm", 1), ("rssm", 16), ("rssm", 64)]
 SIZES = dict(
     quick=[("rssm", 1)],
     paper=[("rssm", 1), ("rssm", 8), ("rssm", 64), ("ssm", 1), ("ssm", 8), ("rnn", 1), ("rnn", 8)],
+    accelerator=ACCELERATOR,
+    dry=ACCELERATOR,
 )
-RIVAL_ROWS = (1, 8)
+SEARCH = dict(dry=CEMConfig(horizon=3, iterations=2, candidates=10, elites=2))  # of the others: the paper's
+RIVAL_ROWS = dict(quick=(1, 8), paper=(1, 8))
 
 
 def works(preset: str) -> Iterator[Work]:
-    """CEM with each latent model for 1, 8 and 64 environments."""
+    """CEM with each latent model for 1 to 64 environments."""
     for kind, rows in SIZES[preset]:
-        model, learner = rssm.make(rssm.RSSMConfig(kind=kind), SPEC)
-        planner = make_cem(model, SPEC.action, CEMConfig())
-        params = learner.init(jax.random.key(0)).params
-        state = model.initial(params, rows)
-        name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
-        args = (params, jax.random.key(1), state)
-        ours = compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)
+        ours = decision(preset, kind, rows)
         yield ours
-        if kind == "rssm" and rows in RIVAL_ROWS and rivals.installed("torchrl"):
+        if kind == "rssm" and rows in RIVAL_ROWS.get(preset, ()) and rivals.installed("torchrl"):
             yield rivals.torchrl_planner(ours, rows, CEMConfig(), SPEC.action.size)
+
+
+def decision(preset: str, kind: str, rows: int) -> Work:
+    """The Work of planning for `rows` environments from the initial belief."""
+    config, spec = planet(preset, kind=kind)
+    model, learner = rssm.make(config, spec)
+    planner = make_cem(model, spec.action, SEARCH.get(preset, CEMConfig()))
+
+    def args() -> tuple[Any, ...]:
+        params = jax.jit(learner.init)(jax.random.key(0)).params
+        return params, jax.random.key(1), model.initial(params, rows)
+
+    name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
+    return compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmark import rivals
-from experiments.benchmark.data import SPEC, random_steps
+from experiments.benchmark.data import SPEC, planet, random_steps
 from wmjax import imagine
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
@@ -16,25 +16,42 @@ from wmjax.ops.axes import fold
 from wmjax.report.benchmark import Work, compiled
 from wmjax.types import Array, LearnerState, Params, State, Step
 
-SIZES = dict(quick=[(16, 20)], paper=[(16, 20), (16, 64), (50, 50)])
+FLOAT, HALF = "float32", "bfloat16"
+SIZES = dict(
+    quick=[(16, 20, FLOAT)],
+    paper=[(16, 20, FLOAT), (16, 64, FLOAT), (50, 50, FLOAT)],
+    accelerator=[(16, 20, FLOAT), (16, 20, HALF), (50, 50, FLOAT), (50, 50, HALF)],
+    dry=[(1, 2, FLOAT), (1, 2, HALF), (2, 3, FLOAT), (2, 3, HALF)],
+)
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
 
 
 def works(preset: str) -> Iterator[Work]:
     """Whole updates, then the parts of one, each compiled alone with its own gradient."""
-    config = rssm.RSSMConfig()
-    model, learner = rssm.make(config, SPEC)
-    state = jax.jit(learner.init)(jax.random.key(0))
-    for batch, time in SIZES[preset]:
-        args = (state, jax.random.key(1), jax.device_put(random_steps(batch, time)))
-        amounts = {"frames": batch * time, "updates": 1}
-        ours = compiled(f"update, {batch} x {time}", learner.update, args, amounts, batch=batch, time=time)
+    for batch, time, dtype in SIZES[preset]:
+        ours = update(preset, batch, time, dtype)
         yield ours
-        if rivals.installed("torchrl"):
+        if preset in PARTS and rivals.installed("torchrl"):
             yield rivals.torchrl_update(ours, batch, time, SPEC.action.size)
-    for batch, time in PARTS[preset]:
+    for batch, time in PARTS.get(preset, ()):
+        model, learner = rssm.make(rssm.RSSMConfig(), SPEC)
+        state = jax.jit(learner.init)(jax.random.key(0))
         for name, function, args in parts(model, state, jax.device_put(random_steps(batch, time))):
             yield compiled(f"{name}, {batch} x {time}", function, args, {"frames": batch * time}, piece=name)
+
+
+def update(preset: str, batch: int, time: int, dtype: str = FLOAT) -> Work:
+    """The Work of one update on chunks of batch x time."""
+    config, spec = planet(preset, compute_dtype=dtype)
+    _, learner = rssm.make(config, spec)
+
+    def args() -> tuple[Any, ...]:
+        state = jax.jit(learner.init)(jax.random.key(0))
+        return state, jax.random.key(1), jax.device_put(random_steps(batch, time, spec=spec))
+
+    name = f"update, {batch} x {time}" + ("" if dtype == FLOAT else f", {dtype}")
+    amounts = {"frames": batch * time, "updates": 1}
+    return compiled(name, learner.update, args, amounts, batch=batch, time=time, dtype=dtype)
 
 
 def parts(model: Any, state: LearnerState, batch: Step) -> Iterator[tuple[str, Callable, tuple]]:

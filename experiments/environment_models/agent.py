@@ -17,7 +17,6 @@ from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
 
-
 OWN_DATA = "data"  # what an exported model says of the data that it learned from, in its own folder
 
 
@@ -89,7 +88,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
     chosen = settings(config | dict(task=str(own)) if own.exists() else config)
     spec = spec_of(chosen)
     model, learner = state_space.make(chosen.model, spec)
-    template = dict(learner=lifecycle.acting_part(jax.eval_shape(learner.init, jax.random.key(0))))
+    template: dict[str, Any] = dict(learner=lifecycle.acting_part(jax.eval_shape(learner.init, jax.random.key(0))))
     template |= dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
     updates, state = lifecycle.restore_saved(folder, template)
     return Loaded(model, state["learner"].params, chosen, spec, updates)

@@ -18,15 +18,15 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
     gru, gaussian, reward = 3 * (200 + 200) * 200, 200 * 200 + 200 * 60, 230 * 200 + 200 * 200 + 200
     imagine = (30 + 6) * 200 + gru + gaussian
     decision = next(work for work in planner.works("quick"))
-    assert decision.gflop == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
+    assert decision.gflop() == pytest.approx(2 * (imagine + reward) * 12 * 1000 * 10 / 1e9, rel=1e-6)
 
     first = 31 * 31 * 4 * 4 * 3 * 32  # k4 s2: 64 -> 31 -> 14 -> 6 -> 2
     encoder = first + 4 * 4 * (14 * 14 * 32 * 64 + 6 * 6 * 64 * 128 + 2 * 2 * 128 * 256) + 1024 * 200
     decoder = 230 * 1024 + 5 * 5 * 1024 * 128 + 25 * 5 * 5 * 128 * 64 + 36 * 13 * 13 * 64 * 32 + 36 * 30 * 30 * 32 * 3
     row = encoder + decoder + imagine + gaussian + reward
-    monkeypatch.setitem(train.SIZES, "paper", [(50, 50)])  # the first of the works then
+    monkeypatch.setitem(train.SIZES, "paper", [(50, 50, "float32")])  # the first of the works then
     update = next(train.works("paper"))
-    assert update.gflop == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+    assert update.gflop() == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
 
 
 def test_games_of_every_size_are_measured():
@@ -50,7 +50,10 @@ def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
     ended = mains.command("benchmark", "--only=replay", "--repeats=1", *places)
     assert ended.returncode == 0, ended.stderr
     written = json.loads((tmp_path / "speed.json").read_text())
-    assert written["settings"] == dict(preset="quick", repeats=1) and written["machine"]["jax"] == jax.__version__
+    assert (
+        written["settings"] == dict(preset="quick", dry=False, repeats=1, minutes=None)
+        and written["machine"]["jax"] == jax.__version__
+    )
     names = [row["name"] for row in written["rows"]]
     ours = [row["name"] for row in written["rows"] if "reference" not in row]
     assert len(ours) == 5 == len(set(ours)) and all(name in ended.stdout for name in names)
@@ -79,7 +82,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
             ["--only=plan"],
             "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator, games, agents",
         ),
-        (["--preset=full"], "--preset=full: choose from quick, paper"),
+        (["--preset=full"], "--preset=full: choose from quick, paper, accelerator"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
         (["--json=nowhere/a.json"], "/nowhere/a.json: there is no folder /"),
         (["--repeats=0"], "repeats"),

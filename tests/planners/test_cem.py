@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import at_origin, make_point_model, values_by_loop
+from wmjax import backend
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.types import ActionSpec
 
@@ -61,15 +62,15 @@ def test_the_other_rows_do_not_matter(cem):
         assert (a[2] != b[2]).any()
 
 
-def test_rows_side_by_side_and_in_turn_are_the_same(monkeypatch):
+def test_rows_side_by_side_and_in_turn_are_the_same():
     """Accelerators plan all rows at once, a single CPU device one row after the other."""
     config = CEMConfig(horizon=2, iterations=4, candidates=20, elites=4)
     plans = []
-    for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
+    for platform in ("cpu", "gpu"):
         function = make_cem(MODEL, BOUNDS, config).plan
-        assert bool(scans_over_rows(function)) == (backend == "cpu")
-        plans.append(jax.jit(function)(PARAMS, KEY, at_origin(TARGETS)))
+        with backend.as_on(platform):
+            assert bool(scans_over_rows(function)) == (platform == "cpu")
+            plans.append(jax.jit(function)(PARAMS, KEY, at_origin(TARGETS)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *plans)
 
 

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from wmjax.envs.check import check_int
 from wmjax.types import NonFiniteError, UsageError
@@ -56,6 +55,8 @@ def one_line(value: Any) -> str:
 
 def read_image(env: Any, obs: Any, view: View) -> np.ndarray:
     """Returns the image of one row, uint8 [X, Y, C], as a copy."""
+    from PIL import Image  # only where a user's own environment is seen
+
     image = np.array(_image_of(env, obs, view))
     if image.dtype != np.uint8 or image.ndim not in (2, 3):
         raise UsageError(

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
+from wmjax import backend
 from wmjax.types import Array
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
@@ -75,12 +76,12 @@ def conv2d(
     if padding == "VALID" and min(x.shape[1:3]) < kernel.shape[0]:
         raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} is smaller than the kernel {kernel.shape[0]}")
     bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
-    if padding == "SAME" and jax.default_backend() == "cpu" and _is_small_grid(x.shape, kernel.shape[0], stride):
+    if padding == "SAME" and backend.is_cpu() and _is_small_grid(x.shape, kernel.shape[0], stride):
         return _grid_conv(activation(x), kernel, bias)
     if padding != "VALID":
         pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
         x, activation = jnp.pad(activation(x), ((0, 0), *pads, (0, 0))), _identity
-    conv = _matmul_conv if jax.default_backend() == "cpu" else _xla_conv
+    conv = _matmul_conv if backend.is_cpu() else _xla_conv
     return conv(x, kernel, bias, stride, activation)
 
 
@@ -110,7 +111,7 @@ def conv2d_transpose(
     if kernel.shape[0] < stride:
         raise ValueError(f"kernel {kernel.shape[0]} of a transposed convolution is smaller than its stride {stride}")
     bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
-    conv = _matmul_conv_transpose if jax.default_backend() == "cpu" else _xla_conv_transpose
+    conv = _matmul_conv_transpose if backend.is_cpu() else _xla_conv_transpose
     return conv(x, kernel, bias, stride, activation)
 
 

@@ -2,6 +2,8 @@
 
 import jax
 
+from wmjax import backend
+
 
 def vmap_or_map(function):
     """`function` of pytrees with one leading axis in common: by vmap, on a CPU one after the other.
@@ -9,6 +11,6 @@ def vmap_or_map(function):
     For work that fills a device by itself: a CPU gains nothing from doing several at once, and its caches lose.
     Where a CPU is cut into several devices the axis may be split over them, so there it is vmap too.
     """
-    if jax.default_backend() == "cpu" and jax.device_count() == 1:
+    if backend.is_cpu() and jax.device_count() == 1:
         return lambda *args: jax.lax.map(lambda each: function(*each), args)
     return jax.vmap(function)

@@ -4,16 +4,20 @@ A piece of work is measured in turn with a large matrix product, so that both se
 of two runs cannot be compared, their shares of the product's rate can.
 """
 
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import jaxprs_in_params
 from jax.interpreters.partial_eval import dce_jaxpr
+
+from wmjax import backend
 
 PRODUCT = dict(cpu=2048, gpu=8192, tpu=8192)  # side of the matrix product
 LONGEST = 20.0  # seconds after which no further repetition of a piece of work begins
@@ -27,45 +31,65 @@ class Work:
     """One thing to measure: a line of the table.
 
     name: what is special about it; call: does it once; amounts: what one call makes, by its unit ("decisions": 8);
-    gflop: of its matrix products, None where there is no sense in it; extra: other figures, asked for at the end.
+    gflop: of its matrix products, None where there is no sense in it; extra: other figures; both asked for at the end.
+    prepare: makes what a call needs, before anything is timed.
     """
 
     name: str
     call: Callable[[], Any]
     amounts: Mapping[str, float]
-    gflop: float | None = None
+    gflop: Callable[[], float] | None = None
     extra: Callable[[], dict[str, float]] = dict
     tags: dict[str, Any] = field(default_factory=dict)  # settings, for the JSON file and the chart
     reference: "Work | None" = None  # the same by us: timed in turn with it
     once: bool = False  # it takes long, compiles nothing here and repeats inside itself
+    prepare: Callable[[], Any] = dict
 
 
-def compiled(name: str, function: Callable, args: Sequence[Any], amounts: Mapping[str, float], **tags: Any) -> Work:
-    """A Work that calls a jitted function of arrays; its gflop are counted and its peak memory is the compiler's."""
-    programs: list[Any] = []  # made at the first call, whose time counts as compilation
+class Finding(NamedTuple):
+    """Something to find out that is no speed: a line of the table with figures of its own."""
 
-    def call() -> Any:
-        if not programs:
-            programs.append(jax.jit(function).lower(*args).compile())
-        return programs[0](*args)
+    name: str
+    find: Callable[[], dict[str, Any]]  # its figures; "failed" among them, where something is wrong, says what
+    tags: Mapping[str, Any] = MappingProxyType({})
+
+
+def compiled(
+    name: str,
+    function: Callable,
+    args: Sequence[Any] | Callable[[], Sequence[Any]],
+    amounts: Mapping[str, float],
+    **tags: Any,
+) -> Work:
+    """A Work that calls a jitted function of arrays; its gflop are counted and its peak memory is the compiler's.
+
+    args: of the function, or a function that makes them when the work's turn comes. The first call compiles.
+    """
+    given = functools.cache(args if callable(args) else lambda: args)
+    traced = functools.cache(lambda: jax.jit(function).trace(*given()))
+    program = functools.cache(lambda: traced().lower().compile())
 
     def memory() -> dict[str, float]:
-        analysis = programs[0].memory_analysis()
+        analysis = program().memory_analysis()
         used = analysis.argument_size_in_bytes + analysis.output_size_in_bytes + analysis.temp_size_in_bytes
         return {PEAK: (used - analysis.alias_size_in_bytes) / 1e6}
 
-    return Work(name, call, amounts, gflops(function, *args), memory, tags=tags)
+    gflop = lambda: gflops_of(traced().jaxpr.jaxpr)
+    return Work(name, lambda: program()(*given()), amounts, gflop, memory, tags=tags, prepare=given)
 
 
-def measure(work: Work, repeats: int) -> dict[str, Any]:
+def measure(work: Work, repeats: int, side: int | None = None) -> dict[str, Any]:
     """Does `work` repeatedly. Returns: a dict of numbers; milliseconds and rates are of one call.
+
+    side: of the matrix product beside it, None: PRODUCT.
 
     compile_s is the first call's time; share is the rate of the work's matrix products over that of the plain one;
     relative_time, of another library's work, the median of the ratios of repetitions that followed each other.
     """
-    square = jnp.ones((PRODUCT[jax.default_backend()],) * 2)
+    square = jnp.ones((side or PRODUCT[backend.name()],) * 2)
     product = jax.jit(lambda a: a @ a)
     jax.block_until_ready(product(square))
+    jax.block_until_ready(work.prepare())
     compile_s, calls = 0.0, 1
     if not work.once:
         compile_s, begun = seconds(work.call), time.perf_counter()
@@ -91,8 +115,8 @@ def measure(work: Work, repeats: int) -> dict[str, Any]:
     if work.reference is not None:
         row |= dict(reference=work.reference.name, relative_time=float(np.median(ratios)))
     if work.gflop is not None:
-        rate = float(np.median(rates))
-        row |= dict(gflop=work.gflop, product_gflops=rate, share=work.gflop / median / rate)
+        rate, gflop = float(np.median(rates)), work.gflop()
+        row |= dict(gflop=gflop, product_gflops=rate, share=gflop / median / rate)
     return row | work.extra()
 
 
@@ -106,7 +130,11 @@ def seconds(call: Callable[[], Any], times: int = 1) -> float:
 
 def gflops(function: Callable, *args: Any) -> float:
     """10^9 floating-point operations of the matrix products and convolutions of function(*args)."""
-    jaxpr = jax.make_jaxpr(function)(*args).jaxpr
+    return gflops_of(jax.make_jaxpr(function)(*args).jaxpr)
+
+
+def gflops_of(jaxpr: Any) -> float:
+    """The same of a jaxpr."""
     used, _ = dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))  # the first layer's images get no gradient, for one
     return float(sum(flops_of(used))) / 1e9
 

@@ -1,6 +1,7 @@
 """The frame of a report: one HTML page with everything inside it, readable by day and in the dark."""
 
 import html
+from collections.abc import Sequence
 from typing import Any
 
 STYLE = """
@@ -54,6 +55,13 @@ def figure(content: str, caption: str = "", kind: str = "") -> str:
 def section(title: str, figures: list[str]) -> str:
     """A heading above cards side by side; nothing where there is none."""
     return f'<h2>{title}</h2><div class="grid">{"".join(figures)}</div>' if figures else ""
+
+
+def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """An HTML table. header: plain text; lines: HTML of each cell."""
+    head = "".join(f"<th>{text(cell)}</th>" for cell in header)
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in each)}</tr>" for each in lines)
+    return figure(f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>')
 
 
 def folded(title: str, values: dict[str, Any]) -> str:

@@ -232,9 +232,9 @@ def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:
 
 
 def acting_part(learner: LearnerState) -> LearnerState:
-    """The template of a LearnerState for those who act: of all but acting parameters and updates AS_SAVED, or absent."""
+    """The template of a LearnerState for those who act: but for acting parameters and updates AS_SAVED, or absent."""
     params = learner.params if learner.acting is None else checkpoint.AS_SAVED
-    return learner.replace(params=params, opt_state=checkpoint.AS_SAVED)
+    return LearnerState(params, checkpoint.AS_SAVED, learner.updates, learner.acting)
 
 
 def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from wmjax import replay
+from wmjax import backend, replay
 from wmjax.memory import check_fits
 from wmjax.run import devices
 from wmjax.run.collect import padded
@@ -19,7 +19,7 @@ PIECE = 128  # rows of time that one dispatch writes into a replay
 
 def check_memory(capacity: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> None:
     """Raises UsageError unless the replays of all members fit; arguments as in `make_memory`."""
-    on_one = members * replay.nbytes(capacity, example) // (1 if jax.default_backend() == "cpu" else mesh.size)
+    on_one = members * replay.nbytes(capacity, example) // (1 if backend.is_cpu() else mesh.size)
     check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
 
 
