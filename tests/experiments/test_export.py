@@ -43,7 +43,7 @@ def test_the_parameters_that_act_are_kept_alone():
 def test_training_does_not_go_on_from_an_export(tmp_path_factory, tmp_path):
     folder, _ = mains.whole_run(tmp_path_factory)
     assert mains.call("export", f"--workdir={folder}", f"--out={tmp_path / 'out'}").code == 0
-    ended = mains.refused(tmp_path / "out", "--config.train.episodes=9")
+    ended = mains.refused(tmp_path / "out")
     assert ended.code == 2 and "it lacks" in ended.stderr and ended.stderr.count("\n") == 1
 
 

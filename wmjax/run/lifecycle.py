@@ -30,7 +30,7 @@ from wmjax.run import processes, stop
 from wmjax.run.members import Member, mean_of, member, short_name
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
-from wmjax.types import LearnerState, UsageError
+from wmjax.types import UsageError
 
 EVALUATED = ("eval/return_mean", "eval/return_std", "eval/loss", "eval/loss_tighter")  # what summaries hold of each
 
@@ -231,10 +231,10 @@ def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:
     return restored
 
 
-def acting_part(learner: LearnerState) -> LearnerState:
-    """The template of a LearnerState for those who act: but for acting parameters and updates AS_SAVED, or absent."""
+def acting_part(learner: Any) -> Any:
+    """A LearnerState's template for those who act: optimiser, and parameters that do not act, AS_SAVED or absent."""
     params = learner.params if learner.acting is None else checkpoint.AS_SAVED
-    return LearnerState(params, checkpoint.AS_SAVED, learner.updates, learner.acting)
+    return learner.replace(params=params, opt_state=checkpoint.AS_SAVED)
 
 
 def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]:
