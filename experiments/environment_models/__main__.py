@@ -23,7 +23,7 @@ from wmjax.report.video import write_film
 from wmjax.run import cli, devices, lifecycle, processes, stop
 from wmjax.run.members import Member
 from wmjax.storage import checkpoint
-from wmjax.train import check_finite, make_phase
+from wmjax.train import check_finite
 
 
 def main(argv: list[str]) -> None:
@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
     # Everything that can be refused is made before the folder is touched.
     data = sequences.load(chosen)
     model, learner = state_space.make(chosen.model, data.spec)
-    chunks = sequences.held_out(chosen, data.test)
+    chunks = sequences.held_out(chosen, data.test, data.test_images)
     run = lifecycle.open_run(
         folder,
         config.to_dict() | sequences.identity(chosen),
@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     )
 
     size = stop.dispatch_size(train.every, phases.DISPATCHED)
-    phase = make_phase(phases.make_update(learner, chosen), donate=True)
+    phase = phases.make_training(learner, chosen, data)
     evaluate = predictions.make_evaluate(chosen, data.spec)
     futures = predictions.make_futures(model, chosen, data.spec)
     chunk, truth = predictions.pictured(chosen, chunks)
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     init_key, train_key, eval_key = agents.keys_of(chosen.seed)
 
     # A run is the state below. losses: of the updates since the newest evaluation, which came after `evaluated` ones.
-    state = agents.make_init(learner, chosen)(init_key, data.train)
+    state = agents.make_init(learner, chosen)(init_key, sequences.background(chosen, data))
     counters: dict[str, Any] = dict(updates=0, evaluated=0)
     losses: dict[str, np.ndarray] = {}
     saved = run.restore(dict(learner=state, counters=counters, losses=checkpoint.AS_SAVED))
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> None:
         if done or counters["updates"] == counters["evaluated"]:
             with run.stopwatch("train"), devices.no_transfers():
                 keys = by_dispatch(train_key, jax.device_put(np.int32(counters["updates"] - done)))[done // size]
-                state, metrics = jax.block_until_ready(phase(state, data.train, keys))
+                state, metrics = jax.block_until_ready(phase(state, keys))
             metrics = jax.device_get(metrics)
             check_finite(metrics, counters["updates"] + 1)
             del metrics["grad_finite"]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ml_collections import ConfigDict
 
 from experiments.presets import block, check_counts
+from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS, StateSpaceConfig
 from wmjax.types import UsageError
 
@@ -27,7 +28,8 @@ class DataConfig:
     """The balls; a recorded folder has its own sizes. None of it is in the paper but the size of the images.
 
     reward_scale: recorded rewards times this must be whole numbers (appendix A.2 takes their binary digits); it is the
-    unit of what the model predicts. 0.1 for a game whose rewards are tens, 10 for rewards of 0.1.
+    unit of what the model predicts. 0.1 for a game whose rewards are tens, 10 for rewards of 0.1. images: where
+    recorded images are, on the "device" or, where they do not fit there, on the "host".
     """
 
     size: int = 80
@@ -35,9 +37,11 @@ class DataConfig:
     train_sequences: int = 1000
     test_sequences: int = 200
     reward_scale: float = 1.0
+    images: str = "device"
 
     def __post_init__(self) -> None:
         check_counts(self, "config.data")
+        check_name("config.data.images", self.images, ("device", "host"))
         if not 0 < self.reward_scale < math.inf:
             raise UsageError(f"config.data.reward_scale={self.reward_scale}: must be finite and above 0")
 
@@ -59,7 +63,7 @@ class TrainConfig:
 
 
 # Settings that a resumed run may have other values of: they change nothing of what was done.
-MAY_DIFFER = ("train.updates", "train.keep_checkpoints")
+MAY_DIFFER = ("train.updates", "train.keep_checkpoints", "data.images")
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """The data of a run: balls, or sequences of a recorded folder."""
 
+import dataclasses
 import pathlib
 from typing import Any, NamedTuple
 
@@ -19,9 +20,17 @@ TRAIN_KEY, TEST_KEY, CHUNKS_KEY = range(3)  # of the data: the same for every mo
 
 
 class Data(NamedTuple):
+    """Sequences to train on and held-out ones.
+
+    Of images that stay on the host the replays hold numbers in their place, int32: t * E + e of the environment e at
+    time t of all shards.
+    """
+
     spec: EnvSpec
     train: replay.Replay
     test: replay.Replay
+    train_images: list[np.ndarray] | None = None  # on the host: of each shard uint8 [T, E, X, Y, C]
+    test_images: list[np.ndarray] | None = None
 
 
 def load(chosen: Settings) -> Data:
@@ -32,6 +41,8 @@ def load(chosen: Settings) -> Data:
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
     if not is_ball(chosen.task):
         return recorded(pathlib.Path(chosen.task), rows, chosen)
+    if chosen.data.images == "host":
+        raise UsageError("config.data.images=host: is for recorded folders; balls are made on the device")
     if rows > chosen.data.length:
         raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
     return balls(chosen.task.partition(":")[2], chosen.data)
@@ -44,21 +55,53 @@ def identity(chosen: Settings) -> dict[str, Any]:
 
 def recorded(folder: pathlib.Path, rows: int, chosen: Settings) -> Data:
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
-    spec = datasets.read_spec(folder)
+    spec, on_host = datasets.read_spec(folder), chosen.data.images == "host"
 
-    def made(split: str) -> replay.Replay:
-        memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}")
+    def made(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
+        free = memory.host_memory() if on_host else memory.free_memory()
+        memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}", free)
         steps, faults = datasets.read(folder, split)
         for fault in faults:
             console.warn(f"warning: {fault}")
         if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
+        images = [each.obs for each in steps] if on_host else None
+        if on_host:
+            steps = [dataclasses.replace(each, obs=None) for each in steps]
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
         whole = whole.replace(reward=whole_rewards(whole, chosen, f"the {split} data of {folder}"))
-        length = whole.reward.shape[1]
-        return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length))
+        envs, length = whole.reward.shape
+        if on_host:
+            whole = whole.replace(obs=np.arange(length * envs, dtype=np.int32).reshape(length, envs).T)
+        return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length)), images
 
-    return Data(spec, made("train"), made("test"))
+    (train, train_images), (test, test_images) = made("train"), made("test")
+    return Data(spec, train, test, train_images, test_images)
+
+
+def with_images(steps: Step, shards: list[np.ndarray] | None) -> Step:
+    """Chunks, Step [..., T] on the device, with images in place of their numbers; as they are without shards.
+
+    shards: as of Data, of which each chunk lies in one.
+    """
+    if shards is None:
+        return steps
+    numbers, ends = jax.device_get(steps.obs), np.cumsum([len(each) for each in shards])
+    times, envs = np.divmod(numbers, shards[0].shape[1])
+    images = np.empty((*numbers.shape, *shards[0].shape[2:]), np.uint8)
+    for place, shard in np.ndenumerate(np.searchsorted(ends, times[..., 0], side="right")):
+        first = ends[shard] - len(shards[shard])
+        images[place] = shards[shard][times[place] - first, envs[place]]
+    return dataclasses.replace(steps, obs=jax.device_put(images))
+
+
+def background(chosen: Settings, data: Data) -> replay.Replay:
+    """What `agent.make_init` takes the mean image of: of images on the host that mean itself, as one row."""
+    if data.train_images is None or not chosen.model.contrast:
+        return data.train
+    total = sum(each.sum(axis=(0, 1), dtype=np.int64) for each in data.train_images)
+    mean = np.asarray(total / data.train.rows.reward.size, np.float32)[None, None]
+    return dataclasses.replace(data.train, rows=dataclasses.replace(data.train.rows, obs=jax.device_put(mean)))
 
 
 def whole_rewards(steps: Step, chosen: Settings, name: str) -> np.ndarray:
@@ -105,10 +148,11 @@ def balls(task: str, data: DataConfig) -> Data:
     return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
 
 
-def held_out(chosen: Settings, memory: replay.Replay) -> Step:
-    """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them."""
+def held_out(chosen: Settings, memory: replay.Replay, shards: list[np.ndarray] | None = None) -> Step:
+    """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them. shards: as of Data."""
     count = chosen.evaluation.chunks // chosen.train.batch * chosen.train.batch or chosen.train.batch
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
-    return jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
+    chunks = jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
         memory, jax.random.key(CHUNKS_KEY), count, rows
     )
+    return with_images(chunks, shards)

@@ -126,7 +126,7 @@ def likelihoods(options: Any, runs: Mapping[str, Sequence[pathlib.Path]], folder
     found, rows = {}, {}
     for name, places in runs.items():
         chosen = settings[name]
-        chunks = sequences.held_out(chosen, data.test)
+        chunks = sequences.held_out(chosen, data.test, data.test_images)
         evaluate = predictions.make_evaluate(chosen, spec)
         params = [agents.load(place).params for place in places]
         keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations

@@ -111,3 +111,12 @@ def test_tables_end_at_the_first_failure(tmp_path):
     folder = tmp_path / "b"
     assert str(error.value) == f"{folder}: training ended with exit code 1: no; see {folder}.log"
     assert not (tmp_path / "c.log").exists() and not stop._listening
+
+
+def test_what_is_done_is_not_started_again(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(jobs, "state", lambda folder, tries: "done" if folder.name == "a" else "stopped")
+    monkeypatch.setattr(runs, "train_all", lambda trainings, cores: started.append((trainings, cores)))
+    runs.train_missing([python(tmp_path / name, "") for name in "ab"], ["0"])
+    ((trained, cores),) = started
+    assert [job.folder.name for job in trained] == ["b"] and cores == ["0"]

@@ -110,12 +110,13 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
         f"--config=experiments/environment_models/config.py:{folder},sssm,cpu_games",
         "--config.train.updates=2",
     )
-    ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
+    ended = mains.start(tmp_path / "a", *learn, "--config.data.images=host", experiment=MAIN)
     assert ended.code == 0, ended.stderr
     assert metrics(tmp_path / "a")[-1]["train/kl_weight"] == pytest.approx(1e-8, rel=0.5)
     (folder / "train_00001.npz").write_bytes(b"?")
     ended = mains.start(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 0 and "train_00001.npz is damaged" in ended.stderr  # the data are the same, less a part
+    assert "data.images host -> device" in ended.stderr
     record(folder, 4)
     ended = mains.refused(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
@@ -134,6 +135,8 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
         ("--config=experiments/environment_models/config.py:ball:jumping,sssm,cpu", "unknown ball task 'jumping'"),
         ("--config=experiments/environment_models/config.py:nowhere,sssm,cpu", "nowhere holds no recorded data"),
         ("--config.data.size=4", "size=4"),
+        ("--config.data.images=host", "config.data.images=host: is for recorded folders"),
+        ("--config.data.images=disk", "unknown config.data.images 'disk'"),
         ("--config.data.length=6", "config.data.length=6: a chunk of this model has 7 rows"),
         ("--config.model.jump=3", "config.model.jump=3: does not divide config.train.predicted=4"),
         ("--config.model.channels=9", "channels 9"),
@@ -244,6 +247,27 @@ def test_phase_is_a_loop_of_updates():
     np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-5)
     np.testing.assert_allclose(state, expected, rtol=1e-5)
     assert losses["rows"].tolist() == [4 * 13] * 2
+
+
+def test_images_on_the_host_are_learned_as_those_on_the_device(tmp_path):
+    """The same held-out chunks, updates and parameters, bit for bit; the mean image to rounding."""
+    record(tmp_path, 4)
+    config = configs.get_config(f"{tmp_path},vae,cpu_games")
+    config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2)
+    config.train.update(batch=2, predicted=4)
+    _, learner = state_space.make(agents.settings(config).model, SPEC)
+    state, means, found = jax.device_get(jax.jit(learner.init)(jax.random.key(0))), [], []
+    for place in ("device", "host"):
+        config.data.images = place
+        settings = agents.settings(config)
+        data = sequences.load(settings)
+        means.append(np.mean(sequences.background(settings, data).rows.obs, axis=(0, 1)))
+        done = phases.make_training(learner, settings, data)(state, jax.random.split(jax.random.key(1), 3))
+        found.append((sequences.held_out(settings, data.test, data.test_images), done))
+    assert data.train.rows.obs.dtype == np.int32 and len(data.train_images) == 3
+    jax.tree.map(np.testing.assert_array_equal, *found)
+    assert found[1][0].obs.dtype == np.uint8 and len(np.unique(found[1][0].obs)) > 200
+    np.testing.assert_allclose(*means, rtol=1e-6)
 
 
 def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
