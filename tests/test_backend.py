@@ -28,9 +28,9 @@ def test_another_platform_is_taken_inside_alone():
 
 def test_a_population_of_planet_learns_the_same_by_the_paths_of_accelerators():
     """XLA's convolutions and members side by side, beside matrix products and members in turn."""
-    _, learner = rssm.make(tiny_rssm.configured(), SPEC)
+    _, learner = rssm.make(tiny_rssm.configured(kind="ssm"), SPEC)
     keys = jax.random.split(tiny_rssm.KEY, 2)
-    states = jax.vmap(learner.init)(keys)
+    states = jax.jit(jax.vmap(learner.init))(keys)
     batches = jax.tree.map(lambda x: np.stack([x, x[::-1]]), tiny_rssm.chunks())
     found, programs = [], []
     for platform in ("cpu", "gpu"):

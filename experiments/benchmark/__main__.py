@@ -25,6 +25,7 @@ import sys
 import time
 from typing import Any
 
+import jax
 from absl import flags
 
 from experiments.benchmark import (
@@ -78,7 +79,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     presets = "quick: a few minutes on two cores; paper: every size; accelerator: one page about a GPU or TPU"
     flags.DEFINE_string("preset", "quick", presets, flag_values=values)
     flags.DEFINE_bool("dry", False, "of accelerator: every row with tiny sizes, once", flag_values=values)
-    cli.minutes_flag(values, f"what begins no more in them is left out; {accelerator.MINUTES:g} of accelerator")
+    cli.minutes_flag(values, f"what no longer begins in them is left out; {accelerator.MINUTES:g} of accelerator")
     cli.int_flag(values, "repeats", 5, "timed repetitions of each", 1, 10_000)
     cli.path_flag(values, "json", "file for the numbers")
     cli.path_flag(values, "chart", "picture, .png or .svg")
@@ -92,10 +93,14 @@ def main(argv: list[str]) -> None:
     cli.use_jax()
     begun, machine = time.monotonic(), versions()
     console.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
-    if options.preset == "accelerator" and backend.is_cpu() and not options.dry:
-        console.warn("no accelerator here: full sizes take long on a CPU; --dry runs every row tiny")
-    minutes = options.minutes or (accelerator.MINUTES if options.preset == "accelerator" else None)
-    repeats, side = (1, accelerator.DRY_SIDE) if options.dry else (options.repeats, None)
+    minutes, repeats, side = options.minutes, options.repeats, None
+    if options.dry:
+        repeats, side = 1, accelerator.DRY_SIDE
+        jax.config.update("jax_disable_most_optimizations", True)  # it is the compiler that one waits for
+    elif options.preset == "accelerator":
+        minutes = minutes or accelerator.MINUTES
+        if backend.is_cpu():
+            console.warn("no accelerator here: full sizes take long on a CPU; --dry runs every row tiny")
     settings = dict(preset=options.preset, dry=options.dry, repeats=repeats, minutes=minutes)
     content: dict[str, Any] = dict(machine=machine, settings=settings, rows=[], seconds=0.0, finished=False)
     measure = functools.partial(benchmark.measure, repeats=repeats, side=side)

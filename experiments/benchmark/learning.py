@@ -32,9 +32,9 @@ def learn(preset: str) -> dict[str, Any]:
     """Figures of the run; failed where the return did not rise, which a dry run is too short for."""
     one = agents.baseline(preset)
     run, (_, state, playing, _) = agents.loop(one, agents.UPDATES if preset != "dry" else 1)
-    args = (one.model, state, playing, jax.random.key(4))
-    compiled = jax.jit(run).lower(*args).compile()
-    measure = jax.jit(functools.partial(returns, one, len(playing.step.reward), LIMIT[preset]))
+    rows = len(playing.step.reward)
+    compiled = jax.jit(run).lower(one.model, state, playing, jax.random.key(4)).compile()
+    measure = jax.jit(functools.partial(returns, one, rows, LIMIT[preset]))
     before = np.asarray(measure(state.params, jax.random.key(5)))
     begun = time.perf_counter()
     for key in jax.random.split(jax.random.key(6), CALLS[preset]):
@@ -42,13 +42,23 @@ def learn(preset: str) -> dict[str, Any]:
     jax.block_until_ready(losses)
     seconds = time.perf_counter() - begun
     after = np.asarray(measure(state.params, jax.random.key(5)))
-    frames = CALLS[preset] * len(losses) * agents.sizes_of(preset).rows * agents.sizes_of(preset).decisions
-    error = float(np.sqrt(before.var() / before.size + after.var() / after.size))
-    row: dict[str, Any] = {"frames": frames, "seconds": seconds, "frames/s": frames / seconds}
-    row |= dict(return_before=float(before.mean()), return_after=float(after.mean()), standard_error=error)
-    if preset != "dry" and not after.mean() - before.mean() > SURE * error:
-        row |= dict(failed=f"the return did not rise by {SURE:g} standard errors")
+    frames = CALLS[preset] * len(losses) * rows * one.decisions
+    row = {"frames": frames, "seconds": seconds, "frames/s": frames / seconds} | risen(before, after)
+    if preset == "dry":
+        row.pop("failed", None)
     return row
+
+
+def risen(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
+    """Mean returns of episodes, before [E] and after [E], and the standard error of their difference.
+
+    failed where it is not above SURE of those, a NaN too.
+    """
+    error = float(np.sqrt(before.var() / before.size + after.var() / after.size))
+    found = dict(return_before=float(before.mean()), return_after=float(after.mean()), standard_error=error)
+    if after.mean() - before.mean() > SURE * error:
+        return found
+    return found | dict(failed=f"the return did not rise by {SURE:g} standard errors")
 
 
 def returns(one: agents.Playing, rows: int, limit: int, params: Params, key: Array) -> Array:

@@ -72,7 +72,8 @@ def picture(measured: Sequence[Row]) -> str:
 
 def section(part: str, module: ModuleType, measured: Sequence[Row]) -> str:
     """A part: its heading, what it is, and its rows with a column for every figure that any of them has."""
-    head = f'<h2>{text(part)}</h2><p class="about">{text((module.__doc__ or "").split(chr(10))[0])}</p>'
+    what = (module.__doc__ or "").partition("\n")[0]
+    head = f'<h2>{text(part)}</h2><p class="about">{text(what)}</p>'
     told = [rows.figures(row) for row in measured]
     columns = list(dict.fromkeys(name for each in told for name in each))
     goals = any("goal" in row for row in measured)

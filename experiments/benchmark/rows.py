@@ -36,7 +36,7 @@ def measured(
     begun = time.monotonic()
     for part, module in parts.items():
         for work in works_of(module, preset):
-            row = dict(part=part, name=work.name) | dict(work.tags)
+            row = dict(part=part, name=work.name) | (work.tags if isinstance(work, Work) else {})
             if minutes and time.monotonic() - begun > 60 * SHARE * minutes:
                 yield row | dict(left_out=f"{SHARE * minutes:g} of --minutes={minutes:g} were gone")
                 continue
@@ -71,7 +71,7 @@ def figures(row: Row) -> dict[str, str]:
     """{words: text} of what is known of a row, in its order, for people; tags among them."""
     found = {}
     for key, value in row.items():
-        if key not in HIDDEN and not isinstance(value, (dict, list)):
+        if key not in HIDDEN:
             found[WORDS.get(key, key.replace("_", " "))] = spelled(key, value)
     if "ms_min" in row:
         found["ms"] += f" ({spelled('ms', row['ms_min'])} to {spelled('ms', row['ms_max'])})"

@@ -254,6 +254,18 @@ def test_returns_are_of_first_episodes():
     assert [learning.returns(one, 2, limit, {}, jax.random.key(0)).tolist() for limit in (2, 9)] == [[2, 2], [3, 3]]
 
 
+def test_the_return_has_to_rise():
+    low, high = np.float32([0, 2]), np.float32([4, 6])
+    assert learning.risen(low, high) == dict(return_before=1, return_after=5, standard_error=1)
+    for after in (low + 2, low, np.full(2, np.nan, np.float32)):
+        assert learning.risen(low, after)["failed"] == "the return did not rise by 2 standard errors"
+
+
+def test_a_short_loop_learns_on_the_device():
+    row = learning.learn("dry")
+    assert row["frames"] == 2 * 3 * 2 and row["frames/s"] == pytest.approx(12 / row["seconds"]) and "failed" not in row
+
+
 # -- the device
 
 

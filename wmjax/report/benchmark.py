@@ -8,7 +8,6 @@ import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -51,7 +50,6 @@ class Finding(NamedTuple):
 
     name: str
     find: Callable[[], dict[str, Any]]  # its figures; "failed" among them, where something is wrong, says what
-    tags: Mapping[str, Any] = MappingProxyType({})
 
 
 def compiled(
