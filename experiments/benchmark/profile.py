@@ -15,12 +15,14 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.benchmark import planner, train
+from wmjax import backend
 from wmjax.report.benchmark import Finding, Work
 
 CALLS = 3  # in the trace
 WINDOW = "benchmark window"
 LONGEST = 3  # kernels that are named
-LANES = (("/device:GPU", "Stream"), ("/device:TPU", "XLA Ops"), ("/host:CPU", "tf_XLA"))  # (process, thread) begin so
+# Process and thread of a platform's kernels begin so.
+LANES = dict(gpu=("/device:GPU", "Stream"), tpu=("/device:TPU", "XLA Ops"), cpu=("/host:CPU", "tf_XLA"))
 # What encloses operations, or waits for them, on a CPU's threads.
 ENCLOSING = ("end: ", "Thunk", "Threadpool", "while", "call", "conditional")
 UPDATE = dict(accelerator=(50, 50), dry=(2, 3))
@@ -50,7 +52,7 @@ def profiled(work: Work) -> dict[str, Any]:
         with jax.profiler.trace(folder, profiler_options=options), jax.profiler.TraceAnnotation(WINDOW):
             for _ in range(CALLS):
                 jax.block_until_ready(work.call())
-        return figures(read_trace(pathlib.Path(folder)))
+        return figures(read_trace(pathlib.Path(folder)), backend.name())
 
 
 def read_trace(folder: pathlib.Path) -> list[dict[str, Any]]:
@@ -59,13 +61,16 @@ def read_trace(folder: pathlib.Path) -> list[dict[str, Any]]:
     return json.loads(gzip.decompress(places[-1].read_bytes()))["traceEvents"] if places else []
 
 
-def figures(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """ms of a call, kernels of a call, gaps (the share of the time in which none ran), and the longest by name."""
+def figures(events: Sequence[dict[str, Any]], platform: str) -> dict[str, Any]:
+    """ms of a call, kernels of a call, gaps (the share of the time in which none ran), and the longest by name.
+
+    Args: events: of a trace; platform: cpu, gpu or tpu. failed where an accelerator's trace names no kernels.
+    """
     window = next((event for event in events if event.get("name") == WINDOW and event.get("ph") == "X"), None)
     begins, ends = (window["ts"], window["ts"] + window["dur"]) if window else (0.0, 0.0)
-    found, lanes = kernels(events, begins, ends)
+    found = kernels(events, platform, begins, ends)
     if not found:
-        return dict(told="not available: the trace of this platform names no kernels")
+        return {"told" if platform == "cpu" else "failed": "not available: the trace names no kernels"}
     by_name: dict[str, float] = {}
     for name, start, end in found:
         by_name[name] = by_name.get(name, 0.0) + end - start
@@ -74,30 +79,27 @@ def figures(events: Sequence[dict[str, Any]]) -> dict[str, Any]:
     longest = [f"{name} {by_name[name] / whole:.0%}" for name in names]
     gaps = 1 - covered(found) / (ends - begins)
     ms = (ends - begins) / 1e3 / CALLS
-    return dict(ms=ms, gaps=gaps, kernels=len(found) // CALLS, of=lanes, longest=", ".join(longest))
+    return dict(ms=ms, gaps=gaps, kernels=len(found) // CALLS, longest=", ".join(longest))
 
 
-def kernels(events: Sequence[dict[str, Any]], begins: float, ends: float) -> tuple[list[Kernel], str]:
-    """(what ran between two times, clipped to them; what it ran on): of the first of LANES that has any."""
+def kernels(events: Sequence[dict[str, Any]], platform: str, begins: float, ends: float) -> list[Kernel]:
+    """What ran on the platform's LANES between two times, clipped to them."""
+    process, thread = LANES[platform]
     told = [event for event in events if event.get("ph") == "M"]
     processes = {event["pid"]: event["args"]["name"] for event in told if event["name"] == "process_name"}
     threads = {(event["pid"], event["tid"]): event["args"]["name"] for event in told if event["name"] == "thread_name"}
-    for process, thread in LANES:
-        lanes = {
-            lane
-            for lane, name in threads.items()
-            if name.startswith(thread) and processes.get(lane[0], "").startswith(process)
-        }
-        found = [
-            Kernel(event["name"], max(event["ts"], begins), min(event["ts"] + event["dur"], ends))
-            for event in events
-            if event.get("ph") == "X" and (event["pid"], event["tid"]) in lanes
-        ]
-        cpu = process == "/host:CPU"
-        found = [each for each in found if each.begins < each.ends and not (cpu and each.name.startswith(ENCLOSING))]
-        if found:
-            return found, f"{len(lanes)} x {thread} of {process}"
-    return [], ""
+    lanes = {
+        lane
+        for lane, name in threads.items()
+        if name.startswith(thread) and processes.get(lane[0], "").startswith(process)
+    }
+    found = [
+        Kernel(event["name"], max(event["ts"], begins), min(event["ts"] + event["dur"], ends))
+        for event in events
+        if event.get("ph") == "X" and (event["pid"], event["tid"]) in lanes
+    ]
+    enclosing = ENCLOSING if platform == "cpu" else ()
+    return [each for each in found if each.begins < each.ends and not each.name.startswith(enclosing)]
 
 
 def covered(found: Sequence[Kernel]) -> float:

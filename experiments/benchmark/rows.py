@@ -19,7 +19,6 @@ WORDS = {
     benchmark.PEAK: "program's memory, MB",
     "gaps": "share without a kernel",
     "kernels": "kernels a call",
-    "of": "kernels of",
     "relative_time": "times ours",
 }
 HIDDEN = "part name ms_min ms_max repeats gflop product_gflops reference failed left_out goal reached".split()

@@ -25,6 +25,7 @@ video, img { width: 100%; border-radius: 4px; image-rendering: pixelated; displa
 .scroll { overflow-x: auto; } .scroll img { min-width: 36rem; }
 table { border-collapse: collapse; font-size: .9rem; } td, th { padding: .15rem .9rem .15rem 0; text-align: left;
        vertical-align: top; overflow-wrap: anywhere; } td.n { text-align: right; font-variant-numeric: tabular-nums; }
+.wide td, .wide th { overflow-wrap: break-word; }
 pre { background: var(--card); border: 1px solid var(--line); border-radius: 8px; padding: .7rem .9rem;
       white-space: pre-wrap; overflow-wrap: anywhere; } details { margin-top: 1rem; }
 summary { cursor: pointer; font-weight: 600; }
@@ -61,7 +62,7 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """An HTML table. header: plain text; lines: HTML of each cell."""
     head = "".join(f"<th>{text(cell)}</th>" for cell in header)
     rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in each)}</tr>" for each in lines)
-    return figure(f'<div class="scroll"><table><tr>{head}</tr>{rows}</table></div>')
+    return figure(f'<div class="scroll"><table class="wide"><tr>{head}</tr>{rows}</table></div>')
 
 
 def folded(title: str, values: dict[str, Any]) -> str:
