@@ -37,6 +37,8 @@ def main(argv: list[str]) -> None:
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out={out}: not an empty folder")
+    workdir.read_config(folder)  # before a folder is made
+    files.make_folder(out)
     cli.use_jax()
     export(folder, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -55,7 +57,7 @@ def export(folder: Path, out: Path) -> None:
         copy(Path(config["task"]), out / OWN_DATA, (workdir.CONFIG, datasets.INDEX))
         config = config | dict(task=OWN_DATA)
     copy(folder, out, ("summary.json",))
-    files.atomic_write(out / workdir.CONFIG, json.dumps(config, indent=1) + "\n")
+    files.atomic_write(out / workdir.CONFIG, json.dumps(config | dict(exported=True), indent=1) + "\n")
 
 
 def acting(learner: dict[str, Any]) -> dict[str, Any]:

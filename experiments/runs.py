@@ -1,15 +1,19 @@
 """Trainings as processes of their own, for tables and figures over many runs."""
 
 import contextlib
+import functools
+import os
 import pathlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from absl import flags
 
+from experiments import training
 from wmjax import console
 from wmjax.report.page import write_whole
 from wmjax.run import cli, jobs, stop
+from wmjax.storage import files, workdir
 from wmjax.types import UsageError
 
 
@@ -24,13 +28,40 @@ def define_flags(values: flags.FlagValues, example: str) -> None:
 
 
 def check_folder(options: Any) -> pathlib.Path:
-    """--folder. Raises UsageError where it is not given, and unless all of --cores are numbers."""
+    """--folder. Raises UsageError where it is not given or holds a run, and for --cores that are not there."""
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
+    allowed = ", ".join(map(str, jobs.allowed_cores()))
     for core in options.cores:
         if not core.isdecimal():
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
-    return pathlib.Path(options.folder)
+        if not has_core(int(core)):
+            raise UsageError(f"--cores={core}: there is no such core; choose of {allowed}")
+    folder = pathlib.Path(options.folder)
+    if (folder / workdir.CONFIG).exists():
+        raise UsageError(f"--folder={folder} is the working folder of a run: choose another folder")
+    return folder
+
+
+def has_core(core: int) -> bool:
+    """Whether this process may compute on a core, by trying it; `taskset` asks for no more."""
+    before = os.sched_getaffinity(0)
+    try:
+        os.sched_setaffinity(0, {core})
+    except (OSError, ValueError, OverflowError):
+        return False
+    os.sched_setaffinity(0, before)
+    return True
+
+
+def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> None:
+    """Raises UsageError for settings that a main would refuse, before anything is trained.
+
+    Args: trainings: of `jobs.training`; settings: that of the experiment's agent.py.
+    """
+    for job in trainings:
+        words = [word for word in job.command if word.startswith("--config")]
+        settings(cli.parse_flags(["", *words], functools.partial(training.define_flags, ""), __name__).config)
 
 
 def places(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:
@@ -54,11 +85,12 @@ def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
 
     Args: trainings: of `jobs.training`; cores: numbers of cores, as text; none: one run at a time on all.
     Raises:
-        UsageError: a training ended with another exit code than 0.
+        UsageError: a training ended with another exit code than 0; nothing can be written where its folder would be.
         stop.Stopped: a signal came.
         In both cases the runs that were under way have been asked to save, and have ended.
     """
     for job in trainings:
+        files.make_folder(job.folder.parent)
         jobs.forget(job.folder)
     slots = jobs.make_slots(len(cores) or 1, [int(core) for core in cores] or jobs.allowed_cores())
     stop.listen()

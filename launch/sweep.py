@@ -160,7 +160,7 @@ def read_definition(folder: Path) -> Definition | None:
     try:
         found = files.read_sealed(folder / SWEEP)
         return dict(pack=SEED if found["pack_size"] else "") | found  # seeds alone were packed until 2026-11-29
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, OSError) as error:
         raise UsageError(f"{folder / SWEEP} is damaged: choose another folder, or remove it") from error

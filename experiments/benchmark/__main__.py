@@ -51,8 +51,8 @@ from experiments.benchmark import (
 )
 from wmjax import backend, console
 from wmjax.report import benchmark
+from wmjax.report.page import write_whole
 from wmjax.run import cli
-from wmjax.storage.files import atomic_write
 from wmjax.storage.workdir import versions
 from wmjax.types import UsageError
 
@@ -104,6 +104,7 @@ def main(argv: list[str]) -> None:
     settings = dict(preset=options.preset, dry=options.dry, repeats=repeats, minutes=minutes)
     content: dict[str, Any] = dict(machine=machine, settings=settings, rows=[], seconds=0.0, finished=False)
     measure = functools.partial(benchmark.measure, repeats=repeats, side=side)
+    write(options, content, parts)  # what cannot be written is told before anything is measured
     for row in rows.measured(parts, "dry" if options.dry else options.preset, measure, minutes):
         if options.preset == "accelerator":
             row = accelerator.with_goal(row, content["rows"], options.dry)
@@ -143,9 +144,9 @@ def check_flags(options: Any) -> dict[str, Any]:
 def write(options: Any, content: dict[str, Any], parts: dict[str, Any]) -> None:
     """The numbers and the page, whole. content: as in the JSON file."""
     if options.json:
-        atomic_write(options.json, json.dumps(content, indent=1) + "\n")
+        write_whole(pathlib.Path(options.json), json.dumps(content, indent=1) + "\n")
     if options.page:
-        atomic_write(options.page, page.make(content, parts))
+        write_whole(pathlib.Path(options.page), page.make(content, parts))
 
 
 def draw(path: str, content: dict[str, Any]) -> None:
@@ -154,7 +155,7 @@ def draw(path: str, content: dict[str, Any]) -> None:
 
     machine = content["machine"]
     title = f"wmjax on {machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date'][:10]}"
-    atomic_write(path, chart.draw(content["rows"], title, path.rsplit(".")[-1]))
+    write_whole(pathlib.Path(path), chart.draw(content["rows"], title, path.rsplit(".")[-1]))
 
 
 def line(row: dict[str, Any]) -> str:

@@ -24,6 +24,7 @@ from wmjax.storage import checkpoint, workdir
 from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
+LEARNED = ("untrained", "ltq", "modulation")  # agents that ask a network alone
 
 
 class Settings(NamedTuple):
@@ -67,6 +68,9 @@ def settings(config: Any) -> Settings:
     run = run if run in ("", SIMULATOR) else read_path("config.model_run", run)
     env = {name: value for name, value in dict(config["env"]).items() if value is not None}
     if run == SIMULATOR:
+        if config["task"].startswith("atari:") or kind in LEARNED:
+            what = f"agent {kind}" if kind in LEARNED else config["task"]
+            raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {what}")
         env["observe"] = "image+state"
     blocks: dict[str, Any] = {name: build(cls, config[name], name) for name, cls in BLOCKS.items()}
     wanted: dict[str, Any] = AGENTS[kind]
@@ -125,9 +129,8 @@ def asked(chosen: Settings, world: World) -> i2a.Query:
 
 def of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
     """The World of the environment itself."""
-    if env is None or chosen.kind in ("untrained", "ltq", "modulation"):
-        what = f"agent {chosen.kind}" if env else chosen.task
-        raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {what}")
+    if env is None:
+        raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {chosen.task}")
     model = compiled.make_model(env)
     return World(i2a.Query(model, compiled.CONTEXT, compiled.begin), {}, model.features, dict(world=SIMULATOR))
 

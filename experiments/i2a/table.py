@@ -19,8 +19,9 @@ from absl import flags
 
 from experiments import runs
 from experiments.environment_models import config as models
+from experiments.environment_models.agent import settings as model_settings
 from experiments.i2a import config as configs
-from experiments.i2a.agent import SIMULATOR
+from experiments.i2a.agent import SIMULATOR, settings
 from experiments.presets import tasks
 from wmjax import console
 from wmjax.envs.check import check_name
@@ -56,16 +57,17 @@ def main(argv: list[str]) -> None:
     """Trains what is missing, draws and prints. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    folder.mkdir(parents=True, exist_ok=True)
     task = tasks(options.env, "atari")
     asks_model = options.model != SIMULATOR and any(name != "model_free" for name in options.agents)
-    if asks_model:
-        runs.train_missing([recording(options, folder, task)])
-        trainings = [model_training(options, folder, name) for name in models_of(options.agents)]
-        runs.train_missing(trainings, options.cores)
+    asked = [model_training(options, folder, name) for name in models_of(options.agents)] if asks_model else []
     places = runs.places(folder, options.agents, options.seeds)
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
     trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
+    runs.check(asked, model_settings)  # now: the agents' turn comes after the model's training
+    runs.check(trainings, settings)
+    if asks_model:
+        runs.train_missing([recording(options, folder, task)])
+        runs.train_missing(asked, options.cores)
     runs.train_missing(trainings, options.cores)
     curves = {name: [read_curve(place) for place in own] for name, own in places.items()}
     console.try_drawing(write_comparison, folder / "curves.png", places, task, RETURN)

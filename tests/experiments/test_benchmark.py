@@ -86,6 +86,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
         (["--json=nowhere/a.json"], "/nowhere/a.json: there is no folder /"),
         (["--repeats=0"], "repeats"),
+        (["--json=/proc/a.json", "--only=train"], "cannot write /proc/a.json"),
     ],
 )
 def test_bad_input_is_one_line(flags, named):

@@ -44,7 +44,7 @@ def test_training_does_not_go_on_from_an_export(tmp_path_factory, tmp_path):
     folder, _ = mains.whole_run(tmp_path_factory)
     assert mains.call("export", f"--workdir={folder}", f"--out={tmp_path / 'out'}").code == 0
     ended = mains.refused(tmp_path / "out")
-    assert ended.code == 2 and "it lacks" in ended.stderr and ended.stderr.count("\n") == 1
+    assert ended.code == 2 and "exported True -> (absent)" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def test_a_model_of_recorded_data_needs_them_no_longer(tmp_path_factory, tmp_path):
@@ -72,10 +72,13 @@ def test_a_model_of_recorded_data_needs_them_no_longer(tmp_path_factory, tmp_pat
         (["--workdir={}"], "--out"),
         (["--workdir={}", "--out={}"], "not an empty folder"),
         (["--workdir={}/none", "--out={}/out"], "not the working folder of a run"),
+        (["--workdir={}/run", "--out={}/file/out"], "cannot write into"),
     ],
 )
 def test_bad_input_ends_in_one_line(words, told, tmp_path):
     (tmp_path / "file").touch()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
     ended = mains.call("export", *(word.format(tmp_path) for word in words))
     assert ended.code == 2 and told in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()

@@ -141,6 +141,7 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
     [
         ([*MAIN], "give --main=MODULE, --config=FILE:ARGUMENT and --set=KEY"),
         ([], "holds no sweep: give --main=MODULE"),
+        (["--folder=pyproject.toml"], "pyproject.toml holds no sweep"),
         (["--status"], "holds no sweep"),
         (["--extend", "--set=seed=1"], "holds no sweep"),
         ([*MAIN, "--set=seed="], "--set=seed=: a value is empty"),

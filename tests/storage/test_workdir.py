@@ -95,6 +95,17 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="cannot use"):
         workdir.open_workdir(tmp_path / "file" / "run", CONFIG)
+    with pytest.raises(UsageError, match="is not the working folder of a run"):
+        workdir.read_config(tmp_path / "file")
+    for path in (tmp_path / "file", tmp_path / "file" / "run"):
+        with pytest.raises(UsageError, match=f"cannot write into {path}"):
+            files.make_folder(path)
+
+
+def test_a_folder_that_is_closed_to_this_user(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
+    with pytest.raises(UsageError, match=f"cannot write into {tmp_path}: Permission denied"):
+        files.make_folder(tmp_path)
 
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):

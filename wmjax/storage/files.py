@@ -36,6 +36,16 @@ def atomic_write(path: str | Path, content: bytes | str) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder and those above it. Raises UsageError where there can be none, or nothing can be written in it."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        if not os.access(path, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise UsageError(f"cannot write into {path}: {error.strerror}") from error
+
+
 def write_sealed(path: str | Path, body: dict) -> None:
     """Writes a JSON object beside its own sha256, whole or not at all. Raises OSError as `atomic_write` does."""
     atomic_write(path, json.dumps({"sha256": _digest(body), "body": body}))

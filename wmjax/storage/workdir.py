@@ -78,7 +78,7 @@ def read_config(path: str | Path) -> dict:
     file = Path(path) / CONFIG
     try:
         config = json.loads(file.read_text())
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is not the working folder of a run: it has no {CONFIG}") from error
     except (ValueError, OSError) as error:
         raise UsageError(f"{file} is damaged ({error}); choose another working folder") from error

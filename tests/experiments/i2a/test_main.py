@@ -1,6 +1,7 @@
 """The agents' main as a user runs it: training in both loops, resuming, refusals."""
 
 import json
+import os
 import signal
 
 import numpy as np
@@ -83,6 +84,13 @@ def test_the_agent_of_a_run_is_evaluated(whole):
 def test_evaluations_are_refused_in_one_line(whole, flags, message):
     ended = mains.call("evaluate", f"--workdir={whole[0]}", *flags)
     assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_played(whole, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.delattr("experiments.players.restore")
+    ended = mains.call("evaluate", f"--workdir={whole[0]}")
+    assert ended.code == 2 and "cannot write into" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def start_game(folder, *flags, **how):

@@ -108,9 +108,24 @@ def test_presets_fit_the_images_of_their_environments(preset, task, shape):
         ("--model=ar", "unknown --model 'ar'"),
         ("--preset=tiny", "unknown --preset 'tiny'"),
         ("--cores=a", "--cores=a: must be numbers"),
+        ("--cores=0,4096", "--cores=4096: there is no such core; choose of "),
+        ("--set=agent.horizn=2", "config.agent.horizn does not exist"),
+        ("--model_set=model.jumpp=2", "config.model.jumpp does not exist"),
+        ("--model=simulator", "is for environments in pure JAX, and not for agent untrained"),
         ("--seeds=0", "seeds"),
     ],
 )
 def test_refusals_are_one_line(flag, message, tmp_path):
     ended = mains.call("i2a.table", f"--folder={tmp_path}", flag)
     assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())  # nothing has been recorded or trained
+
+
+@pytest.mark.parametrize(
+    ("name", "why"), [("config.json", "is the working folder of a run"), ("", "cannot write into")]
+)
+def test_tables_take_no_folder_of_a_run_and_no_file(name, why, tmp_path):
+    (tmp_path / "a").mkdir() if name else (tmp_path / "a").touch()
+    (tmp_path / "a" / name).touch()
+    ended = mains.call("i2a.table", f"--folder={tmp_path / 'a'}")
+    assert ended.code == 2 and why in ended.stderr and ended.stderr.count("\n") == 1
