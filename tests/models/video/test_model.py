@@ -4,7 +4,6 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -14,11 +13,13 @@ from wmjax import imagine
 from wmjax.models import video
 from wmjax.models.video.learner import model_loss, predict
 from wmjax.ops.axes import time_first
+from wmjax.ops.frames import unit_pixels
 
 B, H, CONTEXT = 2, 2, 2
 T = CONTEXT + H
 KEY = jax.random.key(0)
 BATCH = random_steps(SPEC, B, T)
+ACTIONS = BATCH.prev_action.swapaxes(0, 1)  # [T, B, A]
 
 
 class Case(NamedTuple):
@@ -40,31 +41,55 @@ def case(kind, **settings):
 KINDS = pytest.mark.parametrize("kind", ["ot_or", "ot_lr"])
 
 
-def begun(model, params, actions):
-    """The state at time 1 of the batch, after actions[1]."""
-    embed = model.encode(params, BATCH.obs.reshape(-1, *SPEC.obs_shape)).reshape(B, T, *SPEC.obs_shape)
-    inputs = dict(embed=embed[:, :2], is_first=BATCH.is_first[:, :2])
-    prev_action = time_first(actions[:2])
-    return imagine.filter(model, params, KEY, model.initial(params, B), prev_action=prev_action, **inputs)[0]
+@functools.cache
+def step_of(kind):
+    """Jitted: (state, actions [B, A]) -> the next state, imagined. All that is expected below is made by it."""
+    model, params = case(kind)[1], case(kind).params
+    return jax.jit(lambda state, action: model.imagine(params, KEY, state, action))
+
+
+def begun(kind):
+    """The state at time 1 of the batch, and the image that was predicted there."""
+    images = np.asarray(unit_pixels(BATCH.obs))
+    state = case(kind).model.initial(None, B).replace(image=images[:, 0])
+    state = step_of(kind)(state, BATCH.prev_action[:, 1])
+    return state.replace(image=images[:, 1]), state.image
+
+
+def imagined(kind):
+    """The images of the times after that state, [B, H, X, Y, C]."""
+    state, images = begun(kind)[0], []
+    for action in ACTIONS[CONTEXT:]:
+        state = step_of(kind)(state, action)
+        images.append(state.image)
+    return np.stack(images, 1)
+
+
+@functools.cache
+def predicted(kind, **settings):
+    """Jitted: (actions [T, B, A], probability) -> the images [B, T - 1, ...] of training, and the rewards."""
+    config, model, _, params = case(kind, **settings)
+
+    @jax.jit
+    def run(actions, shown):
+        batch = BATCH.replace(prev_action=time_first(actions))
+        return predict(model, config, SPEC.action, params, KEY, batch, shown)
+
+    return run
 
 
 @pytest.mark.parametrize("late", [False, True])
 def test_an_image_follows_from_the_action_that_led_to_it(late):
     """Time 2 is imagined; with late actions, as published, from the action that led to time 1."""
-    _, model, _, params = case("ot_or", actions_late=late)
-
-    @jax.jit
-    def look(actions):
-        states = imagine.open_loop(model, params, KEY, begun(model, params, actions), actions[2:])
-        return model.decode(params, jax.tree.map(lambda x: x[0], states))
+    look = predicted("ot_or", **(dict(actions_late=True) if late else {}))
 
     def changed(time):
         """Which rows of the image at time 2 change with row 0's action at a time."""
-        other = actions.copy()
+        other = ACTIONS.copy()
         other[time, 0] += 1
-        return (look(other) != look(actions)).any((1, 2, 3))
+        one, two = (np.asarray(look(actions, 0.0)[0])[:, 1] for actions in (ACTIONS, other))
+        return (one != two).any((1, 2, 3))
 
-    actions = np.array(time_first(BATCH.prev_action))
     reached = np.stack([changed(time) for time in range(T)])
     np.testing.assert_array_equal(reached[:, 0], [False, True, not late, False])
     assert not reached[:, 1].any()
@@ -89,46 +114,38 @@ def test_what_rewards_train_and_what_reaches_them(kind, gradient):
     def loss(params, batch):
         return model_loss(model, config, SPEC.action, params, KEY, batch, 0.5)[1]["reward_loss"]
 
-    @jax.jit
-    def run(rewards):
-        grads = jax.grad(lambda params, rewards: loss(params, BATCH.replace(reward=rewards)), argnums=(0, 1))
-        batch = BATCH.replace(reward=jnp.zeros_like(rewards))
-        return *grads(params, rewards), predict(model, config, SPEC.action, params, KEY, batch, 0.5)[1]
-
-    grads, of_rewards, predicted = run(BATCH.reward)
+    both = jax.value_and_grad(lambda params, rewards: loss(params, BATCH.replace(reward=rewards)), argnums=(0, 1))
+    run = jax.jit(both)
+    at_zero, (_, of_zero) = run(params, np.zeros_like(BATCH.reward))
+    value, (grads, of_rewards) = run(params, BATCH.reward)
     size = {name: sum(np.abs(x).sum() for x in jax.tree.leaves(jax.device_get(grads[name]))) for name in grads}
     assert size["reward"] > 0
     assert (size["body"] > 0) == (gradient == "shared")
-    count = predicted.shape[1]
-    expected = np.zeros((B, T))
-    expected[:, -count:] = 2 * (BATCH.reward[:, -count:] - predicted) / (B * count)
-    np.testing.assert_allclose(of_rewards, expected, rtol=1e-4, atol=1e-6)
+    count = H if kind == "ot_or" else T - 1
+    predicted, rewards = -np.asarray(of_zero) * B * count / 2, BATCH.reward.copy()  # by the gradient where all are 0
+    rewards[:, :-count] = 0
+    assert predicted[:, -count:].all() and not predicted[:, :-count].any()
+    np.testing.assert_allclose(of_rewards, 2 * (rewards - predicted) / (B * count), rtol=1e-4, atol=1e-6)
+    for found, true in ((at_zero, 0), (value, rewards)):
+        np.testing.assert_allclose(found, np.square(true - predicted).sum() / (B * count), rtol=1e-4)
 
 
 @KINDS
 def test_all_images_are_shown_at_first_and_none_at_last(kind):
-    """Bit for bit teacher forcing, then an open loop; both from the same context."""
-    config, model, _, params = case(kind)
-    batch = random_steps(SPEC, B, T)
-    actions = time_first(jnp.asarray(batch.prev_action))
-
-    @jax.jit
-    def run(shown):
-        return predict(model, config, SPEC.action, params, KEY, batch, shown)[0]
-
-    @jax.jit
-    def expected():
-        embed = model.encode(params, batch.obs.reshape(-1, *SPEC.obs_shape)).reshape(B, T, *SPEC.obs_shape)
-        inputs = dict(prev_action=batch.prev_action, embed=embed, is_first=batch.is_first)
-        forced = imagine.filter(model, params, KEY, model.initial(params, B), **inputs)[2][:, 1:]
-        states = imagine.open_loop(model, params, KEY, begun(model, params, actions), actions[CONTEXT:])
-        return forced, time_first(states.image)
-
-    forced, onward = expected()
-    np.testing.assert_array_equal(run(1.0), forced)
-    np.testing.assert_array_equal(run(0.0)[:, CONTEXT - 1 :], onward)
-    np.testing.assert_array_equal(run(0.0)[:, : CONTEXT - 1], forced[:, : CONTEXT - 1])
-    assert (np.asarray(onward)[:, 1] != np.asarray(forced)[:, -1]).any()
+    """Teacher forcing, then an open loop; both from the same context and equal to a loop of steps."""
+    images, step = np.asarray(unit_pixels(BATCH.obs)), step_of(kind)
+    state, image = begun(kind)
+    forced, onward = [image], imagined(kind)
+    for time in range(CONTEXT, T):
+        state = step(state, ACTIONS[time])
+        forced.append(state.image)
+        state = state.replace(image=images[:, time])
+    forced = np.stack(forced, 1)
+    shown, hidden = (np.asarray(predicted(kind)(ACTIONS, share)[0]) for share in (1.0, 0.0))
+    np.testing.assert_allclose(shown, forced, atol=1e-5)
+    np.testing.assert_allclose(hidden[:, CONTEXT - 1 :], onward, atol=1e-5)
+    np.testing.assert_array_equal(hidden[:, : CONTEXT - 1], shown[:, : CONTEXT - 1])
+    assert np.abs(onward[:, 1] - forced[:, -1]).max() > 1e-2
 
 
 def test_updates_show_fewer_and_fewer_images():
@@ -140,20 +157,18 @@ def test_updates_show_fewer_and_fewer_images():
 def test_rewards_of_a_horizon_are_read_from_its_images():
     """And `reward`, of one state, is the mean of what they would be if nothing moved."""
     _, model, _, params = case("ot_or")
-    actions = time_first(jnp.asarray(BATCH.prev_action))
+    state = begun("ot_or")[0]
+    images = np.concatenate([state.image[:, None], imagined("ot_or")], 1)  # [B, 1 + H, X, Y, C]
 
     @jax.jit
-    def both():
-        state = begun(model, params, actions)
-        states = imagine.open_loop(model, params, KEY, state, actions[2:])
-        images = jnp.concatenate([state.image[None], states.image])  # [1 + H, B, X, Y, C]
-        found = imagine.predict_rewards(model, params, KEY, state, actions[2:])
-        return found, model.reward(params, state), model.decode(params, state), jnp.moveaxis(images, 0, 1)
+    def heads(state):
+        found = imagine.predict_rewards(model, params, KEY, state, ACTIONS[CONTEXT:])
+        return found, model.reward(params, state), model.decode(params, state)
 
-    (rewards, discounts), reward, seen, images = both()
+    (rewards, discounts), reward, seen = heads(state)
     assert rewards.shape == (H, B) and (discounts == 1).all()
     own = jax.tree.map(np.asarray, params["reward"]["params"])
     still = np.repeat(images[:, :1], 1 + H, axis=1)
-    np.testing.assert_allclose(rewards, image_rewards(own, np.asarray(images)).T, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rewards, image_rewards(own, images).T, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(reward, image_rewards(own, still).mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(seen, BATCH.obs[:, 1] / np.float32(255) - 0.5, atol=1e-6)
