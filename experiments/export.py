@@ -6,6 +6,8 @@
 """
 
 import json
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -46,18 +48,22 @@ def main(argv: list[str]) -> None:
 
 
 def export(folder: Path, out: Path) -> None:
-    """Writes `out`. Raises: UsageError if `folder` holds no run or no good checkpoint, or the disk is full."""
+    """Writes `out`, whole or not at all. Raises: UsageError if `folder` holds no run or no good checkpoint."""
     config = workdir.read_config(folder)
     restored = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
     step, state = restored
-    checkpoint.save(out, step, {name: acting(state[name]) for name in LEARNERS if name in state})
+    half = out.with_name(f".{out.name}.half")
+    shutil.rmtree(half, ignore_errors=True)  # of an export that was broken off
+    files.make_folder(half)
+    checkpoint.save(half, step, {name: acting(state[name]) for name in LEARNERS if name in state})
     if "recorded" in config:  # an environment model of recorded data: what those were, without their rows
-        copy(Path(config["task"]), out / OWN_DATA, (workdir.CONFIG, datasets.INDEX))
+        copy(Path(config["task"]), half / OWN_DATA, (workdir.CONFIG, datasets.INDEX))
         config = config | dict(task=OWN_DATA)
-    copy(folder, out, ("summary.json",))
-    files.atomic_write(out / workdir.CONFIG, json.dumps(config | dict(exported=True), indent=1) + "\n")
+    copy(folder, half, ("summary.json",))
+    files.atomic_write(half / workdir.CONFIG, json.dumps(config | dict(exported=True), indent=1) + "\n")
+    os.replace(half, out)
 
 
 def acting(learner: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,10 @@
 """Exported runs act as the runs themselves, hold nothing else and are not trained on."""
 
+import errno
 import importlib
 import json
+import os
+from unittest import mock
 
 import chex
 import pytest
@@ -38,6 +41,19 @@ def test_the_parameters_that_act_are_kept_alone():
     averaged = dict(params=1, acting=2, opt_state=3, updates=4)
     assert export.acting(averaged) == dict(acting=2, updates=4)
     assert export.acting(averaged | dict(acting=None)) == dict(params=1, acting=None, updates=4)
+
+
+def test_a_full_disk_leaves_no_half_of_an_export(tmp_path_factory, tmp_path, monkeypatch):
+    folder, _ = mains.whole_run(tmp_path_factory)
+    words = (f"--workdir={folder}", f"--out={tmp_path / 'out'}")
+    with monkeypatch.context() as patched:
+        full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "config.json")
+        patched.setattr(files, "atomic_write", mock.Mock(side_effect=full))
+        ended = mains.call("export", *words)
+    assert ended.code == 2 and "disk full" in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
+    assert mains.call("export", *words).code == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_training_does_not_go_on_from_an_export(tmp_path_factory, tmp_path):
