@@ -59,7 +59,8 @@ def export(folder: Path, out: Path) -> None:
     files.make_folder(half)
     checkpoint.save(half, step, {name: acting(state[name]) for name in LEARNERS if name in state})
     if "recorded" in config:  # an environment model of recorded data: what those were, without their rows
-        copy(Path(config["task"]), half / OWN_DATA, (workdir.CONFIG, datasets.INDEX))
+        data = folder / OWN_DATA if (folder / OWN_DATA).exists() else Path(config["task"])
+        copy(data, half / OWN_DATA, (workdir.CONFIG, datasets.INDEX))
         config = config | dict(task=OWN_DATA)
     copy(folder, half, ("summary.json",))
     files.atomic_write(half / workdir.CONFIG, json.dumps(config | dict(exported=True), indent=1) + "\n")

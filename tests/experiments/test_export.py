@@ -75,6 +75,8 @@ def test_a_model_of_recorded_data_needs_them_no_longer(tmp_path_factory, tmp_pat
     (run / "config.json").write_text(json.dumps(config))
     export.export(run, tmp_path / "out")
     data.rename(tmp_path / "gone")
+    export.export(tmp_path / "out", tmp_path / "again")
+    assert environment_models.load(tmp_path / "again").spec == spec
     loaded = environment_models.load(tmp_path / "out")
     assert loaded.spec == spec and str(tmp_path) not in (tmp_path / "out" / "config.json").read_text()
     with pytest.raises(UsageError, match="data"):
