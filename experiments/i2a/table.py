@@ -168,7 +168,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         "",
         "![curves](curves.png)",
         "",
-        *markdown(["", *cells[0][1]], [[name, *(with_interval(x, 1) for x in own.values())] for name, own in cells]),
+        *markdown(["", *cells[0][1]], [[name, *(told(x, 1) for x in own.values())] for name, own in cells]),
         "",
         *ratios(cells),
         "",
@@ -180,7 +180,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
 
 
 def ratios(cells: list) -> list[str]:
-    """The lines of the second table: the end's returns over those of the baselines, seed by seed."""
+    """The lines of the second table: the end's returns over those of the baselines, seed by seed, if above 0."""
     by_name = dict(cells)
     rows = []
     for name, own in cells:
@@ -188,11 +188,17 @@ def ratios(cells: list) -> list[str]:
         for title in ("at the end", "with the data counted"):
             for baseline in BASELINES:
                 if baseline in by_name:
-                    row.append(with_interval(own[title] / by_name[baseline][title], 2))
+                    one, other = own[title], by_name[baseline][title]
+                    row.append("-" if (np.array([one, other]) <= 0).any() else told(one / other, 2))
         rows.append(row)
     known = [each for each in BASELINES if each in by_name]
-    header = [f"over {each}{told}" for told in ("", ", data counted") for each in known]
+    header = [f"over {each}{counted}" for counted in ("", ", data counted") for each in known]
     return markdown(["", *header], rows)
+
+
+def told(values: np.ndarray, digits: int) -> str:
+    """The mean of [seeds] with its interval; words where a run has no number there."""
+    return "beyond a run" if np.isnan(values).any() else with_interval(values, digits)
 
 
 def survival(curves: dict[str, list[Curve]], data: int) -> list[str]:

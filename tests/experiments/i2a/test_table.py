@@ -34,6 +34,12 @@ def test_returns_at_equal_frames_and_seconds():
     assert rows[8][0] == "" and rows[-1][:1] == ["uniform"]  # how soon episodes last
 
 
+def test_returns_below_0_have_no_ratio_and_runs_no_number_beyond_them():
+    curves = dict(model_free=[curve(-1), curve(1)], uniform=[curve(2, seconds=200.0), curve(2, seconds=200.0)])
+    rows = cells(table.lines(options(), "minipacman:hunt", curves, data=0))
+    assert rows[3][-1] == "beyond" and rows[7][1:3] == ["-", "-"]
+
+
 def cells(lines):
     """The first words of the cells of all rows of markdown tables."""
     return [[cell.strip().split(" ")[0] for cell in line.strip("|").split("|")] for line in lines if line[0:1] == "|"]
