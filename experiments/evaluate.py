@@ -21,12 +21,12 @@ from experiments.smaller_world_models import scores
 from wmjax import console, envs
 from wmjax.agents.random import make_random_actor
 from wmjax.report.metrics import evaluated
-from wmjax.report.page import write_whole
 from wmjax.report.video import write_video
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import files, workdir
+from wmjax.storage.files import write_whole
 from wmjax.types import Step, image_of
 
 FRAMES_A_SECOND = 15

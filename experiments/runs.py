@@ -11,9 +11,9 @@ from absl import flags
 
 from experiments import training
 from wmjax import console
-from wmjax.report.page import write_whole
 from wmjax.run import cli, jobs, stop
 from wmjax.storage import files, workdir
+from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
 

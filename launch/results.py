@@ -13,9 +13,10 @@ from launch.grid import SEED, TASK, Cell
 from wmjax.report import plots
 from wmjax.report.markup import figure, page, section, table, text
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import REPORT, markdown, write_whole
+from wmjax.report.page import REPORT, markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import jobs
+from wmjax.storage.files import write_whole
 
 METRICS = ("eval/return_mean", "eval/loss")  # a sweep is compared by the first one that it has
 COLUMNS = ("env_steps", "updates", "eval/return_mean", "eval/return_std", "eval/loss")  # of the newest evaluation

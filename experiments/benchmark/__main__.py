@@ -51,8 +51,8 @@ from experiments.benchmark import (
 )
 from wmjax import backend, console
 from wmjax.report import benchmark
-from wmjax.report.page import write_whole
 from wmjax.run import cli
+from wmjax.storage.files import write_whole
 from wmjax.storage.workdir import versions
 from wmjax.types import UsageError
 

@@ -33,11 +33,12 @@ from wmjax.nets.mlp import MLP
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.report import plots
-from wmjax.report.page import markdown, write_whole
+from wmjax.report.page import markdown
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
+from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 
 CONTEXT, HORIZON = 5, 45  # frames seen, steps open loop (Fig. 11)

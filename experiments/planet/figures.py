@@ -26,13 +26,14 @@ from wmjax import console
 from wmjax.envs.check import check_name
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison, write_whole
+from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, jobs
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
+from wmjax.storage.files import write_whole
 from wmjax.types import Step, UsageError, image_of
 
 OVERSHOOTING = ["model.overshooting_distance=5", "model.overshooting_scale=0.1"]  # ours: the scale as kl_scale in cpu

@@ -35,11 +35,11 @@ from experiments.planet import phases, pool, predictions, windows
 from experiments.planet.config import TrainConfig
 from wmjax import console, replay
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import write_whole
 from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player
 from wmjax.run.members import member, member_keys
 from wmjax.storage import checkpoint
+from wmjax.storage.files import write_whole
 from wmjax.train import acting_params, check_finite, make_phase
 from wmjax.types import Array, EnvSpec, Learner, Params, Step, UsageError, WorldModel
 

@@ -22,9 +22,10 @@ from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.planners import CEMConfig
 from wmjax.report import plots
-from wmjax.report.page import markdown, write_whole
+from wmjax.report.page import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli
+from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
 CENTRE = dict(horizon=12, iterations=10, candidates=128, share=0.1)

@@ -19,10 +19,11 @@ from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import phases, scores
 from wmjax import console
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_whole
+from wmjax.report.page import markdown
 from wmjax.report.statistics import RESAMPLES, aggregates, intervals
 from wmjax.run import cli
 from wmjax.storage import workdir
+from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
 OWN = ("seed", "population", "task")  # settings in which runs of one table may differ

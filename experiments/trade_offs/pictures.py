@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from wmjax.report import plots
-from wmjax.report.page import write_whole
+from wmjax.storage.files import write_whole
 
 BINS = 40
 

@@ -30,8 +30,8 @@ from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import Cell
 from wmjax.envs.check import check_name
-from wmjax.report.page import write_whole
 from wmjax.run import cli, jobs
+from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
 CURVES = ("crop", "resize", "rewards")  # parts whose runs are compared by their returns alone

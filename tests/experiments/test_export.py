@@ -30,6 +30,8 @@ def test_an_exported_run_acts_with_the_same_parameters(experiment, tmp_path_fact
     assert learners <= set(export.LEARNERS)
     assert not [leaf for state in saved(tmp_path / "out") for leaf in state if "opt_state" in leaf["path"]]
     assert json.loads((tmp_path / "out" / "summary.json").read_text())["finished"]
+    files = [path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert not [content for content in files if str(tmp_path).encode() in content]  # nothing of where it was made
 
 
 def saved(folder):

@@ -105,7 +105,7 @@ def write_report(workdir: str | Path) -> Path:
         folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return write_whole(folder / REPORT, page(title, body))
+    return files.write_whole(folder / REPORT, page(title, body))
 
 
 def write_population_report(workdir: str | Path, members: Sequence[str | Path]) -> Path:
@@ -144,7 +144,7 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
         folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
-    return write_whole(folder / REPORT, page(title, body))
+    return files.write_whole(folder / REPORT, page(title, body))
 
 
 def write_comparison(
@@ -169,7 +169,7 @@ def write_comparison(
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
                 raise UsageError(f"{folder} has no {metrics.METRICS} to compare")
-    return write_whole(path, plots.comparison(rows, title, path.suffix[1:], metric))
+    return files.write_whole(path, plots.comparison(rows, title, path.suffix[1:], metric))
 
 
 def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
@@ -181,17 +181,6 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
     ]
     rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
     return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]
-
-
-def write_whole(path: Path, content: bytes | str) -> Path:
-    """Writes a file for a user, and the folders above it. Raises UsageError if that cannot be done."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.atomic_write(path, content)
-    except OSError as error:
-        why = "disk full: " if files.is_disk_full(error) else ""
-        raise UsageError(f"{why}cannot write {path}: {error.strerror}") from error
-    return path
 
 
 def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.Rows]) -> str:

@@ -25,8 +25,8 @@ from PIL import Image, ImageDraw
 from wmjax import console, envs
 from wmjax.ops import image_bits
 from wmjax.report import video
-from wmjax.report.page import write_whole
 from wmjax.run import cli
+from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError, image_of
 
 ROWS = 2

@@ -32,6 +32,7 @@ from wmjax.types import Step, UsageError
 __all__ = ["AS_SAVED", "append_rows", "count_rows", "drop_rows_from", "load_rows", "restore_latest", "save"]
 
 CHECKPOINTS, STATE, MANIFEST = "checkpoints", "state", "manifest.json"
+SAVED_TO = "commit_success.txt"  # orbax leaves it beside the arrays
 REPLAY, EVALUATION = "replay", "evaluation"  # folders of rows
 HALF = "half-written"
 TRIES = 5  # looks for the newest checkpoint beside a training that writes them faster than they can be read
@@ -190,6 +191,7 @@ def _save_arrays(path: Path, arrays: dict[str, Any]) -> None:
         _orbax().save(path, args=ocp.args.PyTreeSave(arrays))
     finally:
         log.setLevel(level)
+    (path / SAVED_TO).unlink(missing_ok=True)  # it holds this machine's path, and restoring does not read it
 
 
 def _order(folder: Path) -> tuple[int, ...]:

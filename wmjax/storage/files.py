@@ -46,6 +46,17 @@ def make_folder(path: Path) -> None:
         raise UsageError(f"cannot write into {path}: {error.strerror}") from error
 
 
+def write_whole(path: Path, content: bytes | str) -> Path:
+    """Writes a file for a user, and the folders above it. Raises UsageError if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, content)
+    except OSError as error:
+        why = "disk full: " if is_disk_full(error) else ""
+        raise UsageError(f"{why}cannot write {path}: {error.strerror}") from error
+    return path
+
+
 def write_sealed(path: str | Path, body: dict) -> None:
     """Writes a JSON object beside its own sha256, whole or not at all. Raises OSError as `atomic_write` does."""
     atomic_write(path, json.dumps({"sha256": _digest(body), "body": body}))
