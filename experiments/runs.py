@@ -60,8 +60,13 @@ def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> None
     Args: trainings: of `jobs.training`; settings: that of the experiment's agent.py.
     """
     for job in trainings:
-        words = [word for word in job.command if word.startswith("--config")]
-        settings(cli.parse_flags(["", *words], functools.partial(training.define_flags, ""), __name__).config)
+        settings(read_config(job, __name__))
+
+
+def read_config(job: jobs.Job, module: str) -> Any:
+    """The config of a training's command line, as its main reads it. module: named where --help is asked for."""
+    words = [word for word in job.command if word.startswith("--config")]
+    return cli.parse_flags([module, *words], functools.partial(training.define_flags, ""), module).config
 
 
 def places(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:

@@ -11,7 +11,6 @@ checked as the main would before the first one starts. --pack makes one program 
 all cells are done; 2: bad input, or some have failed; 75: stopped by a signal, the same command goes on.
 """
 
-import functools
 import importlib
 import importlib.util
 import os
@@ -23,7 +22,7 @@ from typing import Any
 
 from absl import flags
 
-from experiments.training import define_flags as define_training_flags
+from experiments.runs import read_config
 from launch import grid, ray, results, slurm
 from launch.grid import SEED, TASK
 from launch.results import Run
@@ -221,7 +220,7 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
     specs: dict[tuple[str, str], EnvSpec] = {}
     for run in runs:
         try:
-            config = read_config(module, run.job)
+            config = read_config(run.job, module)
             chosen = found.settings(config)
             members = getattr(chosen, "members", ())
             if len(run.cells) > 1:
@@ -246,17 +245,11 @@ def check_packed(definition: Definition, run: Run, config: Any, members: int) ->
     together = workdir.flatten(config.to_dict())
     for cell in run.cells.values() if definition["pack"] == TASK else ():  # a preset may depend on the task
         place, words = grid.words(definition["config"], definition["settings"], cell)
-        alone = workdir.flatten(read_config(module, jobs.training(module, "", place, words)).to_dict())
+        alone = workdir.flatten(read_config(jobs.training(module, "", place, words), module).to_dict())
         for key in sorted((together.keys() | alone.keys()) - {TASK}):
             if together.get(key) != alone.get(key):
                 own = f"{together.get(key)} in the pack and {alone.get(key)} of {cell[TASK]} alone"
                 raise UsageError(f"{pack}: config.{key} is {own}: give one for all, or leave the task out")
-
-
-def read_config(module: str, job: Job) -> Any:
-    """The config of a job's command line, as its main reads it."""
-    words = [word for word in job.command if word.startswith("--config")]
-    return cli.parse_flags([module, *words], functools.partial(define_training_flags, ""), module).config
 
 
 def todo(runs: Sequence[Run], options: Any) -> list[Job]:
