@@ -12,11 +12,12 @@ import pytest
 from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
-from experiments.environment_models import phases, predictions
+from experiments.environment_models import doctor, phases, predictions
 from tests import exporting, mains
 from tests.fakes import SPEC, random_steps
 from tests.mains import assert_as_whole, metrics, summary
-from wmjax import replay
+from wmjax import doctor as doctors
+from wmjax import memory, replay
 from wmjax.models import state_space
 from wmjax.run import jobs
 from wmjax.storage import datasets, workdir
@@ -101,6 +102,22 @@ def record(folder, count):
         steps = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), random_steps(SPEC, 2, 16, seed=number))
         index = datasets.add(folder, index, number, steps.replace(reward=np.sign(steps.reward)))
     workdir.close_workdir(folder)
+
+
+def test_the_doctor_looks_at_images_on_the_host_too(tmp_path, monkeypatch):
+    """As the main it begins at their mean image, and it counts their bytes."""
+    record(tmp_path / "data", 3)
+    config = configs.get_config(f"{tmp_path / 'data'},sssm,cpu_games")
+    needs, counted = [], []
+    monkeypatch.setattr(doctors, "room", lambda workdir, need: needs.append(need) or [])
+    nbytes = memory.nbytes
+    monkeypatch.setattr(memory, "nbytes", lambda tree: counted.append(nbytes(tree)) or counted[-1])
+    for config.data.images in ("device", "host"):
+        (point,) = doctor.run_points(agents.settings(config), None)
+        assert point.name == "data" and "2 sequences to train on and 2 held out" in point.found
+    assert needs[0] == needs[1] and needs[0].disk > 0
+    data_on_device, _, data_on_host, _ = counted
+    assert data_on_host - data_on_device == 4 * 3 * 16 * 2  # a number for each image
 
 
 def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
