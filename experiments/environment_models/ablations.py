@@ -44,7 +44,6 @@ def main(argv: list[str]) -> None:
     """Trains what is missing and prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    folder.mkdir(parents=True, exist_ok=True)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
     places = runs.places(folder, variants, options.seeds)
     each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]

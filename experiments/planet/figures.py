@@ -73,7 +73,6 @@ def main(argv: list[str]) -> None:
     """Trains what is missing, draws and prints. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    folder.mkdir(parents=True, exist_ok=True)
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     places = runs.places(folder, used, options.seeds)
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]

@@ -33,6 +33,7 @@ from wmjax.report.statistics import with_interval
 from wmjax.run import cli, stop
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.stopwatch import Stopwatch
+from wmjax.storage import files
 from wmjax.types import UsageError
 
 EPISODES = "episodes.jsonl"
@@ -90,7 +91,7 @@ def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict
 
     Raises: Stopped when a signal asks it to, between two decisions; the episodes so far are kept.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    files.make_folder(folder)
     place = folder / EPISODES
     kept = [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
     found = {json.dumps({name: row[name] for name in settings[0].line()}): row for row in kept}
