@@ -13,19 +13,9 @@ import pytest
 
 from launch import ray as engine
 from launch import sweep
-from tests.launch.test_sweep import MAIN, drive, starts, wait_for
-from tests.mains import ROOT, forked
-from wmjax.report import plots
-from wmjax.run import cli, jobs, stop
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(engine, "POLL", 0.05)
-    monkeypatch.setattr(plots, "comparison_in_page", lambda groups, title, metric: "<svg></svg>")
-    yield
-    stop.forget()
+from tests.launch.driving import MAIN, drive, starts, wait_for
+from tests.mains import forked
+from wmjax.run import cli, jobs
 
 
 class StandIn(types.ModuleType):

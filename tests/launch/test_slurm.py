@@ -9,10 +9,8 @@ import pytest
 import submitit
 
 from launch import slurm, sweep
-from tests.launch.test_sweep import MAIN, starts, wait_for
-from tests.mains import ROOT
-from wmjax.report import plots
-from wmjax.run import cli, jobs, stop
+from tests.launch.driving import MAIN, starts, wait_for
+from wmjax.run import cli, jobs
 
 SBATCH = """#!/bin/sh
 # Runs every task of the array at once. The file is kept.
@@ -30,15 +28,6 @@ while [ "${1#-}" != "$1" ]; do case $1 in --output | --error) shift 2 ;; *) shif
 exec "$@"
 """
 SQUEUE = '#!/bin/sh\ncat "$SLURM_TEST/queue" 2>/dev/null\n'
-
-
-@pytest.fixture(autouse=True)
-def surroundings(monkeypatch):
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(slurm, "POLL", 0.05)
-    monkeypatch.setattr(plots, "comparison_in_page", lambda groups, title, metric: "<svg></svg>")
-    yield
-    stop.forget()
 
 
 @pytest.fixture

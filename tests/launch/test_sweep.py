@@ -5,40 +5,19 @@ import json
 import os
 import signal
 import subprocess
-import sys
-import time
 
 import pytest
 
 from launch import sweep
+from tests.launch.driving import MAIN, drive, starts, wait_for
 from tests.mains import ROOT
-from wmjax.report import plots
 from wmjax.run import cli, jobs, lifecycle
 from wmjax.run.members import make_members
 from wmjax.storage import files
 
-MAIN = ("--main=tests.launch.stub", "--config=tests/launch/stub/config.py:fake:counter,cpu")
-
-
-@pytest.fixture(autouse=True)
-def root(monkeypatch, request):
-    monkeypatch.chdir(ROOT)
-    if "drawn" not in request.fixturenames:
-        monkeypatch.setattr(plots, "comparison_in_page", lambda groups, title, metric: "<svg></svg>")
-
-
-@pytest.fixture
-def drawn():
-    """For a test that looks at curves."""
-
 
 def call(folder, *words):
     return cli.run(sweep.main, ["sweep", f"--folder={folder}", *words])
-
-
-def starts(folder):
-    """{cell: how often it was started}."""
-    return {path.stem: len(path.read_text().splitlines()) for path in sorted(folder.glob("*.starts"))}
 
 
 def ended(folder, name):
@@ -200,18 +179,6 @@ def test_dry_run_is_lines_for_a_shell(tmp_path, capsys):
     assert starts(folder) == dict(size_1x2=1, size_3=1)
     assert json.loads((folder / "size_3.starts").read_text())["flags"]["config.model.kind"] == "ssm"
     assert call(folder, *words) == 0 and starts(folder) == dict(size_1x2=1, size_3=1)  # they are done
-
-
-def drive(folder, *words):
-    """A driver in a process of its own."""
-    return subprocess.Popen([sys.executable, "-m", "launch.sweep", f"--folder={folder}", *words], cwd=ROOT)
-
-
-def wait_for(found, seconds=60):
-    until = time.monotonic() + seconds
-    while not found() and time.monotonic() < until:
-        time.sleep(0.02)
-    assert found()
 
 
 def test_a_killed_driver_and_then_a_signal(tmp_path, capfd):
