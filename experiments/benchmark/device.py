@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.benchmark.memory import UNKNOWN, figures
 from wmjax import backend, doctor
 from wmjax.report.benchmark import Finding
 
@@ -47,14 +48,9 @@ def platform() -> dict[str, Any]:
 
 def memory() -> dict[str, Any]:
     """What jax may take of the device's memory, and what is left for drawing on the same card."""
-    stats = jax.local_devices()[0].memory_stats() or {}
-    figures = {f"{name}_gb": stats[key] / 1e9 for name, key in LIMITS.items() if key in stats}
+    known = figures(jax.local_devices()[0], ("limit", "in_use"))
     points = [told(point) for point in doctor.shared_card()]
-    unknown = dict(told="this platform keeps no account of it (memory_stats)")
-    return figures | (points[0] if points else {} if figures else unknown)
-
-
-LIMITS = dict(limit="bytes_limit", in_use="bytes_in_use")
+    return known | (points[0] if points else {} if known else UNKNOWN)
 
 
 def precision() -> dict[str, Any]:
