@@ -16,7 +16,7 @@ import importlib.util
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +238,7 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
             raise UsageError(f"cell {next(iter(run.cells))}: {error}") from error
 
 
-def config_alone(definition: Definition, cell: Mapping[str, Any]) -> Any:
+def config_alone(definition: Definition, cell: grid.Cell) -> Any:
     """The config of one cell that is in no pack. cell: {key: value}."""
     place, words = grid.words(definition["config"], definition["settings"], cell)
     return read_config(jobs.training(definition["main"], Path(), place, words), definition["main"])
