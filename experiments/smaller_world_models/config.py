@@ -113,7 +113,6 @@ def cpu() -> ConfigDict:
     config = paper()
     config.env.size = 48
     config.model.update(
-        likelihood="bernoulli",  # sees small things sooner
         restart_below=0.5,  # see docs/lab/2026-11-29-freeway-restart.md
         encoder_widths=(16, 32, 64),
         decoder_widths=(64, 32, 16),
