@@ -4,12 +4,12 @@ import dm_env
 import numpy as np
 import pytest
 
+from tests.envs.stubs import DmStub, GymStub, refused
 from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, VectorWalk
+from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.envs.seeds import row_seeds
-from wmjax.types import NonFiniteError, Step, UsageError
-
-FIELDS = tuple(Step.__dataclass_fields__)
+from wmjax.types import NonFiniteError, UsageError
 
 
 class DmChoice:
@@ -45,11 +45,6 @@ class Seedless(GymWalk):
 
     def reset(self):
         return super().reset()
-
-
-def assert_equal(step: Step, other: Step) -> None:
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
 
 
 def test_gymnasium_episode_and_bounds():
@@ -108,41 +103,6 @@ def test_restore_is_exact(make_env, tmp_path):
     assert_equal(env.restore(snapshot), step)  # backwards, in a used one
     with pytest.raises(UsageError, match="another environment"):
         envs.adapt(make_env, 3, 2).restore(snapshot)
-
-
-class GymStub:
-    """Gymnasium's way: shows `image` and takes every action; methods are replaced in the tests."""
-
-    def __init__(self, seed=0, action_space=None, image=(6, 6, 3)):
-        self.action_space = action_space or Discrete(n=2)
-        self.shape, self.actions, self.closed = image, [], False
-
-    def reset(self, *, seed=None):
-        return np.zeros(self.shape, np.uint8), {}
-
-    def step(self, action):
-        self.actions.append(action)
-        return np.zeros(self.shape, np.uint8), 1.0, False, False, {}
-
-    def close(self):
-        self.closed = True
-
-
-class DmStub:
-    """dm_env's way: the same, with an action spec and the (reward, discount) of every step."""
-
-    def __init__(self, spec, arrival=(1.0, 1.0)):
-        self.spec, self.arrival, self.actions = spec, arrival, []
-
-    def action_spec(self):
-        return self.spec
-
-    def reset(self):
-        return dm_env.restart(np.zeros((6, 6, 3), np.uint8))
-
-    def step(self, action):
-        self.actions.append(action)
-        return dm_env.TimeStep(dm_env.StepType.MID, *self.arrival, np.zeros((6, 6, 3), np.uint8))
 
 
 class Drifting(GymWalk):
@@ -283,15 +243,6 @@ def test_views_that_are_refused(view, named):
 
 
 inf, specs = np.inf, dm_env.specs
-
-
-def refused(named, make_env, rows=2, error=UsageError):
-    """adapt() refuses in one line."""
-    with pytest.raises(error, match=named) as caught:
-        envs.adapt(make_env, rows, 0)
-    assert "\n" not in str(caught.value)
-
-
 MADE = (GymStub(), GymStub())
 
 

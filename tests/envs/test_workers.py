@@ -5,8 +5,8 @@ import time
 import numpy as np
 import pytest
 
-from tests.envs.test_adapter import assert_equal
 from tests.mains import ROOT
+from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.types import UsageError
 
