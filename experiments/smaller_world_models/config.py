@@ -52,7 +52,7 @@ class TrainConfig:
 
 
 # Settings that a resumed run may have other values of: they change nothing of what was done.
-MAY_DIFFER = ("train.iterations", "train.keep_checkpoints", "env.workers")
+MAY_DIFFER = ("train.iterations", "train.keep_checkpoints", "env.workers", "env.seconds", "env.failures")
 
 
 @dataclass(frozen=True)
@@ -155,6 +155,8 @@ def get_config(argument: str = "") -> ConfigDict:
                 grey=True,
                 image_key="pixels",
                 workers=1,
+                seconds=0.0,
+                failures=0,
             )
         )
     if preset == "paper" and config.task.startswith("atari:"):

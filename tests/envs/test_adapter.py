@@ -8,6 +8,7 @@ from tests.envs.stubs import DmStub, GymStub, refused
 from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, VectorWalk
 from tests.steps import assert_equal
 from wmjax import envs
+from wmjax.envs import snapshots
 from wmjax.envs.seeds import row_seeds
 from wmjax.types import NonFiniteError, UsageError
 
@@ -137,6 +138,28 @@ def test_an_environment_that_is_no_function_of_its_seed_is_told_and_its_episode_
     restored = env.restore(snapshot)
     assert restored.is_last.all() and "the present episode of row 1 is cut" in capsys.readouterr().err
     assert env.step(np.zeros((2, 2))).is_first.all()
+
+
+def test_a_cut_episode_is_not_played_again():
+    """Also where its row is of a share, and where observations are dicts; snapshots without cuts restore too."""
+    env = envs.adapt(VectorWalk, 2, 0, vector_keys=("place",))
+    env.reset(), env.step(np.zeros((2, 2)))
+    step = env.step(np.full((2, 2), 0.1))
+    snapshot = env.snapshot()
+    assert not snapshot["cut"].any() and not snapshot["failures"].any()
+    older = {name: snapshot[name] for name in ("seeds", "episodes", "decisions", "actions", "images")}
+    assert_equal(env.restore(older), step)
+    cut = snapshot | dict(cut=np.array([True, False]), failures=np.array([3, 0]))
+    restored = env.restore(snapshots.join([snapshots.rows_of(cut, row, 1) for row in (0, 1)]))
+    assert env._envs[0].actions == [] and len(env._envs[1].actions) == 2
+    reward, is_last = np.float32([0, step.reward[1]]), np.array([True, False])
+    assert_equal(restored, step.replace(reward=reward, is_last=is_last))
+    again = env.snapshot()
+    assert again["failures"].tolist() == [3, 0] and again["cut"].tolist() == [True, False]
+    np.testing.assert_array_equal(again["seen"]["vector"], step.obs["vector"])
+    after = env.step(np.zeros((2, 2)))
+    assert after.is_first.tolist() == [True, False] and not env.snapshot()["cut"].any()
+    assert env.snapshot()["episodes"].tolist() == [2, 1]
 
 
 def test_environments_are_seen_and_decided_in_as_asked():
