@@ -16,7 +16,7 @@ from wmjax.types import UsageError
 NAME = "py:tests.gym_walk:FragileWalk"
 RAISES, DIES, TIRES, HANGS, NOT_A_NUMBER = (1, 0), (-1, 0), (0.95, 0), (0, 1), (0, -1)  # actions of it
 FAR = (0.8, 0)  # so that episodes end in different decisions
-SECONDS = 2  # a loaded machine may take so long for a decision of nothing
+SECONDS = 4  # a loaded machine may take long for a decision of nothing
 
 
 @pytest.fixture(autouse=True)
