@@ -93,7 +93,7 @@ def main(argv: list[str]) -> None:
         eval_env.restore(saved["eval_env"])
         for steps in checkpoint.load_rows(folder, counters["collected"]):
             memory = extend(memory, steps)
-    checkpoint.drop_rows_from(folder, counters["collected"])
+    run.drop_rows_from(counters["collected"])
 
     def counted(names: Sequence[str] = ("iterations", "episodes", "env_steps", "updates")) -> dict[str, Any]:
         """The axes of metrics."""
@@ -131,7 +131,7 @@ def main(argv: list[str]) -> None:
                 if iteration == 0:
                     agents.check_chunk(train, agents.longest(new.is_first))
                 memory = extend(memory, new)
-                checkpoint.append_rows(folder, iteration, new)
+                run.append_rows(iteration, new)
             step = jax.tree.map(lambda x: x[-1], steps)
             ended, unfinished = phases.finished_returns(steps, unfinished)
             counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
