@@ -1,4 +1,4 @@
-"""What several processes of a run need, in one process; whole runs: tests/experiments/planet/test_processes.py."""
+"""What several processes of a run need, in one process; whole runs: tests/experiments."""
 
 import jax
 import numpy as np
@@ -100,7 +100,7 @@ def test_an_address_is_read():
     assert processes.read("[::1]:80/12/3") == processes.Address("[::1]:80", 12, 3)
 
 
-@pytest.mark.parametrize("experiment", ["smaller_world_models", "environment_models"])
+@pytest.mark.parametrize("experiment", ["smaller_world_models", "i2a"])
 def test_mains_that_run_in_one_process_say_so(experiment, monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "start", lambda text: monkeypatch.setattr(processes, "_count", 2))
     monkeypatch.setattr(processes, "is_told_already", lambda message: False)
