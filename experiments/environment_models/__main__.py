@@ -2,6 +2,9 @@
 
     python -m experiments.environment_models --config=experiments/environment_models/config.py:ball,sssm,cpu --workdir=runs/a
 
+One run in several processes: --distributed=HOST:PORT/N/I in each of them, and --config.devices=all (docs/runs.md,
+"Several processes").
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """  # noqa: E501
@@ -20,7 +23,7 @@ from experiments.training import read_command
 from wmjax.console import try_drawing
 from wmjax.models import state_space
 from wmjax.report.video import write_film
-from wmjax.run import cli, devices, lifecycle, processes, stop
+from wmjax.run import cli, devices, lifecycle, stop
 from wmjax.run.members import Member
 from wmjax.storage import checkpoint
 from wmjax.train import check_finite
@@ -29,12 +32,12 @@ from wmjax.train import check_finite
 def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    processes.check_alone("experiments.environment_models")
     chosen = agents.settings(config)
     train = chosen.train
 
     # Everything that can be refused is made before the folder is touched.
-    data = sequences.load(chosen)
+    mesh = agents.make_mesh(chosen)
+    data = sequences.load(chosen, mesh)
     model, learner = state_space.make(chosen.model, data.spec)
     chunks = sequences.held_out(chosen, data.test, data.test_images)
     run = lifecycle.open_run(
@@ -50,17 +53,18 @@ def main(argv: list[str]) -> None:
     )
 
     size = stop.dispatch_size(train.every, phases.DISPATCHED)
-    phase = phases.make_training(learner, chosen, data)
-    evaluate = predictions.make_evaluate(chosen, data.spec)
+    phase = phases.make_training(learner, chosen, data, mesh)
+    evaluate = predictions.make_evaluate(chosen, data.spec, mesh)
     futures = predictions.make_futures(model, chosen, data.spec)
     chunk, truth = predictions.pictured(chosen, chunks)
     by_dispatch = jax.jit(
-        lambda key, first: tuple(jax.random.split(jax.random.fold_in(key, first), (train.every // size, size)))
+        lambda key, first: tuple(jax.random.split(jax.random.fold_in(key, first), (train.every // size, size))),
+        out_shardings=devices.replicated(mesh),
     )
     init_key, train_key, eval_key = agents.keys_of(chosen.seed)
 
     # A run is the state below. losses: of the updates since the newest evaluation, which came after `evaluated` ones.
-    state = agents.make_init(learner, chosen)(init_key, sequences.background(chosen, data))
+    state = agents.make_init(learner, chosen, mesh)(init_key, sequences.background(chosen, data))
     counters: dict[str, Any] = dict(updates=0, evaluated=0)
     losses: dict[str, np.ndarray] = {}
     saved = run.restore(dict(learner=state, counters=counters, losses=checkpoint.AS_SAVED))
@@ -84,8 +88,8 @@ def main(argv: list[str]) -> None:
     while run.goes_on(counters["evaluated"]):
         done = counters["updates"] % train.every
         if done or counters["updates"] == counters["evaluated"]:
+            keys = by_dispatch(train_key, np.int32(counters["updates"] - done))[done // size]
             with run.stopwatch("train"), devices.no_transfers():
-                keys = by_dispatch(train_key, jax.device_put(np.int32(counters["updates"] - done)))[done // size]
                 state, metrics = jax.block_until_ready(phase(state, keys))
             metrics = jax.device_get(metrics)
             check_finite(metrics, counters["updates"] + 1)

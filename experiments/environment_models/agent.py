@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from experiments.environment_models.config import BLOCKS, DataConfig, EvalConfig, TrainConfig, is_ball
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
 from wmjax.models.state_space import StateSpaceConfig
 from wmjax.replay import Replay
-from wmjax.run import lifecycle
+from wmjax.run import devices, lifecycle
 from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
@@ -25,6 +26,7 @@ class Settings(NamedTuple):
 
     task: str  # "ball:diffusing", "ball:drifting" or the absolute path of a recorded folder
     seed: int
+    devices: str
     data: DataConfig
     model: StateSpaceConfig
     train: TrainConfig
@@ -33,11 +35,20 @@ class Settings(NamedTuple):
 
 def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
-    seed = config["seed"]
+    blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
+    seed = blocks["seed"]
     if type(seed) is not int or not 0 <= seed < 2**31:
         raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
-    task = config["task"] if is_ball(config["task"]) else read_path("config.task", config["task"])
-    return Settings(task, seed, **{name: build(cls, config[name], name) for name, cls in BLOCKS.items()})
+    task = blocks["task"] if is_ball(blocks["task"]) else read_path("config.task", blocks["task"])
+    built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
+    return Settings(task, seed, blocks["devices"], **built)
+
+
+def make_mesh(chosen: Settings) -> Mesh:
+    """The mesh of a run; raises UsageError unless batches can be split evenly over its devices."""
+    mesh = devices.make_mesh(chosen.devices)
+    devices.check_divisible(mesh, {"config.train.batch": chosen.train.batch})
+    return mesh
 
 
 def keys_of(seed: int) -> Array:
@@ -55,7 +66,7 @@ def predicted_steps(chosen: Settings) -> int:
     return steps
 
 
-def make_init(learner: Learner, chosen: Settings) -> Callable[..., LearnerState]:
+def make_init(learner: Learner, chosen: Settings, mesh: Mesh) -> Callable[..., LearnerState]:
     """The jitted beginning of a run: (key, memory) -> LearnerState."""
 
     def init(key: Array, memory: Replay) -> LearnerState:
@@ -65,7 +76,7 @@ def make_init(learner: Learner, chosen: Settings) -> Callable[..., LearnerState]
         mean = memory.rows.obs.mean(axis=(0, 1), dtype=jnp.float32) / 255  # every slot of these memories is filled
         return state.replace(params=state_space.with_background(state.params, mean))
 
-    return jax.jit(init)
+    return jax.jit(init, out_shardings=devices.replicated(mesh))
 
 
 class Loaded(NamedTuple):

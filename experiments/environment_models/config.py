@@ -87,6 +87,7 @@ def paper() -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
+            devices="1",  # or a number, or all: batches are split over them
             data=block(DataConfig()),
             model=block(StateSpaceConfig()),
             train=block(TrainConfig()),

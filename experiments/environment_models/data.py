@@ -5,14 +5,15 @@ import pathlib
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.environment_models.agent import Settings, predicted_steps
 from experiments.environment_models.config import DataConfig, is_ball
 from wmjax import console, memory, replay
 from wmjax.envs import bouncing_ball
 from wmjax.models import state_space
+from wmjax.run import devices, processes
 from wmjax.storage import datasets
 from wmjax.types import EnvSpec, Step, UsageError
 
@@ -33,19 +34,20 @@ class Data(NamedTuple):
     test_images: list[np.ndarray] | None = None
 
 
-def load(chosen: Settings) -> Data:
-    """The Data of a run on the device; raises UsageError for what is not there or does not fit.
+def load(chosen: Settings, mesh: Mesh) -> Data:
+    """The Data of a run on every device; raises UsageError for what is not there or does not fit.
 
-    A recorded folder's missing and damaged shards are named on standard error, the rest is used.
+    A recorded folder's missing and damaged shards are named on standard error, the rest is used. Each process of a run
+    makes or reads all of it.
     """
     rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
     if not is_ball(chosen.task):
-        return recorded(pathlib.Path(chosen.task), rows, chosen)
+        return recorded(pathlib.Path(chosen.task), rows, chosen, mesh)
     if chosen.data.images == "host":
         raise UsageError("config.data.images=host: is for recorded folders; balls are made on the device")
     if rows > chosen.data.length:
         raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
-    return balls(chosen.task.partition(":")[2], chosen.data)
+    return balls(chosen.task.partition(":")[2], chosen.data, mesh)
 
 
 def identity(chosen: Settings) -> dict[str, Any]:
@@ -53,13 +55,20 @@ def identity(chosen: Settings) -> dict[str, Any]:
     return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
 
 
-def recorded(folder: pathlib.Path, rows: int, chosen: Settings) -> Data:
+def placed(steps: Step, mesh: Mesh) -> replay.Replay:
+    """Numpy Step [E, T] as a full replay on every device."""
+    length = np.full((), steps.reward.shape[1], np.int32)
+    return processes.to_devices(replay.Replay(steps, np.zeros((), np.int32), length), devices.replicated(mesh))
+
+
+def recorded(folder: pathlib.Path, rows: int, chosen: Settings, mesh: Mesh) -> Data:
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
     spec, on_host = datasets.read_spec(folder), chosen.data.images == "host"
 
     def made(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
         free = memory.host_memory() if on_host else memory.free_memory()
-        memory.check_fits(datasets.nbytes(folder, split), f"the {split} data of {folder}", free)
+        copies = 1 if on_host else devices.in_one_memory(mesh)
+        memory.check_fits(copies * datasets.nbytes(folder, split), f"the {split} data of {folder}", free)
         steps, faults = datasets.read(folder, split)
         for fault in faults:
             console.warn(f"warning: {fault}")
@@ -73,26 +82,24 @@ def recorded(folder: pathlib.Path, rows: int, chosen: Settings) -> Data:
         envs, length = whole.reward.shape
         if on_host:
             whole = whole.replace(obs=np.arange(length * envs, dtype=np.int32).reshape(length, envs).T)
-        return replay.Replay(jax.device_put(whole), jnp.zeros((), jnp.int32), jnp.int32(length)), images
+        return placed(whole, mesh), images
 
     (train, train_images), (test, test_images) = made("train"), made("test")
     return Data(spec, train, test, train_images, test_images)
 
 
-def with_images(steps: Step, shards: list[np.ndarray] | None) -> Step:
-    """Chunks, Step [..., T] on the device, with images in place of their numbers; as they are without shards.
+def images_of(numbers: np.ndarray, shards: list[np.ndarray]) -> np.ndarray:
+    """The images uint8 [..., T, X, Y, C] of chunks of numbers int32 [..., T].
 
     shards: as of Data, of which each chunk lies in one.
     """
-    if shards is None:
-        return steps
-    numbers, ends = jax.device_get(steps.obs), np.cumsum([len(each) for each in shards])
+    ends = np.cumsum([len(each) for each in shards])
     times, envs = np.divmod(numbers, shards[0].shape[1])
     images = np.empty((*numbers.shape, *shards[0].shape[2:]), np.uint8)
     for place, shard in np.ndenumerate(np.searchsorted(ends, times[..., 0], side="right")):
         first = ends[shard] - len(shards[shard])
         images[place] = shards[shard][times[place] - first, envs[place]]
-    return dataclasses.replace(steps, obs=jax.device_put(images))
+    return images
 
 
 def background(chosen: Settings, data: Data) -> replay.Replay:
@@ -101,7 +108,8 @@ def background(chosen: Settings, data: Data) -> replay.Replay:
         return data.train
     total = sum(each.sum(axis=(0, 1), dtype=np.int64) for each in data.train_images)
     mean = np.asarray(total / data.train.rows.reward.size, np.float32)[None, None]
-    return dataclasses.replace(data.train, rows=dataclasses.replace(data.train.rows, obs=jax.device_put(mean)))
+    mean = processes.to_devices(mean, data.train.cursor.sharding)
+    return dataclasses.replace(data.train, rows=dataclasses.replace(data.train.rows, obs=mean))
 
 
 def whole_rewards(steps: Step, chosen: Settings, name: str) -> np.ndarray:
@@ -135,15 +143,16 @@ def fits(is_first: np.ndarray, rows: int) -> bool:
     return np.diff(np.append(np.flatnonzero(is_first), len(is_first))).max() >= rows
 
 
-def balls(task: str, data: DataConfig) -> Data:
+def balls(task: str, data: DataConfig, mesh: Mesh) -> Data:
     """Train and test sequences of a ball, the same at every call; raises UsageError where they do not fit."""
     env = bouncing_ball.make(task, [0], dict(size=data.size, episode_steps=data.length))
     count = data.train_sequences + data.test_sequences
-    memory.check_fits(replay.nbytes(data.length, env.reset()) * count, f"{count} sequences of {data.length} images")
+    size = devices.in_one_memory(mesh) * replay.nbytes(data.length, env.reset()) * count
+    memory.check_fits(size, f"{count} sequences of {data.length} images")
 
     def made(key: int, count: int) -> replay.Replay:
         steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
-        return replay.Replay(steps, jnp.zeros((), jnp.int32), jnp.int32(data.length))
+        return placed(jax.device_get(steps), mesh)
 
     return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
 
@@ -155,4 +164,7 @@ def held_out(chosen: Settings, memory: replay.Replay, shards: list[np.ndarray] |
     chunks = jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
         memory, jax.random.key(CHUNKS_KEY), count, rows
     )
-    return with_images(chunks, shards)
+    if shards is None:
+        return chunks
+    images = images_of(jax.device_get(chunks.obs), shards)
+    return dataclasses.replace(chunks, obs=processes.to_devices(images, memory.cursor.sharding))

@@ -29,13 +29,15 @@ def main(argv: list[str]) -> None:
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of data, memory and disk of a run; raises UsageError where its main refuses the config."""
-    data = sequences.load(chosen)  # what this process holds of them, a run holds too
+    mesh = agents.make_mesh(chosen)
+    data = sequences.load(chosen, mesh)  # what this process holds of them, a run holds too
     _, learner = state_space.make(chosen.model, data.spec)
     sequences.held_out(chosen, data.test, data.test_images)
     counts = [len(each.rows.reward) for each in (data.train, data.test)]
     size = memory.nbytes(data[1:]) / 1e9  # all but the spec
     yield doctor.Point("data", f"{counts[0]} sequences to train on and {counts[1]} held out, {size:.2f} GB of memory")
-    state = jax.eval_shape(agents.make_init(learner, chosen), jax.random.key(0), sequences.background(chosen, data))
+    init, begins_at = agents.make_init(learner, chosen, mesh), sequences.background(chosen, data)
+    state = jax.eval_shape(init, jax.random.key(0), begins_at)
     saved = (chosen.train.keep_checkpoints + 1) * memory.nbytes(state)
     yield from doctor.room(workdir, doctor.Needs(disk=saved))
 

@@ -3,33 +3,45 @@
 from collections.abc import Callable
 
 import jax
+from jax.sharding import Mesh
 
 from experiments.environment_models.agent import Settings, predicted_steps
-from experiments.environment_models.data import Data, with_images
+from experiments.environment_models.data import Data, images_of
 from wmjax import replay
 from wmjax.models import state_space
+from wmjax.run import devices, processes
 from wmjax.train import make_phase
 from wmjax.types import Array, Learner, LearnerState, Step
 
 DISPATCHED = 25  # updates of one dispatch at most: seconds on two cores
 
 
-def make_training(learner: Learner, chosen: Settings, data: Data) -> Callable[..., tuple[LearnerState, dict]]:
+def make_training(
+    learner: Learner, chosen: Settings, data: Data, mesh: Mesh
+) -> Callable[..., tuple[LearnerState, dict]]:
     """(state, keys [C]) -> (state, metrics [C]): an update on a batch of chunks for each key; the state is donated.
 
-    Batches are functions of their keys, the same ones wherever images are. Those of shards on the host are copied to
-    the device together, C of them.
+    Batches are functions of their keys, the same ones wherever images are, and split over the mesh. Those of shards on
+    the host are copied to the devices C together; each process copies what its devices take.
     """
-    if data.train_images is None:
-        phase = make_phase(make_update(learner, chosen), donate=True)
+    whole, over_batch = devices.replicated(mesh), devices.split(mesh, 1)
+    shards = data.train_images
+    if shards is None:
+        phase = make_phase(make_update(learner, chosen, mesh), donate=True, sharding=whole)
         return lambda state, keys: phase(state, data.train, keys)
-    draw = jax.jit(jax.vmap(make_draw(chosen), (None, 0)))
+    draw = jax.jit(jax.vmap(make_draw(chosen), (None, 0)), out_shardings=over_batch)  # Step [C, B, rows]
 
     def given(state: LearnerState, nothing: None, each: tuple[Array, Step]) -> tuple[LearnerState, dict]:
         return learner.update(state, jax.random.split(each[0])[1], each[1])
 
-    phase = make_phase(given, donate=True)
-    return lambda state, keys: phase(state, None, (keys, with_images(draw(data.train, keys), data.train_images)))
+    phase = make_phase(given, donate=True, sharding=whole)
+
+    def train(state: LearnerState, keys: Array) -> tuple[LearnerState, dict]:
+        batches = draw(data.train, keys)
+        images = images_of(processes.from_devices(batches.obs, axis=1), shards)
+        return phase(state, None, (keys, batches.replace(obs=processes.to_devices(images, over_batch))))
+
+    return train
 
 
 def make_draw(chosen: Settings) -> Callable[[replay.Replay, Array], Step]:
@@ -42,11 +54,12 @@ def make_draw(chosen: Settings) -> Callable[[replay.Replay, Array], Step]:
     return draw
 
 
-def make_update(learner: Learner, chosen: Settings) -> Callable[..., tuple[LearnerState, dict]]:
-    """(state, memory, key) -> (state, metrics): one update on a batch of chunks."""
-    draw = make_draw(chosen)
+def make_update(learner: Learner, chosen: Settings, mesh: Mesh) -> Callable[..., tuple[LearnerState, dict]]:
+    """(state, memory, key) -> (state, metrics): one update on a batch of chunks, which is split over the mesh."""
+    draw, over_batch = make_draw(chosen), devices.split(mesh, 0)
 
     def update(state: LearnerState, memory: replay.Replay, key: Array) -> tuple[LearnerState, dict]:
-        return learner.update(state, jax.random.split(key)[1], draw(memory, key))
+        batch = jax.lax.with_sharding_constraint(draw(memory, key), over_batch)
+        return learner.update(state, jax.random.split(key)[1], batch)
 
     return update

@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.environment_models.agent import Settings, predicted_steps
 from wmjax.agents.open_loop import open_loop_images
@@ -15,6 +16,7 @@ from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
 from wmjax.report.page import Picture
+from wmjax.run import devices
 from wmjax.types import ActionSpec, Array, EnvSpec, Params, Step, WorldModel
 
 SAMPLES = 3  # futures drawn for a picture
@@ -26,22 +28,23 @@ FUTURES = Picture(
 )
 
 
-def make_evaluate(chosen: Settings, env_spec: EnvSpec) -> Callable:
+def make_evaluate(chosen: Settings, env_spec: EnvSpec, mesh: Mesh) -> Callable:
     """A jitted function (params, key, chunks [N]) -> dict of losses [N], minus the bounds in nats a predicted step.
 
-    loss: of the evidence lower bound; loss_tighter: of the importance-weighted one.
+    loss: of the evidence lower bound; loss_tighter: of the importance-weighted one. A batch at a time, over the mesh.
     """
     score = state_space.make_score(chosen.model, env_spec)
     batch, steps = chosen.train.batch, predicted_steps(chosen)
 
     def evaluate(params: Params, key: Array, chunks: Step) -> dict[str, Array]:
         chunks = jax.tree.map(lambda x: x.reshape(-1, batch, *x.shape[1:]), chunks)
+        chunks = jax.lax.with_sharding_constraint(chunks, devices.split(mesh, 1))
         keys = jax.random.split(key, chunks.reward.shape[0])
         found = jax.lax.map(lambda each: score(params, *each, chosen.evaluation.draws), (keys, chunks))
         losses = jax.tree.map(lambda x: -x.reshape(-1) / steps, found)
         return dict(loss=losses["bound"], loss_tighter=losses["tighter"])
 
-    return jax.jit(evaluate)
+    return jax.jit(evaluate, out_shardings=devices.replicated(mesh))
 
 
 def make_futures(model: WorldModel, chosen: Settings, env_spec: EnvSpec) -> Callable:

@@ -32,7 +32,7 @@ from wmjax.report.benchmark import Work
 from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
-from wmjax.run import cli, jobs
+from wmjax.run import cli, devices, jobs
 from wmjax.storage import workdir
 from wmjax.types import ActionSpec, Array, EnvSpec, Params, State, UsageError
 
@@ -121,13 +121,14 @@ def training(options: Any, name: str, seed: int, place: pathlib.Path) -> jobs.Jo
 def likelihoods(options: Any, runs: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
     settings = {name: agents.settings(workdir.read_config(places[0])) for name, places in runs.items()}
-    data = sequences.load(next(iter(settings.values())))
+    mesh = devices.make_mesh("1")
+    data = sequences.load(next(iter(settings.values())), mesh)
     spec = data.spec
     found, rows = {}, {}
     for name, places in runs.items():
         chosen = settings[name]
         chunks = sequences.held_out(chosen, data.test, data.test_images)
-        evaluate = predictions.make_evaluate(chosen, spec)
+        evaluate = predictions.make_evaluate(chosen, spec, mesh)
         params = [agents.load(place).params for place in places]
         keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
         asked = zip(params, keys, strict=True)

@@ -95,9 +95,8 @@ def main(argv: list[str]) -> None:
             pools.restore(eval_envs[task], saved["eval_env"][task], evaluation.episodes)
         for steps in checkpoint.load_rows(folder, counters["plays"]):
             memory = extend(memory, steps)
-    if processes.is_first():
-        checkpoint.drop_rows_from(folder, counters["plays"])
-        checkpoint.drop_rows_from(folder, counters["kept"], checkpoint.EVALUATION)
+    run.drop_rows_from(counters["plays"])
+    run.drop_rows_from(counters["kept"], checkpoint.EVALUATION)
     trainer = futures.ThreadPoolExecutor(1)
     in_turn = not train.overlap or processes.count() > 1  # in which all have to start the same programs in one order
 
@@ -118,8 +117,7 @@ def main(argv: list[str]) -> None:
             shown = (run.member_folders, name, env, greedy, predict, params, keys, measures[task])
             found[task], steps = predictions.evaluate(*shown)
             if evaluation.keep:
-                if processes.is_first():
-                    checkpoint.append_rows(folder, counters["kept"], steps, checkpoint.EVALUATION)
+                run.append_rows(counters["kept"], steps, checkpoint.EVALUATION)
                 counters["kept"] += 1
         return over_tasks(found)
 
@@ -156,8 +154,7 @@ def main(argv: list[str]) -> None:
         for task, (steps, _) in played.items():
             with run.stopwatch("replay"):
                 memory = extend(memory, steps)
-                if processes.is_first():
-                    checkpoint.append_rows(folder, counters["plays"], steps)
+                run.append_rows(counters["plays"], steps)
             counters["plays"] += 1
             counters["episodes"] += train.num_envs
             counters["env_steps"] += (len(steps.reward) - 1) * train.num_envs * specs[task].action_repeat

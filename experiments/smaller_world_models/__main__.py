@@ -2,6 +2,9 @@
 
     python -m experiments.smaller_world_models --config=experiments/smaller_world_models/config.py:Pong,cpu --workdir=runs/a
 
+One run in several processes: --distributed=HOST:PORT/N/I in each of them, and --config.devices=all (docs/runs.md,
+"Several processes").
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """  # noqa: E501
@@ -35,17 +38,15 @@ SAVE_MINUTES = 5  # from one checkpoint to the next, about
 def main(argv: list[str]) -> None:
     """Runs all iterations, or until --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    processes.check_alone("experiments.smaller_world_models")
     chosen = agents.settings(config)
     members, train, episodes = chosen.members, chosen.train, chosen.evaluation.episodes
 
     # Everything that can be refused is made before the folder is touched.
-    spec, example, agent, capacity = phases.prepare(chosen)
+    mesh, spec, example, agent, capacity = phases.prepare(chosen)
     gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
     console.say(f"replay: {capacity} rows for {len(members)} environments, {gigabytes:.2f} GB")
-    mesh = devices.make_mesh("1")
     replays.check_memory(capacity, 1, example, len(members), mesh)
-    env = pools.join_envs(members, 1, chosen.env)
+    env = pools.single_envs(members, chosen.env)
     eval_env = pools.join_envs(members, episodes, chosen.env, purpose="evaluation")
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = replays.make_memory(capacity, 1, example, len(members), mesh)
@@ -62,12 +63,12 @@ def main(argv: list[str]) -> None:
     )
     lifecycle.write_references(run.member_folders, [scores.references(each.task, train.frames) for each in members])
 
-    whole = devices.replicated(mesh)
+    whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     makers = dict(warm_up=phases.make_warm_up, fit=phases.make_fit, dream=phases.make_dream)
-    trainers = {name: make(agent, train, whole) for name, make in makers.items()}
-    explorer = make_player(agent.actor, 1, explore=True)
-    randomly = make_player(make_random_actor(spec.action, train.hold), 1, explore=True)
-    player = make_player(agent.actor, episodes, explore=False)
+    trainers = {name: make(agent, train, mesh) for name, make in makers.items()}
+    explorer = make_player(agent.actor, 1, explore=True, sharding=whole)
+    randomly = make_player(make_random_actor(spec.action, train.hold), 1, explore=True, sharding=whole)
+    player = make_player(agent.actor, episodes, explore=False, sharding=over_rows)
     show = predictions.make_show(agent, spec, train.frames)
     extend = replays.make_extend(memory)
     fold_in = jax.jit(jax.vmap(jax.random.fold_in, (0, None)), out_shardings=whole)
@@ -83,17 +84,18 @@ def main(argv: list[str]) -> None:
     # Of the iteration under way: each member's line of metrics, the newest rows that were collected, and sums of the
     # metrics of a point that is not whole yet.
     partial: dict[str, Any] = dict(rows=[{} for _ in members], window={}, sums={})
-    snapshots = dict(env=env.snapshot(), eval_env=eval_env.snapshot())  # between two phases: a stopped one begins again
+    # Between two phases: a stopped one begins again.
+    snapshots = dict(env=env.snapshot(), eval_env=pools.snapshot(eval_env))
     template = dict(world=world, policy=policy, unfinished=unfinished, counters=counters)
     saved = run.restore(template | dict.fromkeys(("partial", "env", "eval_env"), checkpoint.AS_SAVED))
     if saved:
         world, policy, unfinished, counters, partial = (saved[name] for name in (*template, "partial"))
         snapshots = dict(env=saved["env"], eval_env=saved["eval_env"])
         step = env.restore(saved["env"])
-        eval_env.restore(saved["eval_env"])
+        pools.restore(eval_env, saved["eval_env"], episodes)
         for steps in checkpoint.load_rows(folder, counters["collected"]):
             memory = extend(memory, steps)
-    checkpoint.drop_rows_from(folder, counters["collected"])
+    run.drop_rows_from(counters["collected"])
 
     def counted(names: Sequence[str] = ("iterations", "episodes", "env_steps", "updates")) -> dict[str, Any]:
         """The axes of metrics."""
@@ -131,7 +133,7 @@ def main(argv: list[str]) -> None:
                 if iteration == 0:
                     agents.check_chunk(train, agents.longest(new.is_first))
                 memory = extend(memory, new)
-                checkpoint.append_rows(folder, iteration, new)
+                run.append_rows(iteration, new)
             step = jax.tree.map(lambda x: x[-1], steps)
             ended, unfinished = phases.finished_returns(steps, unfinished)
             counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
@@ -146,7 +148,7 @@ def main(argv: list[str]) -> None:
                     rows = [a | b for a, b in zip(partial["rows"], evaluate(), strict=True)]
             except stop.Stopped:
                 break
-            snapshots = snapshots | dict(eval_env=eval_env.snapshot())
+            snapshots = snapshots | dict(eval_env=pools.snapshot(eval_env))
             counters |= dict(iterations=iteration + 1, phase="collect", evaluated=counters["updates"])
             run.write(counted(), rows)
             scores.write_tables(folder, run.member_folders, members, rows)
@@ -159,7 +161,7 @@ def main(argv: list[str]) -> None:
             if counters["done"] == 0:
                 run.progress.note(f"{DOING[phase]}: {BINS * curve.updates * curve.each} updates")
             with run.stopwatch(phase):
-                numbers = jax.device_put((*map(np.int32, (point, first, end)), *curve.numbers))
+                numbers = processes.to_devices((*map(np.int32, (point, first, end)), *curve.numbers), whole)
                 trains = (world, policy) if phase == "dream" else world
                 with devices.no_transfers():
                     trains, sums = jax.block_until_ready(trainers[phase](trains, memory, keys, *numbers))

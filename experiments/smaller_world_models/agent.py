@@ -22,6 +22,7 @@ class Settings(NamedTuple):
     """Every block of the config as its dataclass."""
 
     members: tuple[Member, ...]  # tasks and seeds of the agents in this program
+    devices: str
     env: dict
     model: vq_convlstm.VQConvLSTMConfig
     policy: PolicyConfig
@@ -55,13 +56,13 @@ class Loaded(NamedTuple):
 
 def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
-    blocks = dict(config)
+    blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}
     if built["train"].frames > 1:
         env["stack"] = built["train"].frames  # what the networks see; the replay keeps the newest
-    return Settings(members, env=env, **built)
+    return Settings(members, blocks["devices"], env=env, **built)
 
 
 def read_settings(folder: str | pathlib.Path) -> Settings:

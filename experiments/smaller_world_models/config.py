@@ -91,6 +91,7 @@ def paper() -> ConfigDict:
         dict(
             seed=0,
             population=1,  # seeds of each game in one program: seed, seed + 1, ...; each as a run of its own would
+            devices="1",  # or a number, or all: batches and evaluation episodes are split over them
             env=dict(
                 size=96,
                 episode_steps=config_dict.placeholder(int),  # time limit in decisions; none: 108,000 frames

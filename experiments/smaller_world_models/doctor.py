@@ -34,7 +34,7 @@ def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.
 
 def needs(chosen: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:
     """The Needs of a run: replay, model and policy in memory; checkpoints and, uncompressed, all rows on disk."""
-    train, members, (_, example, agent, capacity) = chosen.train, len(chosen.members), prepared
+    train, members, (*_, example, agent, capacity) = chosen.train, len(chosen.members), prepared
     ring = members * replay.nbytes(capacity, example)
     inits = [jax.vmap(agent.learner.init), jax.vmap(agent.policy.init)]
     learnt = memory.nbytes([jax.eval_shape(init, member_keys(chosen.members, 1)[0]) for init in inits])

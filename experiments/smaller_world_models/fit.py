@@ -65,8 +65,8 @@ def main(argv: list[str]) -> None:
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
     memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
-    place = devices.replicated(devices.make_mesh("1"))
-    warm_up, fit = phases.make_warm_up(agent, train, place), phases.make_fit(agent, train, place)
+    mesh = devices.make_mesh("1")
+    warm_up, fit = phases.make_warm_up(agent, train, mesh), phases.make_fit(agent, train, mesh)
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)
     windows = predictions.windows(held_out)
     images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]

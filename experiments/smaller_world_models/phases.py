@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.smaller_world_models.agent import Agent, Settings, check_chunk, make_agent
 from experiments.smaller_world_models.config import TrainConfig
 from wmjax import imagine, replay
 from wmjax.agents import ppo
 from wmjax.ops import frames
-from wmjax.run import pools
+from wmjax.run import devices, pools
 from wmjax.run.members import member
 from wmjax.train import check_finite, make_counted_phase, repeated
 from wmjax.types import Array, EnvSpec, LearnerState, Step
@@ -41,6 +42,7 @@ def at(values: Sequence[Any], iteration: int) -> Any:
 class Prepared(NamedTuple):
     """What a training begins with."""
 
+    mesh: Mesh
     spec: EnvSpec
     example: Step  # [S], of single frames
     agent: Agent
@@ -49,12 +51,15 @@ class Prepared(NamedTuple):
 
 def prepare(chosen: Settings) -> Prepared:
     """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
-    train = chosen.train
+    train, mesh = chosen.train, devices.make_mesh(chosen.devices)
+    names = ("autoencoder_batch", "dynamics_batch", "imagined_batch")
+    sizes = {f"config.train.{name}": getattr(train, name) for name in names}
+    devices.check_divisible(mesh, sizes | {"config.evaluation.episodes": chosen.evaluation.episodes})
     spec, example = pools.first_step(chosen.members, 1, chosen.env)
     agent = make_agent(chosen, spec)
     capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
     check_chunk(train, 1 + min(spec.time_limit or capacity, at(train.interactions, 0)))
-    return Prepared(spec, newest(example, train.frames), agent, capacity)
+    return Prepared(mesh, spec, newest(example, train.frames), agent, capacity)
 
 
 def newest(steps: Any, count: int) -> Any:
@@ -93,52 +98,63 @@ def curve(name: str, train: TrainConfig, iteration: int, kept: int) -> Curve:
     return Curve(per_point(at(train.rounds, iteration)), 1, ())
 
 
-def make_warm_up(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
+def make_draw(train: TrainConfig, mesh: Mesh) -> Callable:
+    """(memory, key, B) -> images uint8 [B, X, Y, C] as the networks see them, split over the mesh."""
+
+    def draw(memory: replay.Replay, key: Array, batch: int) -> Array:
+        images = stacked(replay.sample(memory, key, batch, train.frames), train.frames).obs[:, 0]
+        return jax.lax.with_sharding_constraint(images, devices.split(mesh, 0))
+
+    return draw
+
+
+def make_warm_up(agent: Agent, train: TrainConfig, mesh: Mesh) -> Callable:
     """A phase of updates of the autoencoder alone; its number is the rate."""
+    draw = make_draw(train, mesh)
 
     def update(state: LearnerState, memory: replay.Replay, key: Array, rate: Array) -> tuple[LearnerState, dict]:
         sample_key, key = jax.random.split(key)
-        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
-        return agent.updates.autoencoder(state, key, batch.obs[:, 0], rate)
+        return agent.updates.autoencoder(state, key, draw(memory, sample_key, train.autoencoder_batch), rate)
 
-    return make_counted_phase(update, BINS, sharding)
+    return make_counted_phase(update, BINS, devices.replicated(mesh))
 
 
-def make_fit(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
+def make_fit(agent: Agent, train: TrainConfig, mesh: Mesh) -> Callable:
     """A phase of cycles: one update of the autoencoder, then as many of the dynamics as its number says."""
-    length = train.dynamics_chunk + train.frames - 1
+    length, draw, over_batch = train.dynamics_chunk + train.frames - 1, make_draw(train, mesh), devices.split(mesh, 0)
 
     def dynamics(memory: replay.Replay, state: LearnerState, key: Array) -> tuple[LearnerState, dict]:
         sample_key, key = jax.random.split(key)
-        batch = replay.sample_within_episodes(memory, sample_key, train.dynamics_batch, length)
-        return agent.updates.dynamics(state, key, stacked(batch, train.frames))
+        batch = stacked(replay.sample_within_episodes(memory, sample_key, train.dynamics_batch, length), train.frames)
+        return agent.updates.dynamics(state, key, jax.lax.with_sharding_constraint(batch, over_batch))
 
     def update(state: LearnerState, memory: replay.Replay, key: Array, interval: Array) -> tuple[LearnerState, dict]:
         sample_key, autoencoder_key, dynamics_key = jax.random.split(key, 3)
-        batch = stacked(replay.sample(memory, sample_key, train.autoencoder_batch, train.frames), train.frames)
-        state, metrics = agent.updates.autoencoder(state, autoencoder_key, batch.obs[:, 0])
+        images = draw(memory, sample_key, train.autoencoder_batch)
+        state, metrics = agent.updates.autoencoder(state, autoencoder_key, images)
         state, more = repeated(functools.partial(dynamics, memory), interval, state, dynamics_key)
         return state, metrics | more | dict(grad_finite=metrics["grad_finite"] | more["grad_finite"])
 
-    return make_counted_phase(update, BINS, sharding)
+    return make_counted_phase(update, BINS, devices.replicated(mesh))
 
 
-def make_dream(agent: Agent, train: TrainConfig, sharding: Any) -> Callable:
+def make_dream(agent: Agent, train: TrainConfig, mesh: Mesh) -> Callable:
     """A phase of PPO rounds on imagined episodes from random frames of the replay; its state: (model's, policy's)."""
+    draw = make_draw(train, mesh)
 
     def update(
         state: tuple[LearnerState, LearnerState], memory: replay.Replay, key: Array
     ) -> tuple[tuple[LearnerState, LearnerState], dict]:
         world, policy = state
         sample_key, start_key, imagine_key, update_key = jax.random.split(key, 4)
-        batch = stacked(replay.sample(memory, sample_key, train.imagined_batch, train.frames), train.frames)
-        start = imagine.begin(agent.model, world.params, start_key, batch.obs[:, 0], agent.action_spec)
+        images = draw(memory, sample_key, train.imagined_batch)
+        start = imagine.begin(agent.model, world.params, start_key, images, agent.action_spec)
         params = (world.params, policy.params)
         rollout = ppo.dream(agent.model, agent.network, *params, imagine_key, start, train.imagined_steps)
         policy, metrics = agent.policy.update(policy, update_key, rollout)
         return (world, policy), metrics
 
-    return make_counted_phase(update, BINS, sharding)
+    return make_counted_phase(update, BINS, devices.replicated(mesh))
 
 
 def per_point(updates: float) -> int:

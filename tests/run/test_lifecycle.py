@@ -46,7 +46,7 @@ def train(folder, members=1, planned=PLANNED, turn=lambda: None):
         snapshot = dict(env=saved["env"])
         env.restore(saved["env"])
     memory = list(checkpoint.load_rows(folder, counters["plays"]))
-    checkpoint.drop_rows_from(folder, counters["plays"])
+    run.drop_rows_from(counters["plays"])
 
     def counted():
         return {name: counters[name] for name in ("rounds", "env_steps", "updates")}
@@ -65,7 +65,7 @@ def train(folder, members=1, planned=PLANNED, turn=lambda: None):
         turn()
         if counters["plays"] == counters["rounds"]:
             steps = stack([env.step(np.full((members, 2), 0.1, np.float32)) for _ in range(3)])
-            checkpoint.append_rows(folder, counters["plays"], steps)
+            run.append_rows(counters["plays"], steps)
             memory.append(steps)
             snapshot = dict(env=env.snapshot())
             counters["plays"] += 1

@@ -1,4 +1,7 @@
-"""What several processes of a run need, in one process; whole runs: tests/experiments/planet/test_processes.py."""
+"""What several processes of a run need, in one process; whole runs: tests/experiments."""
+
+import functools
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -6,12 +9,13 @@ import pytest
 
 from tests import mains
 from tests.gym_walk import GymWalk
-from wmjax import envs
+from wmjax import backend, envs, replay
 from wmjax.envs import snapshots
 from wmjax.envs.seeds import row_seeds
-from wmjax.run import collect, devices, processes
+from wmjax.run import collect, devices, pools, processes, replays
+from wmjax.run.members import Member
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import UsageError
+from wmjax.types import Step, UsageError
 
 
 class UnevenWalk(GymWalk):
@@ -100,7 +104,7 @@ def test_an_address_is_read():
     assert processes.read("[::1]:80/12/3") == processes.Address("[::1]:80", 12, 3)
 
 
-@pytest.mark.parametrize("experiment", ["smaller_world_models", "environment_models"])
+@pytest.mark.parametrize("experiment", ["i2a"])
 def test_mains_that_run_in_one_process_say_so(experiment, monkeypatch, tmp_path):
     monkeypatch.setattr(processes, "start", lambda text: monkeypatch.setattr(processes, "_count", 2))
     monkeypatch.setattr(processes, "is_told_already", lambda message: False)
@@ -117,13 +121,30 @@ def test_rows_of_processes_are_put_together_member_by_member(monkeypatch):
     assert processes.whole_rows(parts[0], 2, axis=1).tolist() == [[0, 1, 2, 3, 10, 11, 12, 13]]
 
 
-def test_a_play_goes_on_until_it_is_over_in_every_process(monkeypatch):
+@pytest.mark.parametrize("play", [collect.play_episodes, functools.partial(collect.play_returns, film=9)])
+def test_a_play_goes_on_until_it_is_over_in_every_process(play, monkeypatch):
     others = iter((False, False, True))  # whether it is over in the other process too
     monkeypatch.setattr(processes, "everywhere", lambda over: over and next(others))
     env = envs.make("fake:counter", 1, 0, episode_steps=3)
     player = collect.Player(lambda params: None, lambda *_: (None, np.zeros((1, 1, 2), np.float32), ()), None)
-    steps, _ = collect.play_episodes(env, player, None, [0], Stopwatch())
+    steps = next(x for x in play(env, player, None, [0], Stopwatch()) if isinstance(x, Step))
     assert len(steps.reward) == 1 + 3 + 2
+
+
+def test_what_one_process_plays_all_see(monkeypatch):
+    """In the second of two: it steps nothing, and has what the first one sends."""
+    members, options = [Member("fake:counter", 3), Member("fake:counter", 4)], dict(episode_steps=5)
+    action = np.ones((2, 2), np.float32)
+    pool = pools.single_envs(members, options)
+    expected = [pool.reset(), pool.step(action), pool.snapshot(), pool.restore(pool.snapshot())]
+    sent = iter(expected)
+    monkeypatch.setattr(processes, "_count", 2)
+    monkeypatch.setattr(processes, "_index", 1)
+    monkeypatch.setattr(processes, "gather", lambda own: [(next(sent), None), own])
+    second = pools.single_envs(members, options)
+    second._env.step = second._env.reset = None
+    assert_equal([second.reset(), second.step(action), second.snapshot(), second.restore({})], expected)
+    assert expected[0].reward.shape == (2,)
 
 
 def test_devices_are_as_many_of_each_process(monkeypatch):
@@ -137,3 +158,16 @@ def test_devices_are_as_many_of_each_process(monkeypatch):
     assert devices.make_mesh(2) == [found[0], found[2]] and devices.make_mesh("all") == found
     with pytest.raises(UsageError, match="config.devices=3: cannot be split over 2 processes"):
         devices.make_mesh("3")
+
+
+@pytest.mark.parametrize(
+    ("platform", "num_envs", "share"), [("gpu", 4, 1 / 8), ("gpu", 1, 1), ("cpu", 4, 1 / 2), ("cpu", 1, 4)]
+)
+def test_a_replay_takes_the_memory_that_its_devices_share(platform, num_envs, share, monkeypatch):
+    """Eight devices, four of them this process's own. The row of a single environment is on each."""
+    mesh, asked = SimpleNamespace(size=8, local_devices=range(4)), []
+    monkeypatch.setattr(backend, "name", lambda: platform)
+    monkeypatch.setattr(replays, "check_fits", lambda size, what: asked.append(size))
+    example = made("fake:counter", num_envs).reset()
+    replays.check_memory(10, num_envs, example, 2, mesh)
+    assert asked == [2 * replay.nbytes(10, example) * share]

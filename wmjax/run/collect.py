@@ -128,6 +128,7 @@ def play_returns(
 ) -> tuple[np.ndarray, Step]:
     """As `play_episodes`, for long episodes: keeps the first `film` steps alone, of all rows or of some.
 
+    Args: rows: those of every process.
     Returns: (returns float64 [S * E], Step [up to film, rows, ...]).
     """
     with stopwatch("env"):
@@ -135,11 +136,12 @@ def play_returns(
     keep = lambda step: jax.tree.map(lambda x: np.array(x[rows]), step)  # a copy: a view would hold all rows
     kept, tally = [keep(first)], Tally.of(first)
     playing = arrivals(env, player, params, keys, stopwatch, first)
-    while not tally.over.all():
+    while not processes.everywhere(bool(tally.over.all())):
         step = next(playing)
         kept += [keep(step)] if len(kept) < film else []
         tally = tally.after(step)
-    return tally.returns, stack(kept)
+    whole = processes.whole_rows((tally.returns[None], stack(kept)), len(keys), axis=1)
+    return whole[0][0], whole[1]
 
 
 class Played(NamedTuple):

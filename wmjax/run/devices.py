@@ -12,6 +12,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from wmjax import backend
 from wmjax.types import UsageError
 
 AXIS = "data"
@@ -45,6 +46,11 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh, axis: int) -> NamedSharding:
     """Sharding of arrays whose axis number `axis` is divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def in_one_memory(mesh: Mesh) -> int:
+    """How many of the devices fill the same memory: on CPUs all of this process do, others have one each."""
+    return len(mesh.local_devices) if backend.is_cpu() else 1
 
 
 def no_transfers() -> AbstractContextManager:

@@ -30,7 +30,7 @@ from wmjax.run import processes, stop
 from wmjax.run.members import Member, mean_of, member, short_name
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, files, workdir
-from wmjax.types import UsageError
+from wmjax.types import Step, UsageError
 
 EVALUATED = ("eval/return_mean", "eval/return_std", "eval/loss", "eval/loss_tighter")  # what summaries hold of each
 
@@ -128,6 +128,16 @@ class Run:
                 done, state = self._held
                 checkpoint.save(self.folder, done, processes.to_host(state), keep=self._keep)
             self._unsaved, self._saved_at = False, self.progress.minutes_here()
+
+    def append_rows(self, index: int, steps: Step, rows: str = checkpoint.REPLAY) -> None:
+        """Writes what was played, numpy Step [T, E, ...], as a file of the folder: as of `checkpoint.append_rows`."""
+        if processes.is_first():
+            checkpoint.append_rows(self.folder, index, steps, rows)
+
+    def drop_rows_from(self, index: int, rows: str = checkpoint.REPLAY) -> None:
+        """Removes the files that the restored state does not count: as of `checkpoint.drop_rows_from`."""
+        if processes.is_first():
+            checkpoint.drop_rows_from(self.folder, index, rows)
 
     def minutes_unsaved(self) -> float:
         """Minutes since the newest checkpoint of this process."""

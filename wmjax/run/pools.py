@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from wmjax import envs
 from wmjax.envs import snapshots
 from wmjax.envs.concatenated import JoinedVecEnv
@@ -64,6 +66,42 @@ def join_envs(members: Sequence[Member], rows: int, options: Mapping[str, Any], 
     own, first = processes.share(rows)
     made = [envs.make(each.task, own, each.seed, purpose=purpose, first_row=first, **options) for each in members]
     return JoinedVecEnv(made)
+
+
+class PlayedByFirst:
+    """A pool of too few rows for a share each: process 0 plays it, and all see what it shows.
+
+    A VecEnv, as `wmjax.envs.VecEnv`, whose methods all processes have to call.
+    """
+
+    def __init__(self, env: envs.VecEnv) -> None:
+        """env: the pool, made in every process."""
+        self._env, self.spec = env, env.spec
+
+    def reset(self) -> Step:
+        """Begins a new episode in every row."""
+        return processes.of_first(self._env.reset)
+
+    def step(self, action: np.ndarray) -> Step:
+        """Takes one decision in every row."""
+        return processes.of_first(lambda: self._env.step(action))
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns the snapshot of process 0."""
+        return processes.of_first(self._env.snapshot)
+
+    def restore(self, snapshot: dict[str, Any]) -> Step:
+        """Restores the pool of process 0; returns the Step that was current."""
+        return processes.of_first(lambda: self._env.restore(snapshot))
+
+    def close(self) -> None:
+        """Closes it."""
+        self._env.close()
+
+
+def single_envs(members: Sequence[Member], options: Mapping[str, Any]) -> PlayedByFirst:
+    """As `join_envs`, one environment for every member; of several processes the first one plays them."""
+    return PlayedByFirst(JoinedVecEnv([envs.make(each.task, 1, each.seed, **options) for each in members]))
 
 
 def envs_of(

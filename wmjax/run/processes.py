@@ -174,18 +174,20 @@ def check() -> None:
 
 
 def to_devices(tree: Any, sharding: Any) -> Any:
-    """Numpy arrays on the devices. Of several processes each brings its share of the axis that the sharding splits."""
+    """Numpy arrays on the devices. Of several processes each brings its share of the axis that the sharding splits, or
+    all of what every device holds."""
     if _count == 1:
         return jax.device_put(tree, sharding)
-    return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
+    with jax.transfer_guard_host_to_device("allow"):  # as jax does it itself for the copies of device_put
+        return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), tree)
 
 
 def from_devices(x: jax.Array, axis: int) -> np.ndarray:
     """An array as numpy; of one whose axis number `axis` is split over several processes, this one's share."""
     if _count == 1:
-        return np.asarray(x)
-    parts = sorted(x.addressable_shards, key=lambda shard: shard.index[axis].start or 0)
-    return np.concatenate([shard.data for shard in parts], axis=axis)
+        return jax.device_get(x)
+    parts = {shard.index[axis].start or 0: shard.data for shard in x.addressable_shards}  # of equal ones the last
+    return np.concatenate(jax.device_get([parts[first] for first in sorted(parts)]), axis=axis)
 
 
 def to_host(tree: Any) -> Any:

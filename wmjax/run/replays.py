@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from wmjax import backend, replay
+from wmjax import replay
 from wmjax.memory import check_fits
 from wmjax.run import devices
 from wmjax.run.collect import padded
@@ -19,18 +19,20 @@ PIECE = 128  # rows of time that one dispatch writes into a replay
 
 def check_memory(capacity: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> None:
     """Raises UsageError unless the replays of all members fit; arguments as in `make_memory`."""
-    on_one = members * replay.nbytes(capacity, example) // (1 if backend.is_cpu() else mesh.size)
-    check_fits(on_one, f"replay of {capacity} rows for {members} x {num_envs} environments")
+    whole = members * replay.nbytes(capacity, example)
+    size = whole * devices.in_one_memory(mesh) // (mesh.size if num_envs > 1 else 1)
+    check_fits(size, f"replay of {capacity} rows for {members} x {num_envs} environments")
 
 
 def make_memory(capacity: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> replay.Replay:
     """An empty replay for every member [S]; raises UsageError if they do not fit.
 
-    Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh.
+    Args: capacity: rows of each environment; num_envs: E; example: Step [E]. Environments are split over the mesh; the
+      rows of a single one are on every device.
     """
     check_memory(capacity, num_envs, example, members, mesh)
-    rows: Any = devices.split(mesh, 1)  # stands for a Step
     whole = devices.replicated(mesh)
+    rows: Any = devices.split(mesh, 1) if num_envs > 1 else whole  # stands for a Step
     places = replay.Replay(rows=rows, cursor=whole, filled=whole)
 
     def one(_: Array) -> replay.Replay:

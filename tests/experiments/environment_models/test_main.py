@@ -19,12 +19,13 @@ from tests.mains import assert_as_whole, metrics, summary
 from wmjax import doctor as doctors
 from wmjax import memory, replay
 from wmjax.models import state_space
-from wmjax.run import jobs
+from wmjax.run import devices, jobs
 from wmjax.storage import datasets, workdir
 from wmjax.train import make_phase
 from wmjax.types import Learner, UsageError
 
 MAIN = "environment_models"
+MESH = devices.make_mesh("1")
 
 
 @pytest.fixture(scope="module")
@@ -138,10 +139,10 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     ended = mains.refused(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
     config = configs.get_config(f"{folder},sssm,cpu_games")
-    assert sequences.load(agents.settings(config)).train.rows.reward.shape == (2, 32)  # two shards of three
+    assert sequences.load(agents.settings(config), MESH).train.rows.reward.shape == (2, 32)  # two shards of three
     config.train.predicted = 40
     with pytest.raises(UsageError, match="no train episode has 43 rows"):
-        sequences.load(agents.settings(config))
+        sequences.load(agents.settings(config), MESH)
 
 
 @pytest.mark.parametrize(
@@ -188,7 +189,7 @@ def chosen(size=16, **model):
 
 
 def test_data_are_the_same_for_every_seed_and_test_data_are_others():
-    one, two = (sequences.load(chosen()) for _ in range(2))
+    one, two = (sequences.load(chosen(), MESH) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     firsts = {image.tobytes() for image in np.array(one.train.rows.obs[:, 0])}
     assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
@@ -197,7 +198,7 @@ def test_data_are_the_same_for_every_seed_and_test_data_are_others():
 def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
     """Of a score that tells whose parameters, which chunk and how many draws it was asked about."""
     settings = chosen()
-    data = sequences.load(settings)
+    data = sequences.load(settings, MESH)
     chunks = sequences.held_out(settings, data.test)
     assert chunks.reward.shape == (8, 13)
     weights = np.arange(16, dtype=np.float32)  # of an image's places
@@ -207,7 +208,7 @@ def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
         return dict(bound=bound, tighter=bound + jax.random.uniform(key))
 
     monkeypatch.setattr(state_space, "make_score", lambda config, spec: score)
-    found = predictions.make_evaluate(settings, data.spec)(np.float32(2), jax.random.key(0), chunks)
+    found = predictions.make_evaluate(settings, data.spec, MESH)(np.float32(2), jax.random.key(0), chunks)
     obs, reward = np.asarray(chunks.obs), np.asarray(chunks.reward)
     bounds = 2 * 3 * (obs.mean((1, 3, 4)) @ weights + reward.sum(1))
     np.testing.assert_allclose(found["loss"], -bounds / 10, rtol=1e-5)
@@ -218,7 +219,7 @@ def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
 
 def test_futures_begin_alike_and_part():
     settings = chosen(18)  # is padded
-    data = sequences.load(settings)
+    data = sequences.load(settings, MESH)
     model, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
     chunk, truth = predictions.pictured(settings, sequences.held_out(settings, data.test))
@@ -232,9 +233,9 @@ def test_futures_begin_alike_and_part():
 
 def test_models_of_games_begin_at_the_mean_of_their_data():
     settings = chosen(18, contrast=16.0, last_layer_scale=0.0)
-    data = sequences.load(settings)
+    data = sequences.load(settings, MESH)
     model, learner = state_space.make(settings.model, data.spec)
-    state = agents.make_init(learner, settings)(jax.random.key(0), data.train)
+    state = agents.make_init(learner, settings, MESH)(jax.random.key(0), data.train)
     first = jax.nn.sigmoid(jax.jit(model.decode)(state.params, model.initial(state.params, 1)))
     mean = np.asarray(data.train.rows.obs).mean(axis=(0, 1)) / 255
     np.testing.assert_allclose(first[0], mean.clip(0.5 / 255, 1 - 0.5 / 255), atol=1e-5)
@@ -243,7 +244,7 @@ def test_models_of_games_begin_at_the_mean_of_their_data():
 
 def test_phase_is_a_loop_of_updates():
     settings = chosen()
-    data = sequences.load(settings)
+    data = sequences.load(settings, MESH)
     settings = settings._replace(train=configs.TrainConfig(updates=2, batch=4, every=2))
 
     def learn(state, key, batch):
@@ -258,7 +259,7 @@ def test_phase_is_a_loop_of_updates():
         sample_key, update_key = jax.random.split(each)
         batch = replay.sample_within_episodes(data.train, sample_key, 4, 13)
         expected, metrics = learn(expected, update_key, batch)
-    state, losses = make_phase(phases.make_update(learner, settings), donate=True)(
+    state, losses = make_phase(phases.make_update(learner, settings, MESH), donate=True)(
         state, data.train, jax.random.split(key, 2)
     )
     np.testing.assert_allclose(losses["loss"][-1], metrics["loss"], rtol=1e-5)
@@ -277,9 +278,9 @@ def test_images_on_the_host_are_learned_as_those_on_the_device(tmp_path):
     for place in ("device", "host"):
         config.data.images = place
         settings = agents.settings(config)
-        data = sequences.load(settings)
+        data = sequences.load(settings, MESH)
         means.append(np.mean(sequences.background(settings, data).rows.obs, axis=(0, 1)))
-        done = phases.make_training(learner, settings, data)(state, jax.random.split(jax.random.key(1), 3))
+        done = phases.make_training(learner, settings, data, MESH)(state, jax.random.split(jax.random.key(1), 3))
         found.append((sequences.held_out(settings, data.test, data.test_images), done))
     assert data.train.rows.obs.dtype == np.int32 and len(data.train_images) == 3
     jax.tree.map(np.testing.assert_array_equal, *found)

@@ -8,6 +8,7 @@ from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
 from wmjax.models import state_space
+from wmjax.run import devices
 from wmjax.storage import datasets, workdir
 from wmjax.types import ActionSpec, EnvSpec, Step, UsageError
 
@@ -43,7 +44,7 @@ def load(tmp_path):
         config.data.reward_scale = scale
         config.model.update(jump=jump, **model)
         config.train.predicted = 2 * jump
-        return sequences.load(agents.settings(config))
+        return sequences.load(agents.settings(config), devices.make_mesh("1"))
 
     return record_and_load
 

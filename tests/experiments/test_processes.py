@@ -1,0 +1,159 @@
+"""One run in two processes that talk over loopback is the run of one process with as many devices.
+
+Of PlaNet: planet/test_processes.py.
+"""
+
+import functools
+import signal
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import pytest
+
+from tests import mains
+from tests.fakes import SPEC, random_steps
+from tests.mains import assert_same, metrics, state
+from wmjax.storage import datasets, workdir
+
+
+class Case(NamedTuple):
+    """Of a main."""
+
+    flags: tuple[str, ...]  # of a run that two devices share
+    uneven: tuple[str, str]  # one that cannot be, and what is said of it
+    place: str  # a function that each process calls in its loop
+    calls: int  # of it, until a run in one process ends between two that are in two
+
+
+CASES = dict(
+    environment_models=Case(
+        (
+            "--config=experiments/environment_models/config.py:ball,vae,cpu",
+            "--config.train.updates=4",
+            "--config.devices=all",
+        ),
+        ("--config.train.batch=3", "config.train.batch=3 cannot be split over 2 devices: give a multiple of 2"),
+        "experiments.environment_models.__main__:check_finite",
+        2,
+    ),
+    smaller_world_models=Case(
+        (
+            "--config.train.iterations=2",
+            "--config.train.intervals=(1,)",
+            "--config.agent.epochs=1",
+            "--config.devices=all",
+        ),
+        (
+            "--config.train.dynamics_batch=3",
+            "config.train.dynamics_batch=3 cannot be split over 2 devices: give a multiple of 2",
+        ),
+        "experiments.smaller_world_models.phases:Curve.part",
+        85,  # in the second iteration
+    ),
+)
+EVERY = pytest.mark.parametrize("experiment", CASES)
+LONG = ("smaller_world_models",)  # whose programs take a minute to trace: whole runs of it are slow tests
+SPEAKS = "[Gloo]"  # the library that connects processes on CPUs, on standard output
+
+
+def codes(ended):
+    return [each.code for each in ended]
+
+
+@pytest.fixture(scope="module")
+def one_process(tmp_path_factory):
+    """A function: the folder of an experiment's run in one process with two devices, made once."""
+
+    @functools.cache
+    def made(experiment):
+        folder = tmp_path_factory.mktemp("one") / "run"
+        ended = mains.start(folder, *CASES[experiment].flags, experiment=experiment, devices=2)
+        assert ended.code == 0, ended.stderr
+        return folder
+
+    return made
+
+
+def assert_one_run(folder, other):
+    """The same metrics, and the same checkpoint but for what names the pools of environments."""
+    assert metrics(folder) == metrics(other)
+    (saved, rows), (expected, expected_rows) = state(folder), state(other)
+    assert_same(rows, expected_rows)
+    assert_same(*map(without_identities, (saved, expected)))
+
+
+def without_identities(saved):
+    if not isinstance(saved, dict):
+        return saved
+    return {name: without_identities(value) for name, value in saved.items() if name != "identity"}
+
+
+@pytest.mark.parametrize("experiment", [pytest.param(x, marks=[pytest.mark.slow] * (x in LONG)) for x in CASES])
+def test_two_processes_are_one_with_two_devices(experiment, one_process, tmp_path):
+    """Tolerance: none. Of two devices there are only two addends, whose sum has no order."""
+    two = mains.together(tmp_path / "run", *CASES[experiment].flags, experiment=experiment)
+    assert codes(two) == [0, 0], two
+    said = [line for line in two[1].stdout.splitlines() if not line.startswith((SPEAKS, "moves: 0"))]
+    assert said == [] and two[1].stderr == "" and "report: " in two[0].stdout, two
+    assert_one_run(tmp_path / "run", one_process(experiment))
+
+
+def test_a_game_that_one_process_plays_is_learned_by_all(tmp_path):
+    """What was collected, and the first updates, until a signal comes to the second process."""
+    flags, _, place, _ = CASES["smaller_world_models"]
+    main, third = dict(experiment="smaller_world_models"), dict(stop_at=(place, 3))
+    one = mains.start(tmp_path / "one", *flags, **main, **third, devices=2)
+    two = mains.together(tmp_path / "two", *flags, **main, of_second=third)
+    assert [one.code, *codes(two)] == [75, 75, 75], (one, two)
+    assert len(state(tmp_path / "two")[1]) == 1 and len(metrics(tmp_path / "two")) == 3
+    assert_one_run(tmp_path / "two", tmp_path / "one")
+
+
+@EVERY
+def test_an_uneven_division_is_refused_once(experiment, tmp_path):
+    flag, named = CASES[experiment].uneven
+    ended = mains.together(tmp_path / "run", *CASES[experiment].flags, flag, experiment=experiment)
+    assert codes(ended) == [2, 2] and not (tmp_path / "run").exists()
+    assert ended[0].stderr == f"error: {named}\n" and ended[1].stderr == "", ended
+
+
+@pytest.mark.slow
+@EVERY
+def test_two_processes_resume_one_and_are_resumed_by_it(experiment, one_process, tmp_path):
+    """Asked to end by a signal to the second process; goes on in one for a while, then in two again."""
+    (flags, _, place, calls), folder = CASES[experiment], tmp_path / "run"
+    asked = mains.together(folder, *flags, experiment=experiment, of_second=dict(stop_at=(place, 1)))
+    assert codes(asked) == [75, 75], asked
+    assert asked[0].stderr == "stopped by SIGTERM: the same command goes on\n"
+    went_on = mains.start(folder, *flags, experiment=experiment, devices=2, stop_at=(place, calls))
+    assert went_on.code == 75 and "resumed after" in went_on.stdout, went_on.stderr
+    again = mains.together(folder, *flags, experiment=experiment)
+    assert codes(again) == [0, 0] and "resumed after" in again[0].stdout, again
+    assert_one_run(folder, one_process(experiment))
+
+
+@pytest.mark.slow
+@EVERY
+def test_a_process_that_dies_ends_the_other(experiment, tmp_path):
+    (flags, _, place, _), run = CASES[experiment], tmp_path / "run"
+    ended = mains.together(run, *flags, experiment=experiment, of_second=dict(stop_at=(place, 2, signal.SIGKILL)))
+    assert ended[1].code == -signal.SIGKILL and ended[0].code not in (0, 75), ended
+    assert ended[0].at - ended[1].at < 30
+
+
+@pytest.mark.slow
+def test_each_process_copies_its_share_of_images_on_the_host(tmp_path):
+    data, main = tmp_path / "data", dict(experiment="environment_models")
+    index = datasets.open_folder(data, dict(game="noise"), SPEC)
+    for number in range(3):
+        steps = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), random_steps(SPEC, 2, 16, seed=number))
+        index = datasets.add(data, index, number, steps.replace(reward=np.sign(steps.reward)))
+    workdir.close_workdir(data)
+    config = f"--config=experiments/environment_models/config.py:{data},vae,cpu_games"  # begins at the mean image
+    flags = (config, "--config.train.updates=2", "--config.data.images=host", "--config.devices=all")
+    one = mains.start(tmp_path / "one", *flags, **main, devices=2)
+    assert one.code == 0, one.stderr
+    two = mains.together(tmp_path / "two", *flags, **main)
+    assert codes(two) == [0, 0], two
+    assert_one_run(tmp_path / "two", tmp_path / "one")
