@@ -92,7 +92,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
     [
         (
             ["--only=plan"],
-            "--only=plan: choose from planner, rollout, train, video, replay, actors, dream, phase, simulator, games, agents",
+            "--only=plan: choose from planner, rollout, train, video, replay, actors, dream, phase, simulator, games",
         ),
         (["--preset=full"], "--preset=full: choose from quick, paper, accelerator"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),
