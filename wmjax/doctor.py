@@ -15,6 +15,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -341,6 +342,23 @@ def enough(name: str, free: int | None, need: int, mend: str) -> Point:
     there = "unknown" if free is None else f"{free / 1e9:.1f} GB free"
     told = f"{there}, the run takes {need / 1e9:.1f} GB" if need else there
     return Point(name, told, mend if free is not None and need > free else "")
+
+
+# -- time
+
+
+def load() -> str:
+    """What else the machine does, in words."""
+    return f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
+
+
+def seconds_of(step: Callable[[], Any], seconds: float) -> float:
+    """Mean seconds of a call of step(), of as many as fit `seconds`."""
+    started, calls, gone = time.monotonic(), 0, 0.0
+    while gone < seconds:
+        step()
+        calls, gone = calls + 1, time.monotonic() - started
+    return gone / calls
 
 
 if __name__ == "__main__":

@@ -6,9 +6,7 @@ As python -m wmjax.doctor, with its exit codes, and then ten seconds of decision
 from which the minutes to the run's end are estimated.
 """
 
-import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent import futures
 from typing import Any, NamedTuple
@@ -50,7 +48,7 @@ def main(argv: list[str]) -> None:
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
     mesh, specs, spec, example, agent = agents.prepare(chosen)
-    load = f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
+    load = doctor.load()
     costs, state = probe(chosen, agent, spec, example, mesh)  # what it holds, a run holds too
     limits: list[Any] = [own.time_limit for own in specs.values()]
     decisions = None if None in limits else sum(limits)
@@ -101,21 +99,12 @@ def probe(
     evaluate, decide = decisions(chosen.evaluation.episodes, False), decisions(train.num_envs, True)
     for compiled in (evaluate, decide, update):
         compiled()
-    evaluated, half = seconds_of(evaluate, SECONDS / 3), SECONDS / 3
+    evaluated, half = doctor.seconds_of(evaluate, SECONDS / 3), SECONDS / 3
     if not train.overlap:
-        return Costs(evaluated, seconds_of(decide, half), seconds_of(update, half)), state
+        return Costs(evaluated, doctor.seconds_of(decide, half), doctor.seconds_of(update, half)), state
     with futures.ThreadPoolExecutor(1) as beside:
-        updating = beside.submit(seconds_of, update, 2 * half)
-        return Costs(evaluated, seconds_of(decide, 2 * half), updating.result()), state
-
-
-def seconds_of(step: Callable[[], Any], seconds: float) -> float:
-    """Mean seconds of a call of step(), of as many as fit `seconds`."""
-    started, calls, gone = time.monotonic(), 0, 0.0
-    while gone < seconds:
-        step()
-        calls, gone = calls + 1, time.monotonic() - started
-    return gone / calls
+        updating = beside.submit(doctor.seconds_of, update, 2 * half)
+        return Costs(evaluated, doctor.seconds_of(decide, 2 * half), updating.result()), state
 
 
 def told(chosen: agents.Settings, decisions: int | None, costs: Costs) -> str:

@@ -1,23 +1,40 @@
-"""Looks at this machine and at what a run of Smaller World Models needs of it: memory and disk.
+"""Looks at this machine and at what a run of Smaller World Models needs of it: memory, disk and time.
 
     python -m experiments.smaller_world_models.doctor --config=experiments/smaller_world_models/config.py:Pong,cpu
 
-As python -m wmjax.doctor, with its exit codes. What the run's main would refuse at its start is refused here too. How
-long the run takes is not estimated.
+As python -m wmjax.doctor, with its exit codes. What the run's main would refuse at its start is refused here too. Then
+come ten seconds of decisions and of each phase's updates at the config's own sizes, from which the minutes of the run
+are estimated.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import config as configs
 from experiments.smaller_world_models import phases
+from experiments.smaller_world_models.phases import BINS, at
 from experiments.training import read_looked_at
 from wmjax import doctor, memory, replay
-from wmjax.run import cli
+from wmjax.run import cli, devices, pools, processes, replays
+from wmjax.run.collect import arrivals, make_player
 from wmjax.run.members import member_keys
+from wmjax.run.stopwatch import Stopwatch
+
+SECONDS = 10.0  # of the probe: a quarter each for decisions and the updates of three phases
+
+
+class Costs(NamedTuple):
+    """Seconds that one of each takes, of all members."""
+
+    decision: float  # of the collection
+    warm_up: float  # update of the autoencoder
+    fit: float  # cycle of the first iteration: one update of the autoencoder, so many of the dynamics
+    dream: float  # round of imagined episodes and the policy's updates on them
 
 
 def main(argv: list[str]) -> None:
@@ -28,8 +45,18 @@ def main(argv: list[str]) -> None:
 
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
-    """Yields the Points of memory and disk of a run; raises UsageError where its main refuses the config."""
-    yield from doctor.room(workdir, needs(chosen, phases.prepare(chosen)))
+    """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
+    prepared = phases.prepare(chosen)
+    found = list(doctor.room(workdir, needs(chosen, prepared)))
+    yield from found
+    if any(point.mend for point in found):
+        yield doctor.Point("time", "to be looked at when there is room")
+        return
+    load = doctor.load()
+    costs = probe(chosen, prepared)
+    each = ", ".join(f"{name.replace('_', ' ')} {seconds:.3f} s" for name, seconds in costs._asdict().items())
+    told = f"about {minutes(chosen, costs):.0f} minutes beside evaluations, an estimate: one {each}"
+    yield doctor.Point("time", f"{told}; {load}")
 
 
 def needs(chosen: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:
@@ -42,6 +69,62 @@ def needs(chosen: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:
     fewer = ",".join(str(max(1, int(part * each))) for each in train.interactions)
     smaller = f"--config.train.interactions='({fewer},)'"
     return doctor.Needs(ring + learnt, ring + (train.keep_checkpoints + 1) * learnt, smaller)
+
+
+def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
+    """Costs of a run, on a replay of one episode in which nothing happens; about ten seconds beside compiling."""
+    train, (mesh, _, example, agent, _) = chosen.train, prepared
+    members, whole = len(chosen.members), devices.replicated(mesh)
+    world_keys, policy_keys, act_keys, train_keys = member_keys(chosen.members, 4)
+    world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
+    policy = jax.jit(jax.vmap(agent.policy.init), out_shardings=whole)(policy_keys)
+    length = train.dynamics_chunk + train.frames
+    rows = jax.tree.map(lambda x: np.concatenate([x] * members)[None].repeat(length, axis=0), example)
+    rows = rows.replace(is_first=rows.is_first & (np.arange(length) == 0)[:, None])  # [T, S]
+    ring = replays.make_memory(length, 1, example, members, mesh)
+    ring = replays.make_extend(ring)(ring, rows)
+
+    env = pools.single_envs(chosen.members, chosen.env)
+    player = make_player(agent.actor, 1, explore=True, sharding=whole)
+    params = dict(model=world.params, policy=policy.params)
+    decide = arrivals(env, player, params, act_keys, Stopwatch(), env.reset()).__next__
+
+    def updates(name: str, make: Callable, trained: Any) -> Callable[[], None]:
+        """A function that makes one update of a phase, whose states' buffers are used again."""
+        trainer, curve = make(agent, train, mesh), phases.curve(name, train, 0, length)
+        numbers = processes.to_devices((*map(np.int32, (0, 0, 1)), *curve.numbers), whole)
+
+        def update() -> None:
+            nonlocal trained
+            trained, _ = jax.block_until_ready(trainer(trained, ring, train_keys, *numbers))
+
+        return update
+
+    copy = lambda tree: jax.tree.map(lambda x: x.copy(), tree)
+    steps = [
+        decide,
+        updates("warm_up", phases.make_warm_up, copy(world)),
+        updates("fit", phases.make_fit, copy(world)),
+        updates("dream", phases.make_dream, copy((world, policy))),
+    ]
+    for compiled in steps:
+        compiled()
+    return Costs(*(doctor.seconds_of(step, SECONDS / len(steps)) for step in steps))
+
+
+def minutes(chosen: agents.Settings, costs: Costs) -> float:
+    """Estimated minutes of a run, without evaluations, compiling, drawing and saving."""
+    train, seconds, kept = chosen.train, 0.0, 1
+    dynamics = (costs.fit - costs.warm_up) / at(train.intervals, 0)  # one update
+    for iteration in range(train.iterations):
+        kept += at(train.interactions, iteration)
+        curves = {name: phases.curve(name, train, iteration, kept) for name in ("warm_up", "fit", "dream")}
+        cycle = costs.warm_up + at(train.intervals, iteration) * dynamics
+        seconds += at(train.interactions, iteration) * costs.decision
+        seconds += BINS * (curves["fit"].updates * cycle + curves["dream"].updates * costs.dream)
+        if iteration == 0:
+            seconds += BINS * curves["warm_up"].updates * costs.warm_up
+    return seconds / 60
 
 
 if __name__ == "__main__":

@@ -1,9 +1,16 @@
 """The doctors beside the configs, but for PlaNet's: what a run needs, and what its main would refuse."""
 
+import re
 import shlex
 
 import pytest
 
+from experiments.environment_models import agent as environment_models
+from experiments.environment_models import config as environment_configs
+from experiments.environment_models import doctor as environment_doctor
+from experiments.smaller_world_models import agent as smaller_world_models
+from experiments.smaller_world_models import config as smaller_configs
+from experiments.smaller_world_models import doctor as smaller_doctor
 from tests import mains
 from wmjax import doctor, memory
 
@@ -11,6 +18,8 @@ from wmjax import doctor, memory
 @pytest.fixture(autouse=True)
 def no_machine(monkeypatch):
     monkeypatch.setattr(doctor, "machine", lambda: iter([doctor.Point("machine", "there")]))
+    for each in (environment_doctor, smaller_doctor):
+        monkeypatch.setattr(each, "SECONDS", 0.01)
 
 
 def look(experiment, *words):
@@ -18,22 +27,68 @@ def look(experiment, *words):
 
 
 @pytest.mark.parametrize(
-    ("experiment", "line"),
+    ("experiment", "lines"),
     [
-        ("environment_models", "ok   data: 6 sequences to train on and 4 held out, 0.00 GB of memory"),
-        ("i2a", "ok   agent: distilled asks simulator: 5 actions, images of (9, 11, 3)"),
+        (
+            "environment_models",
+            [
+                "ok   data: 6 sequences to train on and 4 held out, 0.00 GB of memory",
+                "ok   memory: .*",
+                "ok   disk of .*, the run takes 0.0 GB",
+                "ok   time: about 0 minutes, an estimate: an update takes .* s, an evaluation .* s; load .*",
+            ],
+        ),
+        (
+            "smaller_world_models",
+            [
+                "ok   memory: .*, the run takes 0.0 GB",
+                "ok   disk of .*, the run takes 0.0 GB",
+                "ok   time: about [0-9]+ minutes beside evaluations, an estimate: "
+                "one decision .* s, warm up .* s, fit .* s, dream .* s; load .*",
+            ],
+        ),
+        (
+            "i2a",
+            [
+                r"ok   agent: distilled asks simulator: 5 actions, images of \(9, 11, 3\)",
+                "ok   memory: .*",
+                "ok   disk of .*, the run takes 0.0 GB",
+            ],
+        ),
     ],
 )
-def test_a_run_that_fits(experiment, line):
+def test_a_run_that_fits(experiment, lines):
     ended = look(experiment)
     assert ended.code == 0, ended.stderr
-    told = ended.stdout.splitlines()
-    assert told[:2] == ["ok   machine: there", line] and told[2].startswith("ok   memory: ")
-    assert ", the run takes " in told[3] and told[4] == "all is ok"
+    first, *told, last = ended.stdout.splitlines()
+    assert (first, last) == ("ok   machine: there", "all is ok") and len(told) == len(lines)
+    for line, pattern in zip(told, lines, strict=True):
+        assert re.fullmatch(pattern, line), line
+
+
+def test_minutes_of_a_model_are_those_of_updates_and_evaluations():
+    config = environment_configs.get_config("ball,sssm,cpu")
+    config.train.update(updates=600, every=200)
+    costs = environment_doctor.Costs(update=0.5, evaluation=20.0)
+    assert environment_doctor.minutes(environment_models.settings(config), costs) == 600 * 0.5 / 60 + 3 * 20 / 60
+
+
+def test_minutes_of_an_iteration_are_those_of_its_phases():
+    """20 points each: 100 rows make 10 updates of the warm-up's batches of 10, and 5 cycles of two chunks of 10."""
+    config = smaller_configs.get_config("Pong,cpu")
+    config.train.update(interactions=(99, 100), warmup_epochs=20, autoencoder_batch=10, epochs=(40, 20), rounds=(40,))
+    config.train.update(dynamics_batch=1, dynamics_chunk=10, intervals=(2, 4), imagined_steps=5, iterations=1)
+    costs = smaller_doctor.Costs(decision=0.6, warm_up=0.1, fit=0.5, dream=3.0)
+    first = 99 * 0.6 + 200 * 0.1 + 200 * 0.5 + 40 * 3.0
+    assert smaller_doctor.minutes(smaller_world_models.settings(config), costs) == pytest.approx(first / 60)
+    config.train.iterations = 2  # 200 rows by then; four updates of the dynamics, of 0.2 s, for one of the autoencoder
+    second = 100 * 0.6 + 100 * 0.9 + 40 * 3.0
+    assert smaller_doctor.minutes(smaller_world_models.settings(config), costs) == pytest.approx((first + second) / 60)
 
 
 def test_a_replay_that_does_not_fit_can_be_made_smaller(monkeypatch):
     """61 + 30 + 30 rows of 8 x 8 images; the run as it is, and as the doctor says."""
+    monkeypatch.setattr(smaller_doctor, "probe", lambda *_: smaller_doctor.Costs(1.0, 1.0, 2.0, 1.0))
     monkeypatch.setattr(memory, "free_memory", lambda: 9_000)
     ended = look("smaller_world_models")
     assert ended.code == 1 and "mend memory: 0.0 GB free, the run takes 0.0 GB" in ended.stdout

@@ -37,7 +37,7 @@ def last_reward(policy, query):
     return float(np.mean(run(jax.random.key(0))[-20:]))
 
 
-@pytest.mark.parametrize("policy", ["uniform", "distilled", "learned"])
+@pytest.mark.parametrize("policy", ["uniform", pytest.param("distilled", marks=pytest.mark.slow), "learned"])
 def test_who_reads_the_models_rollouts_finds_the_answer(policy):
     assert last_reward(policy, tiny_i2a.make_oracle()) > 0.95
 
