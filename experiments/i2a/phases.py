@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.i2a.agent import Made, Settings, make_env
 from wmjax.agents import i2a
-from wmjax.run import devices, unroll
+from wmjax.run import devices, pools, processes, unroll
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, JaxEnv, LearnerState, Params
 
@@ -25,8 +26,8 @@ class Loop(NamedTuple):
     begin: Callable[..., unroll.Playing]  # (params of the agent, key)
     advance: Callable[..., tuple[LearnerState, unroll.Playing, dict, "Played"]]
     # (state, playing, keys [updates], Stopwatch)
-    snapshot: Callable[[], Any]  # of environments that are stepped from the host
-    restore: Callable[[Any], Any]
+    snapshot: Callable[[unroll.Playing], dict]  # (playing) -> what a checkpoint holds of it, on every device
+    restore: Callable[[unroll.Playing, dict], unroll.Playing]  # (any, a snapshot) -> playing
     dispatched: int  # updates of one `advance` at most
 
 
@@ -37,18 +38,23 @@ class Played(NamedTuple):
     is_last: Any  # bool [T, E]
 
 
-def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params) -> Loop:
-    """The Loop of a run. model: parameters of the frozen model."""
-    return compiled(chosen, env, made, model) if env else stepped(chosen, made, model)
+def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params, mesh: Mesh) -> Loop:
+    """The Loop of a run, its rows split over the mesh. model: parameters of the frozen model."""
+    return compiled(chosen, env, made, model, mesh) if env else stepped(chosen, made, model, mesh)
 
 
-def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
+def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments in pure JAX: acting and learning are one program."""
-    train = chosen.train
+    train, whole = chosen.train, devices.replicated(mesh)
     act = functools.partial(unroll.unroll, env, made.player, count=train.decisions)
 
-    def begin(model: Params, params: Params, key: Array) -> unroll.Playing:
-        return unroll.begin(env, made.player, dict(model=model, agent=params), key, train.rows)
+    def begin_rows(rows: int, model: Params, params: Params, key: Array) -> unroll.Playing:
+        return unroll.begin(env, made.player, dict(model=model, agent=params), key, rows)
+
+    def shapes(rows: int) -> unroll.Playing:
+        key = jax.random.key(0)
+        params = jax.eval_shape(made.learner.init, key).params
+        return jax.eval_shape(functools.partial(begin_rows, rows), model, params, key)
 
     def advance(model: Params, state: LearnerState, playing: unroll.Playing, keys: Array) -> Any:
         def one(carry: Any, key: Array) -> Any:
@@ -59,28 +65,35 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
         (state, playing), (metrics, played) = jax.lax.scan(one, (state, playing), keys)
         return state, playing, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
 
-    begin, advance = jax.jit(begin), jax.jit(advance)
+    places = devices.split_rows(mesh, shapes)
+    begin = jax.jit(functools.partial(begin_rows, train.rows), out_shardings=places)
+    advance = jax.jit(advance, out_shardings=(whole, places, whole, whole))
+    gathered = jax.jit(lambda playing: playing, out_shardings=whole)
 
     def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         with stopwatch("train"), devices.no_transfers():
             state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
         return state, playing, *jax.device_get(told)
 
-    return Loop(
-        lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"]
-    )
+    def snapshot(playing: unroll.Playing) -> dict:
+        return dict(playing=gathered(playing), env={})
+
+    return Loop(lambda params, key: begin(model, params, key), run, snapshot, placed, DISPATCHED["compiled"])
 
 
-def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
+def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments that are stepped from the host; raises Stopped where a signal comes."""
-    train = chosen.train
+    train, whole = chosen.train, devices.replicated(mesh)
     env = make_env(chosen, train.rows, "train")
     first = env.reset()
-    player = unroll.compile_player(made.player)
-    update = jax.jit(made.learner.update)
+    agent = jax.eval_shape(made.learner.init, jax.random.key(0)).params
+    player = unroll.compile_player(made.player, dict(model=model, agent=agent), first, mesh)
+    update = jax.jit(made.learner.update, out_shardings=whole)
+    earned = jax.jit(lambda steps: Played(steps.reward[1:], steps.is_last[1:]), out_shardings=whole)
+    gathered = jax.jit(lambda playing: playing, out_shardings=whole)
 
     def begin(params: Params, key: Array) -> unroll.Playing:
-        return player.looked(dict(model=model, agent=params), key, first)
+        return player.looked(dict(model=model, agent=params), key, processes.to_devices(first, player.sharding))
 
     def advance(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         def learn(state: LearnerState, key: Array, batch: i2a.Unroll) -> tuple[LearnerState, dict]:
@@ -93,11 +106,23 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
         for key in keys:
             state, playing, metrics, steps = i2a.act_and_learn(act, learn, model, state, playing, key)
             told.append(metrics)
-            played.append(Played(np.asarray(steps.reward[1:]), np.asarray(steps.is_last[1:])))
+            played.append(jax.device_get(earned(steps)))
         metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
 
-    return Loop(begin, advance, env.snapshot, env.restore, DISPATCHED["stepped"])
+    def snapshot(playing: unroll.Playing) -> dict:
+        return dict(playing=gathered(playing), env=pools.snapshot(env))
+
+    def restore(playing: unroll.Playing, saved: dict) -> unroll.Playing:
+        pools.restore(env, saved["env"], train.rows)
+        return placed(playing, saved)
+
+    return Loop(begin, advance, snapshot, restore, DISPATCHED["stepped"])
+
+
+def placed(playing: unroll.Playing, saved: dict) -> unroll.Playing:
+    """Where the rows were at a snapshot, on the devices where those of `playing` are."""
+    return jax.device_put(saved["playing"], jax.tree.map(lambda x: x.sharding, playing))
 
 
 class Tally(NamedTuple):

@@ -51,6 +51,12 @@ CASES = dict(
         "experiments.smaller_world_models.phases:Curve.part",
         85,  # in the second iteration
     ),
+    i2a=Case(
+        ("--config.train.rows=4", "--config.devices=all"),
+        ("--config.train.rows=3", "config.train.rows=3 cannot be split over 2 devices: give a multiple of 2"),
+        "experiments.i2a.__main__:check_finite",
+        3,
+    ),
 )
 EVERY = pytest.mark.parametrize("experiment", CASES)
 LONG = ("smaller_world_models",)  # whose programs take a minute to trace: whole runs of it are slow tests
@@ -156,4 +162,42 @@ def test_each_process_copies_its_share_of_images_on_the_host(tmp_path):
     assert one.code == 0, one.stderr
     two = mains.together(tmp_path / "two", *flags, **main)
     assert codes(two) == [0, 0], two
+    assert_one_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_each_process_steps_its_share_of_games(tmp_path):
+    """On the host; asked to end while they act."""
+    flags = ("--config.train.rows=4", "--config.devices=all")
+    game = dict(experiment="i2a", tiny=mains.I2A_GAME)
+    one = mains.start(tmp_path / "one", *flags, **game, devices=2)
+    assert one.code == 0, one.stderr
+    asked = mains.together(
+        tmp_path / "two", *flags, **game, of_second=dict(stop_at=("wmjax.envs.atari:AtariVecEnv.step", 14))
+    )
+    assert codes(asked) == [75, 75] and 0 < mains.summary(tmp_path / "two")["updates"] < 6, asked
+    again = mains.together(tmp_path / "two", *flags, **game)
+    assert codes(again) == [0, 0], again
+    assert_one_run(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_rollouts_that_are_made_again_begin_alike_after_resuming(one_process, tmp_path):
+    """Of an agent that learns to query: a checkpoint holds the keys of what it is about to decide on."""
+    data, model = tmp_path / "data", tmp_path / "model"
+    shards = ("--steps=100", "--envs=2", "--rows=31", f"--folder={data}")
+    recorded = mains.call("record", "--game=minipacman:regular", f"--policy={one_process('i2a')}", *shards)
+    assert recorded.code == 0, recorded.stderr
+    learn = f"--config=experiments/environment_models/config.py:{data},dssm_det,cpu_grid"
+    sizes = ("--config.model.reward_digits=4", "--config.train.updates=2", "--config.train.predicted=2")
+    trained = mains.start(model, learn, *sizes, experiment="environment_models")
+    assert trained.code == 0, trained.stderr
+
+    config = "--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu"
+    flags, main = (config, f"--config.model_run={model}", *CASES["i2a"].flags), dict(experiment="i2a")
+    one = mains.start(tmp_path / "one", *flags, **main, devices=2)
+    assert one.code == 0, one.stderr
+    stopped = mains.together(tmp_path / "two", *flags, **main, of_second=dict(stop_at=(CASES["i2a"].place, 3)))
+    again = mains.together(tmp_path / "two", *flags, **main)
+    assert [codes(stopped), codes(again)] == [[75, 75], [0, 0]], (stopped, again)
     assert_one_run(tmp_path / "two", tmp_path / "one")
