@@ -76,6 +76,8 @@ def main(argv: list[str]) -> None:
         if options.report:
             console.say(f"report: {results.write_report(folder, found)}")
         return
+    if options.slurm and options.engine != "slurm":
+        raise UsageError(f"--slurm={options.slurm[0]}: is of --engine=slurm, not of {options.engine}")
     check(definition, runs, options.engine)
     unfinished = todo(runs, options)
     if options.dry_run:
@@ -220,6 +222,8 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
     specs: dict[tuple[str, str], EnvSpec] = {}
     for run in runs:
         try:
+            if len(run.cells) > 1 and definition["pack"] == SEED:
+                check_population(definition, run)
             config = read_config(run.job, module)
             chosen = found.settings(config)
             members = getattr(chosen, "members", ())
@@ -234,22 +238,38 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
             raise UsageError(f"cell {next(iter(run.cells))}: {error}") from error
 
 
+def config_alone(definition: Definition, cell: grid.Cell) -> Any:
+    """The config of one cell that is in no pack. cell: {key: value}."""
+    place, words = grid.words(definition["config"], definition["settings"], cell)
+    return read_config(jobs.training(definition["main"], Path(), place, words), definition["main"])
+
+
+def check_population(definition: Definition, run: Run) -> None:
+    """Raises UsageError for a program of several seeds where its main trains one agent alone."""
+    if "population" not in config_alone(definition, next(iter(run.cells.values()))):
+        raise not_in_one(definition, run)
+
+
+def not_in_one(definition: Definition, run: Run) -> UsageError:
+    """The error of a main that does not train the agents of all cells of a run in one program."""
+    told = f"--pack={definition['pack']}: {definition['main']} does not train {len(run.cells)} agents in one program"
+    return UsageError(told)
+
+
 def check_packed(definition: Definition, run: Run, config: Any, members: int) -> None:
     """Raises UsageError unless a program of several cells is to each what a program of its own would be.
 
     Args: config: of the program, which trains so many `members`.
     """
-    module, pack = definition["main"], f"--pack={definition['pack']}"
     if members != len(run.cells):
-        raise UsageError(f"{pack}: {module} does not train {len(run.cells)} agents in one program")
+        raise not_in_one(definition, run)
     together = workdir.flatten(config.to_dict())
     for cell in run.cells.values() if definition["pack"] == TASK else ():  # a preset may depend on the task
-        place, words = grid.words(definition["config"], definition["settings"], cell)
-        alone = workdir.flatten(read_config(jobs.training(module, "", place, words), module).to_dict())
+        alone = workdir.flatten(config_alone(definition, cell).to_dict())
         for key in sorted((together.keys() | alone.keys()) - {TASK}):
             if together.get(key) != alone.get(key):
                 own = f"{together.get(key)} in the pack and {alone.get(key)} of {cell[TASK]} alone"
-                raise UsageError(f"{pack}: config.{key} is {own}: give one for all, or leave the task out")
+                raise UsageError(f"--pack={TASK}: config.{key} is {own}: give one for all, or leave the task out")
 
 
 def todo(runs: Sequence[Run], options: Any) -> list[Job]:

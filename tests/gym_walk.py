@@ -1,6 +1,7 @@
 """A small environment written after gymnasium's interface, and the spaces that it has."""
 
 import os
+import time
 
 import numpy as np
 
@@ -92,11 +93,25 @@ class NoisyVector(VectorWalk):
 
 
 class FragileWalk(GymWalk):
-    """Raises at the largest first action, and ends its process at the least one."""
+    """Raises at the largest first action, ends its process at the least one; its next reset raises after one of 9.75.
+
+    It hangs at the largest second action, and at the least one the reward is a NaN.
+    """
+
+    tired = False
+
+    def reset(self, *, seed=None):
+        if self.tired:
+            raise RuntimeError("the simulator does not begin")
+        return super().reset(seed=seed)
 
     def step(self, action):
+        self.tired = 9.6 < action[0] < 9.9
         if action[0] > 9.9:
             raise RuntimeError("the simulator crashed")
         if action[0] < 0.1:
             os._exit(7)
-        return super().step(action)
+        if action[1] > 2.9:
+            time.sleep(600)
+        image, reward, *rest = super().step(action)
+        return image, np.nan if action[1] < -0.9 else reward, *rest

@@ -59,3 +59,13 @@ def image_rewards(params, images, known=None):
     for i in range(2):
         x = relu(dense(params["head"][f"Dense_{i}"], x))
     return dense(params["head"]["Dense_2"], x)
+
+
+def convolve_same(x, kernel):
+    """Stride 1, without bias, zero padding that keeps the size: pixel by pixel."""
+    k = kernel.shape[0]
+    padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
+    out = np.zeros((*x.shape[:3], kernel.shape[3]))
+    for i, j in np.ndindex(*x.shape[1:3]):
+        out[:, i, j] = np.einsum("bxyc,xycd->bd", padded[:, i : i + k, j : j + k], kernel)
+    return out

@@ -11,7 +11,7 @@ import pytest
 from experiments.planet.model_error import STARTS, make_model_error
 from tests import exporting
 from tests.fakes import DISCRETE_SPEC, SPEC, random_steps
-from tests.test_conformance import MODELS, VARIANTS
+from tests.tiny_models import MODELS, VARIANTS
 from wmjax import backend, envs
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs import bouncing_ball

@@ -150,3 +150,13 @@ def make_oracle():
 def flat(unroll):
     """Images of an Unroll, all rows of all steps."""
     return fold(image_of(unroll.steps.obs))
+
+
+def params_of(agent, jump=1):
+    """Parameters of the model and of an agent."""
+    return dict(model=make_params(jump), agent=agent.init(jax.random.key(0)))
+
+
+def fold_query(value):
+    """A Query that trains its model's `effect`, as the modulation agent trains a prior."""
+    return make_query(fresh=lambda key: dict(effect=value), merge=lambda params, part: params | part)

@@ -3,13 +3,13 @@
     python -m experiments.benchmark --preset=paper --only=planner,train --json=speed.json --chart=speed.png
     python -m experiments.benchmark --preset=accelerator --page=accelerator.html
 
-Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `replay` sampling and
-writing, `actors` environments from pixels, `dream` what Smaller World Models does, `phase` whole cycles of PlaNet's
-collecting and training, `simulator` decisions with MuJoCo itself as the model, `games` steps of environments in pure
-JAX, `agents` acting and learning of those that query a model. Of `--preset=accelerator`, with sizes of its own:
-`device` checks, `equality` of losses on CPU and device, `planner`, `train`, `population` several seeds in one program,
-`dream`, `rollout`, `learning` a whole loop, `profile` gaps between kernels, `memory`. It needs no environment package;
-with `--dry` it runs every row tiny and once, on any platform.
+Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `video` imagined
+images and updates of SV2P, `replay` sampling and writing, `actors` environments from pixels, `dream` what Smaller World
+Models does, `phase` whole cycles of PlaNet's collecting and training, `simulator` decisions with MuJoCo itself as the
+model, `games` steps of environments in pure JAX, `agents` acting and learning of those that query a model. Of
+`--preset=accelerator`, with sizes of its own: `device` checks, `equality` of losses on CPU and device, `planner`,
+`train`, `population` several seeds in one program, `dream`, `rollout`, `learning` a whole loop, `profile` gaps between
+kernels, `memory`. It needs no environment package; with `--dry` it runs every row tiny and once, on any platform.
 
 Compilation is timed apart. Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e
 .[bench]`), with the same sizes and network. Medians with minimum and maximum over repetitions; machines are shared and
@@ -48,6 +48,7 @@ from experiments.benchmark import (
     rows,
     simulator,
     train,
+    video,
 )
 from wmjax import backend, console
 from wmjax.report import benchmark
@@ -60,6 +61,7 @@ PARTS = dict(
     planner=planner,
     rollout=rollout,
     train=train,
+    video=video,
     replay=replay,
     actors=actors,
     dream=dream,

@@ -62,7 +62,14 @@ class TrainConfig:
 
 
 # Settings that a resumed run may have other values of: they change nothing of what was done.
-MAY_DIFFER = ("train.episodes", "train.checkpoint_every", "train.keep_checkpoints", "env.workers")
+MAY_DIFFER = (
+    "train.episodes",
+    "train.checkpoint_every",
+    "train.keep_checkpoints",
+    "env.workers",
+    "env.seconds",
+    "env.failures",
+)
 
 
 @dataclass(frozen=True)
@@ -169,7 +176,7 @@ def get_config(argument: str = "") -> ConfigDict:
     if family == "physics":  # MuJoCo's own state beside images that dm_control draws, see wmjax/envs/physics.py
         config.env.update(observe="image+state", shadow_size=256 if preset == "cpu" else config_dict.placeholder(int))
     if family in ("gym", "py"):  # a user's own, see wmjax/envs/own.py
-        config.env.update(grey=False, image_key="pixels", vector_keys=(), workers=1)
+        config.env.update(grey=False, image_key="pixels", vector_keys=(), workers=1, seconds=0.0, failures=0)
     if family == FAMILY:
         config.env.update(shadow_size=config_dict.placeholder(int), supersample=config_dict.placeholder(int))
         if preset == "cpu":  # half the time of a frame that is drawn in software, see wmjax/envs/dmc.py

@@ -52,7 +52,7 @@ class TrainConfig:
 
 
 # Settings that a resumed run may have other values of: they change nothing of what was done.
-MAY_DIFFER = ("train.iterations", "train.keep_checkpoints", "env.workers")
+MAY_DIFFER = ("train.iterations", "train.keep_checkpoints", "env.workers", "env.seconds", "env.failures")
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,6 @@ def cpu() -> ConfigDict:
     config = paper()
     config.env.size = 48
     config.model.update(
-        likelihood="bernoulli",  # sees small things sooner
         restart_below=0.5,  # see docs/lab/2026-11-29-freeway-restart.md
         encoder_widths=(16, 32, 64),
         decoder_widths=(64, 32, 16),
@@ -157,6 +156,8 @@ def get_config(argument: str = "") -> ConfigDict:
                 grey=True,
                 image_key="pixels",
                 workers=1,
+                seconds=0.0,
+                failures=0,
             )
         )
     if preset == "paper" and config.task.startswith("atari:"):

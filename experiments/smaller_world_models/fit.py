@@ -2,7 +2,7 @@
 
     python -m experiments.smaller_world_models.fit \\
         --config=experiments/smaller_world_models/config.py:Breakout,cpu --updates=2000 \\
-        --config.model.likelihood=continuous_bernoulli
+        --config.model.likelihood=bernoulli
 
 Random play is recorded first; its last fifth is held out. Then the autoencoder alone is trained, and with --points the
 whole model as in a run's first iteration, up to so many of the 20 points of that phase. Prints a JSON line after the

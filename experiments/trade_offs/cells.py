@@ -37,12 +37,12 @@ def variants(preset: str) -> dict[str, dict[str, Variant]]:
     base = configs.get_config(f"cheetah_run,lt_lr,{preset}")
     video = configs.get_config(f"cheetah_run,ot_or,{preset}")
     plain = {design: Variant(design) for design in configs.DESIGNS}
-    sides = [base.env.size * side // 64 for side in SIDES]
+    sides = [base.env.size * side // 64 for side in few(SIDES, preset)]
     return dict(
         online={name: plain[name] for name in MAIN} | {name: Variant(d, (s,)) for name, (d, s) in FAULTS.items()},
         crop=cut(plain, sides, "crop"),
         resize=cut(plain, sides, "resize"),
-        scale=scaled_latent(base) | scaled_video(video),
+        scale=scaled_latent(base, preset) | scaled_video(video),
         sharing={name: plain[name] for name in MAIN[1:]} | other_gradients(preset),
         rewards={name: plain[name] for name in ("r", "r_conv", "r_ll")},
     )
@@ -57,11 +57,16 @@ def cut(plain: Mapping[str, Variant], sides: Sequence[int], fit: str) -> dict[st
     return dict(lt_lr=plain["lt_lr"]) | some | dict(r_ll=plain["r_ll"])
 
 
-def scaled_latent(base: Any) -> dict[str, Variant]:
+def few(sizes: Sequence[Any], preset: str) -> Sequence[Any]:
+    """Sizes to compare; of `smoke` the smallest alone, since every one is a run that compiles."""
+    return sizes[-1:] if preset == "smoke" else sizes
+
+
+def scaled_latent(base: Any, preset: str) -> dict[str, Variant]:
     """lt_lr with other numbers of units. base: its config."""
     found = {}
-    for units in (round(share * base.model.hidden) for share in UNITS):
-        for deterministic in (round(share * base.model.deterministic) for share in DETERMINISTIC):
+    for units in (round(share * base.model.hidden) for share in few(UNITS, preset)):
+        for deterministic in (round(share * base.model.deterministic) for share in few(DETERMINISTIC, preset)):
             settings = (f"hidden={units}", f"reward_units={units}", f"deterministic={deterministic}")
             found[f"lt_lr_{units}_{deterministic}"] = Variant("lt_lr", tuple(f"model.{each}" for each in settings))
     return found

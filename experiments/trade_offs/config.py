@@ -43,7 +43,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = dict(
         rssm=dict(hidden=300, reward_layers=3, reward_units=300, adam_epsilon=1e-3, image_bits=8),
     ),
     cpu=dict(
-        video=dict(filters_divisor=8, sampling_updates=1000),
+        video=dict(filters_divisor=8, sampling_updates=1000, adam_epsilon=1e-8),
     ),
     smoke=dict(
         rssm=dict(

@@ -1,7 +1,6 @@
 """What a design costs: parameters, operations and time of a decision and of an update (Tables 6 and 7)."""
 
 import dataclasses
-import functools
 import math
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -10,13 +9,13 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
+from experiments import runs
 from experiments.planet.agent import Agent, make_agent, random_steps, settings, spec_of
 from experiments.published import read
 from experiments.trade_offs import config as configs
-from experiments.training import define_flags
 from wmjax.report import benchmark
 from wmjax.report.page import markdown
-from wmjax.run import cli
+from wmjax.run import jobs
 from wmjax.types import Array, Params, Step
 
 FOLDER = pathlib.Path(__file__).parent
@@ -56,8 +55,8 @@ def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), 
 
 def read_config(task: str, design: str, preset: str, overrides: Sequence[str]) -> ConfigDict:
     """The ConfigDict of a design as PlaNet's main reads it from its command line."""
-    words = [f"--config={configs.__file__}:{task},{design},{preset}", *(f"--config.{each}" for each in overrides)]
-    return cli.parse_flags([__name__, *words], functools.partial(define_flags, configs.USAGE), __name__).config
+    config = f"{configs.__file__}:{task},{design},{preset}"
+    return runs.read_config(jobs.training("experiments.planet", "", config, overrides), __name__)
 
 
 def decision(agent: Agent, params: Params, step: Step) -> tuple[Callable, Params, Array, Step]:

@@ -4,12 +4,13 @@ import dm_env
 import numpy as np
 import pytest
 
+from tests.envs.stubs import DmStub, GymStub, refused
 from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, VectorWalk
+from tests.steps import assert_equal
 from wmjax import envs
+from wmjax.envs import snapshots
 from wmjax.envs.seeds import row_seeds
-from wmjax.types import NonFiniteError, Step, UsageError
-
-FIELDS = tuple(Step.__dataclass_fields__)
+from wmjax.types import NonFiniteError, UsageError
 
 
 class DmChoice:
@@ -45,11 +46,6 @@ class Seedless(GymWalk):
 
     def reset(self):
         return super().reset()
-
-
-def assert_equal(step: Step, other: Step) -> None:
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
 
 
 def test_gymnasium_episode_and_bounds():
@@ -110,41 +106,6 @@ def test_restore_is_exact(make_env, tmp_path):
         envs.adapt(make_env, 3, 2).restore(snapshot)
 
 
-class GymStub:
-    """Gymnasium's way: shows `image` and takes every action; methods are replaced in the tests."""
-
-    def __init__(self, seed=0, action_space=None, image=(6, 6, 3)):
-        self.action_space = action_space or Discrete(n=2)
-        self.shape, self.actions, self.closed = image, [], False
-
-    def reset(self, *, seed=None):
-        return np.zeros(self.shape, np.uint8), {}
-
-    def step(self, action):
-        self.actions.append(action)
-        return np.zeros(self.shape, np.uint8), 1.0, False, False, {}
-
-    def close(self):
-        self.closed = True
-
-
-class DmStub:
-    """dm_env's way: the same, with an action spec and the (reward, discount) of every step."""
-
-    def __init__(self, spec, arrival=(1.0, 1.0)):
-        self.spec, self.arrival, self.actions = spec, arrival, []
-
-    def action_spec(self):
-        return self.spec
-
-    def reset(self):
-        return dm_env.restart(np.zeros((6, 6, 3), np.uint8))
-
-    def step(self, action):
-        self.actions.append(action)
-        return dm_env.TimeStep(dm_env.StepType.MID, *self.arrival, np.zeros((6, 6, 3), np.uint8))
-
-
 class Drifting(GymWalk):
     """No function of its seed: it counts how often any of its kind was begun."""
 
@@ -177,6 +138,28 @@ def test_an_environment_that_is_no_function_of_its_seed_is_told_and_its_episode_
     restored = env.restore(snapshot)
     assert restored.is_last.all() and "the present episode of row 1 is cut" in capsys.readouterr().err
     assert env.step(np.zeros((2, 2))).is_first.all()
+
+
+def test_a_cut_episode_is_not_played_again():
+    """Also where its row is of a share, and where observations are dicts; snapshots without cuts restore too."""
+    env = envs.adapt(VectorWalk, 2, 0, vector_keys=("place",))
+    env.reset(), env.step(np.zeros((2, 2)))
+    step = env.step(np.full((2, 2), 0.1))
+    snapshot = env.snapshot()
+    assert not snapshot["cut"].any() and not snapshot["failures"].any()
+    older = {name: snapshot[name] for name in ("seeds", "episodes", "decisions", "actions", "images")}
+    assert_equal(env.restore(older), step)
+    cut = snapshot | dict(cut=np.array([True, False]), failures=np.array([3, 0]))
+    restored = env.restore(snapshots.join([snapshots.rows_of(cut, row, 1) for row in (0, 1)]))
+    assert env._envs[0].actions == [] and len(env._envs[1].actions) == 2
+    reward, is_last = np.float32([0, step.reward[1]]), np.array([True, False])
+    assert_equal(restored, step.replace(reward=reward, is_last=is_last))
+    again = env.snapshot()
+    assert again["failures"].tolist() == [3, 0] and again["cut"].tolist() == [True, False]
+    np.testing.assert_array_equal(again["seen"]["vector"], step.obs["vector"])
+    after = env.step(np.zeros((2, 2)))
+    assert after.is_first.tolist() == [True, False] and not env.snapshot()["cut"].any()
+    assert env.snapshot()["episodes"].tolist() == [2, 1]
 
 
 def test_environments_are_seen_and_decided_in_as_asked():
@@ -283,15 +266,6 @@ def test_views_that_are_refused(view, named):
 
 
 inf, specs = np.inf, dm_env.specs
-
-
-def refused(named, make_env, rows=2, error=UsageError):
-    """adapt() refuses in one line."""
-    with pytest.raises(error, match=named) as caught:
-        envs.adapt(make_env, rows, 0)
-    assert "\n" not in str(caught.value)
-
-
 MADE = (GymStub(), GymStub())
 
 

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from dm_env import specs
+from numpy import inf
 
-from tests.envs.test_adapter import Discrete, DmStub, GymStub, inf, refused, specs
-from tests.gym_walk import Box, Space
+from tests.envs.stubs import DmStub, GymStub, refused
+from tests.gym_walk import Box, Discrete, Space
 from wmjax import envs
 
 

@@ -4,22 +4,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.envs import atari, atari_actions, gl
 from wmjax.envs.seeds import row_seeds
 from wmjax.ops import frames
-from wmjax.types import Step, UsageError
+from wmjax.types import UsageError
 
-FIELDS = tuple(Step.__dataclass_fields__)
 PAPER_GAMES = """Alien Amidar Assault Asterix Asteroids Atlantis BankHeist BattleZone BeamRider Bowling Boxing Breakout
 ChopperCommand CrazyClimber DemonAttack FishingDerby Freeway Frostbite Gopher Gravitar Hero IceHockey Jamesbond Kangaroo
 Krull KungFuMaster MsPacman NameThisGame Pong PrivateEye Qbert Riverraid RoadRunner Seaquest UpNDown YarsRevenge"""
-
-
-def assert_equal(step: Step, other: Step) -> None:
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
-        assert getattr(step, field).dtype == getattr(other, field).dtype, field
 
 
 def play(env, length, seed=0):

@@ -5,18 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.steps import FIELDS, assert_equal
 from wmjax import envs
 from wmjax.envs import bouncing_ball
 from wmjax.envs.bouncing_ball import RADIUS, SPEED, Ball
-from wmjax.types import Step, UsageError
+from wmjax.types import UsageError
 
-FIELDS = tuple(Step.__dataclass_fields__)
 NOTHING = np.zeros(2, np.int32)
-
-
-def assert_equal(step, other):
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
 
 
 def centre(image):

@@ -8,63 +8,20 @@ import jax
 import numpy as np
 import pytest
 
+from tests.envs.dmc_by_hand import (
+    STATE,
+    cartpole_state,
+    cheetah_state,
+    finger_state,
+    first_observation,
+    plain_state,
+    played,
+    random_actions,
+)
+from tests.steps import FIELDS, assert_equal
 from wmjax import envs
 from wmjax.envs import cache, dmc, gl
-from wmjax.envs.seeds import row_seeds
-from wmjax.types import NonFiniteError, Step, UsageError
-
-FIELDS = tuple(Step.__dataclass_fields__)
-STATE = {"observe": "image+state"}
-
-
-def assert_equal(step: Step, other: Step) -> None:
-    arrays, others = arrays_of(step), arrays_of(other)
-    assert arrays.keys() == others.keys()
-    for name, array in arrays.items():
-        np.testing.assert_array_equal(array, others[name], err_msg=name)
-        assert array.dtype == others[name].dtype, name
-
-
-def arrays_of(step: Step) -> dict[str, np.ndarray]:
-    """The arrays of a Step by name, those of an observation that is a dict too."""
-    arrays = {field: getattr(step, field) for field in FIELDS}
-    return arrays | arrays.pop("obs") if isinstance(step.obs, dict) else arrays
-
-
-def random_actions(env, length: int, seed: int = 0) -> np.ndarray:
-    """Returns float32 [length, E, A] that reach a little over the bounds."""
-    shape = (length, len(env._episodes), env.spec.action.size)
-    return np.random.default_rng(seed).uniform(-1.2, 1.2, shape).astype(np.float32)
-
-
-def played(env, length: int = 8):
-    """(actions [length, E, A], the Steps of an episode's beginning under them); all are kept: none shares memory."""
-    actions = random_actions(env, length)
-    return actions, [env.reset(), *(env.step(action) for action in actions)]
-
-
-def first_observation(env_id: str, seed: int, num_envs: int):
-    """Returns the symbolic observation in which envpool begins: it gives away the physical state."""
-    envpool = gl.import_envpool()
-    return envpool.make_dm(env_id, num_envs=num_envs, seed=row_seeds(seed, num_envs)).reset().observation
-
-
-def cartpole_state(obs, row):
-    x, cos, sin = obs.position[row]
-    return [x, np.arctan2(sin, cos)], obs.velocity[row]
-
-
-def plain_state(obs, row):
-    return obs.position[row], obs.velocity[row]
-
-
-def finger_state(obs, row):
-    x, z = obs.position[row, 2:]  # of the spinner's tip from its axis
-    return [*obs.position[row, :2], np.arctan2(-x, z)], obs.velocity[row]
-
-
-def cheetah_state(obs, row):
-    return [0, *obs.position[row]], obs.velocity[row]  # the reward knows no place along the track
+from wmjax.types import NonFiniteError, UsageError
 
 
 @pytest.mark.parametrize(

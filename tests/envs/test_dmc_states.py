@@ -4,9 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from tests.envs.test_dmc import (
+from tests.envs.dmc_by_hand import (
     STATE,
-    assert_equal,
     cartpole_state,
     cheetah_state,
     finger_state,
@@ -15,6 +14,7 @@ from tests.envs.test_dmc import (
     played,
     random_actions,
 )
+from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.envs import dmc
 from wmjax.envs.check import identity_of

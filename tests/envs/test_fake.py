@@ -3,16 +3,10 @@
 import numpy as np
 import pytest
 
+from tests.steps import FIELDS, assert_equal
 from wmjax import envs
 from wmjax.envs.concatenated import JoinedVecEnv
 from wmjax.types import Step, UsageError
-
-FIELDS = tuple(Step.__dataclass_fields__)
-
-
-def assert_equal(step: Step, other: Step) -> None:
-    for field in FIELDS:
-        np.testing.assert_array_equal(getattr(step, field), getattr(other, field), err_msg=field)
 
 
 def place(frame: np.ndarray, channel: int = 0) -> tuple[float, float]:

@@ -7,8 +7,11 @@ import gymnasium
 import numpy as np
 import pytest
 
+from experiments.planet import config as planet_config
+from experiments.smaller_world_models import config as smaller_world_models_config
 from tests import mains
 from wmjax import envs
+from wmjax.envs import own
 from wmjax.types import UsageError
 
 MODULE = '''
@@ -95,6 +98,14 @@ def test_refusals(line_world, name, options, message):
     with pytest.raises(UsageError, match=message) as caught:
         envs.make(name, 1, 0, **options)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("configs", [planet_config, smaller_world_models_config])
+def test_runs_may_change_the_options_of_workers(configs):
+    env = configs.get_config("py:tests.gym_walk:GridWalk,cpu").env
+    for name in ("workers", "seconds", "failures"):
+        default = own.OwnOptions._field_defaults[name]
+        assert (type(env[name]), env[name]) == (type(default), default) and f"env.{name}" in configs.MAY_DIFFER
 
 
 def test_an_environment_that_needs_another_package_names_it(line_world, monkeypatch):

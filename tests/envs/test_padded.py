@@ -5,8 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 
-from tests.envs.test_fake import assert_equal
 from tests.fakes import DISCRETE_SPEC
+from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.types import NonFiniteError, UsageError
 

@@ -7,13 +7,13 @@ import sys
 import numpy as np
 import pytest
 
+from tests.steps import FIELDS
 from wmjax import envs
 from wmjax.envs import physics_rewards
-from wmjax.types import Step, UsageError
+from wmjax.types import UsageError
 
 TASKS = list(physics_rewards.REWARDS)
 DECISIONS = 60
-FIELDS = tuple(Step.__dataclass_fields__)
 
 
 def numbers(states):

@@ -5,7 +5,7 @@ import json
 import jax
 import pytest
 
-from experiments.benchmark import chart, games, planner, rivals, train
+from experiments.benchmark import chart, games, planner, rivals, train, video
 from experiments.benchmark.data import SPEC
 from tests import mains
 from wmjax.models import rssm
@@ -27,6 +27,18 @@ def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
     monkeypatch.setitem(train.SIZES, "paper", [(50, 50, "float32")])  # the first of the works then
     update = next(train.works("paper"))
     assert update.gflop() == pytest.approx(2 * (3 * row - first) * 50 * 50 / 1e9, rel=1e-3)
+
+
+def test_the_work_of_an_image_is_counted_as_by_hand():
+    """Multiplications and additions of SV2P, (side, inputs with their own, filters) of its cells first."""
+    cells = [(32, 64, 32), (32, 64, 32), (16, 96, 64), (16, 128, 64), (16, 192, 64), (32, 128, 32)]
+    body = sum(side**2 * 25 * seen * 4 * filters for side, seen, filters in cells)
+    body += 8 * 5 * (6 + 7 + 8 + 7 + 6) * 192 * 4 * 128  # the cell of 8 x 8, without rows of padding
+    body += 32**2 * 25 * 3 * 32 + 16**2 * 9 * 32 * 32 + 8**2 * 9 * 64 * 64  # the halvings
+    body += 9 * (8**2 * 128 * 128 + 16**2 * 96 * 96 + 32**2 * 64 * 64)  # the doublings: each input by every weight
+    body += 6 * 64 + 8**2 * 66 * 64 + 8**2 * 128 * 250 + 64**2 * (64 * 14 + 25 * 9)  # action, kernels, masks, shares
+    imagined = next(video.works("quick"))
+    assert imagined.gflop() == pytest.approx(2 * body * imagined.amounts["frames"] / 1e9, rel=1e-6)
 
 
 def test_games_of_every_size_are_measured():
@@ -80,7 +92,7 @@ def test_other_libraries_tags_are_those_of_the_picture():
     [
         (
             ["--only=plan"],
-            "--only=plan: choose from planner, rollout, train, replay, actors, dream, phase, simulator, games, agents",
+            "--only=plan: choose from planner, rollout, train, video, replay, actors, dream, phase, simulator, games",
         ),
         (["--preset=full"], "--preset=full: choose from quick, paper, accelerator"),
         (["--chart=a.jpg"], "a.jpg: must end in .png or .svg"),

@@ -23,6 +23,7 @@ class Case(NamedTuple):
     flags: tuple[str, ...]  # of a run that two devices share
     uneven: tuple[str, str]  # one that cannot be, and what is said of it
     place: str  # a function that each process calls in its loop
+    early: int  # calls of it, after a few updates
     calls: int  # of it, until a run in one process ends between two that are in two
 
 
@@ -35,6 +36,7 @@ CASES = dict(
         ),
         ("--config.train.batch=3", "config.train.batch=3 cannot be split over 2 devices: give a multiple of 2"),
         "experiments.environment_models.__main__:check_finite",
+        1,
         2,
     ),
     smaller_world_models=Case(
@@ -49,6 +51,7 @@ CASES = dict(
             "config.train.dynamics_batch=3 cannot be split over 2 devices: give a multiple of 2",
         ),
         "experiments.smaller_world_models.phases:Curve.part",
+        3,
         85,  # in the second iteration
     ),
     i2a=Case(
@@ -59,7 +62,6 @@ CASES = dict(
     ),
 )
 EVERY = pytest.mark.parametrize("experiment", CASES)
-LONG = ("smaller_world_models",)  # whose programs take a minute to trace: whole runs of it are slow tests
 SPEAKS = "[Gloo]"  # the library that connects processes on CPUs, on standard output
 
 
@@ -95,7 +97,8 @@ def without_identities(saved):
     return {name: without_identities(value) for name, value in saved.items() if name != "identity"}
 
 
-@pytest.mark.parametrize("experiment", [pytest.param(x, marks=[pytest.mark.slow] * (x in LONG)) for x in CASES])
+@pytest.mark.slow
+@EVERY
 def test_two_processes_are_one_with_two_devices(experiment, one_process, tmp_path):
     """Tolerance: none. Of two devices there are only two addends, whose sum has no order."""
     two = mains.together(tmp_path / "run", *CASES[experiment].flags, experiment=experiment)
@@ -105,15 +108,16 @@ def test_two_processes_are_one_with_two_devices(experiment, one_process, tmp_pat
     assert_one_run(tmp_path / "run", one_process(experiment))
 
 
-def test_a_game_that_one_process_plays_is_learned_by_all(tmp_path):
-    """What was collected, and the first updates, until a signal comes to the second process."""
-    flags, _, place, _ = CASES["smaller_world_models"]
-    main, third = dict(experiment="smaller_world_models"), dict(stop_at=(place, 3))
-    one = mains.start(tmp_path / "one", *flags, **main, **third, devices=2)
-    two = mains.together(tmp_path / "two", *flags, **main, of_second=third)
+@EVERY
+def test_the_first_updates_of_two_processes_are_those_of_one(experiment, tmp_path):
+    """Until a signal comes to the second process; and what was collected before, by the first one alone."""
+    flags, _, place, early, _ = CASES[experiment]
+    main, stopped = dict(experiment=experiment), dict(stop_at=(place, early))
+    one = mains.start(tmp_path / "one", *flags, **main, **stopped, devices=2)
+    two = mains.together(tmp_path / "two", *flags, **main, of_second=stopped)
     assert [one.code, *codes(two)] == [75, 75, 75], (one, two)
-    assert len(state(tmp_path / "two")[1]) == 1 and len(metrics(tmp_path / "two")) == 3
     assert_one_run(tmp_path / "two", tmp_path / "one")
+    assert state(tmp_path / "two")[0]["counters"]["updates"] > 0
 
 
 @EVERY
@@ -128,7 +132,7 @@ def test_an_uneven_division_is_refused_once(experiment, tmp_path):
 @EVERY
 def test_two_processes_resume_one_and_are_resumed_by_it(experiment, one_process, tmp_path):
     """Asked to end by a signal to the second process; goes on in one for a while, then in two again."""
-    (flags, _, place, calls), folder = CASES[experiment], tmp_path / "run"
+    (flags, _, place, _, calls), folder = CASES[experiment], tmp_path / "run"
     asked = mains.together(folder, *flags, experiment=experiment, of_second=dict(stop_at=(place, 1)))
     assert codes(asked) == [75, 75], asked
     assert asked[0].stderr == "stopped by SIGTERM: the same command goes on\n"
@@ -142,7 +146,7 @@ def test_two_processes_resume_one_and_are_resumed_by_it(experiment, one_process,
 @pytest.mark.slow
 @EVERY
 def test_a_process_that_dies_ends_the_other(experiment, tmp_path):
-    (flags, _, place, _), run = CASES[experiment], tmp_path / "run"
+    (flags, _, place, *_), run = CASES[experiment], tmp_path / "run"
     ended = mains.together(run, *flags, experiment=experiment, of_second=dict(stop_at=(place, 2, signal.SIGKILL)))
     assert ended[1].code == -signal.SIGKILL and ended[0].code not in (0, 75), ended
     assert ended[0].at - ended[1].at < 30

@@ -277,6 +277,18 @@ def test_tasks_that_cannot_be_in_one_program(words, told, tmp_path, capsys):
     assert told in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
+def test_seeds_of_a_main_without_populations_are_not_packed(tmp_path, capsys):
+    config = "--config=experiments/i2a/config.py:x,model_free,cpu"
+    assert call(tmp_path / "s", "--main=experiments.i2a", config, "--set=seed=0:2", "--pack=seed") == 2
+    error = capsys.readouterr().err
+    assert "cell seed_0: --pack=seed: experiments.i2a does not train 2 agents in one program" in error
+
+
+def test_settings_of_another_engine_are_refused(tmp_path, capsys):
+    assert call(tmp_path / "s", *MAIN, "--set=seed=0", "--slurm=partition=gpu") == 2
+    assert "--slurm=partition=gpu: is of --engine=slurm, not of local" in capsys.readouterr().err
+
+
 def test_a_sweep_from_before_tasks_were_packed_goes_on(tmp_path):
     assert call(tmp_path, *MAIN, "--set=seed=0,1", "--pack=seed") == 0
     definition = files.read_sealed(tmp_path / sweep.SWEEP)

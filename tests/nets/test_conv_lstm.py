@@ -4,20 +4,10 @@ import jax
 import numpy as np
 
 from tests.fakes import normal, randomised
-from tests.nets_by_hand import layer_norm, sigmoid
+from tests.nets_by_hand import convolve_same, layer_norm, sigmoid
 from wmjax.nets.conv_lstm import ConvLSTM
 
 KEY = jax.random.key(0)
-
-
-def convolve(x, kernel):
-    """Stride 1, zero padding that keeps the size: pixel by pixel."""
-    k = kernel.shape[0]
-    padded = np.pad(x, ((0, 0), (k // 2, k // 2), (k // 2, k // 2), (0, 0)))
-    out = np.zeros((*x.shape[:3], kernel.shape[3]))
-    for i, j in np.ndindex(*x.shape[1:3]):
-        out[:, i, j] = np.einsum("bxyc,xycd->bd", padded[:, i : i + k, j : j + k], kernel)
-    return out
 
 
 def test_conv_lstm_equals_a_numpy_loop_over_time():
@@ -31,8 +21,8 @@ def test_conv_lstm_equals_a_numpy_loop_over_time():
     p = params["params"]
     h, c = (np.float64(x) for x in state)
     for t, x in enumerate(xs):
-        gates = layer_norm(p["norm_x"], convolve(x, p["conv_x"]["kernel"]))
-        gates = gates + layer_norm(p["norm_h"], convolve(h, p["conv_h"]["kernel"])) + p["bias"]
+        gates = layer_norm(p["norm_x"], convolve_same(x, p["conv_x"]["kernel"]))
+        gates = gates + layer_norm(p["norm_h"], convolve_same(h, p["conv_h"]["kernel"])) + p["bias"]
         i, f, g, o = np.split(gates, 4, axis=-1)
         see_i, see_f, see_o = p["peepholes"]
         c = sigmoid(f + 1 + see_f * c) * c + sigmoid(i + see_i * c) * np.tanh(g)

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import normal, randomised
-from tests.nets.test_conv_lstm import convolve
-from tests.nets_by_hand import layer_norm, sigmoid
+from tests.nets_by_hand import convolve_same, layer_norm, sigmoid
 from wmjax.nets import sv2p
 from wmjax.nets.reward import ActivationReward, ImageRewards
 
@@ -69,7 +68,7 @@ def by_hand(p, cells, image, action, reward, noise):
         n = len(stepped)
         h, c = (np.float64(x) for x in cells[n])
         gates = p[f"ConvLSTM_{n}"]["gates"]
-        i, j, f, o = np.split(convolve(np.concatenate([x, h], -1), gates["kernel"]) + gates["bias"], 4, axis=-1)
+        i, j, f, o = np.split(convolve_same(np.concatenate([x, h], -1), gates["kernel"]) + gates["bias"], 4, axis=-1)
         c = sigmoid(f + 1) * c + sigmoid(i) * np.tanh(j)
         stepped.append((sigmoid(o) * np.tanh(c), c))
         return norm(n + 1, stepped[-1][0])
@@ -92,7 +91,7 @@ def by_hand(p, cells, image, action, reward, noise):
     for n in range(9):  # the tenth kernel is left out
         for b in range(len(image)):
             for channel in range(image.shape[-1]):
-                one = convolve(image[b : b + 1, ..., channel : channel + 1], kernels[b, :, :, n, None, None])
+                one = convolve_same(image[b : b + 1, ..., channel : channel + 1], kernels[b, :, :, n, None, None])
                 result[b, ..., channel] += masks[b, ..., 2 + n] * one[0, ..., 0]
     return stepped, result
 
@@ -155,7 +154,8 @@ def test_tiny_grids_take_another_convolution_with_the_same_parameters_and_result
         x = normal(1, side, side, 3, seed=2)
         params = randomised(jax.eval_shape(cell.init, KEY, state, x))
         gates = params["params"]["gates"]
-        i, j, f, o = np.split(convolve(np.concatenate([x, state[0]], -1), gates["kernel"]) + gates["bias"], 4, axis=-1)
+        seen = convolve_same(np.concatenate([x, state[0]], -1), gates["kernel"]) + gates["bias"]
+        i, j, f, o = np.split(seen, 4, axis=-1)
         expected = sigmoid(f + 1) * state[1] + sigmoid(i) * np.tanh(j)
         np.testing.assert_allclose(cell.apply(params, state, x)[1], expected, rtol=1e-3, atol=1e-4)
 

@@ -14,6 +14,9 @@ Every episode has a seed of its own, made of the row's and its number. A gymnasi
 one whose `reset` takes no seed, and a dm_env one, is made anew by `make_env(seed)` for every episode. So `restore`
 plays the present episode again and nothing before it. Where that shows another image than before, the environment is
 no function of seed and actions: its row begins a new episode.
+
+An episode that failed in another process (`wmjax/envs/workers.py`) is cut: its row shows the last observation again, at
+the end of an episode. A snapshot holds that observation, and nothing of such an episode is played again.
 """
 
 import zlib
@@ -115,7 +118,9 @@ class AdaptedVecEnv:
         """Returns what a replay of the present episodes needs.
 
         seeds, episodes, decisions: int [E], of the rows, episodes begun, decisions taken in the present one; actions:
-        [max(decisions), E, ...], aligned at the end; images: uint32 [E], a checksum of what each row shows.
+        [max(decisions), E, ...], aligned at the end; images: uint32 [E], a checksum of what each row shows; seen: that,
+        as `Step.obs`; cut: bool [E], rows whose episode was cut; failures: int [E], of the workers that each row was
+        the first of.
         """
         self._check_whole()
         check_begun(bool(self._episodes.any()), "snapshot")
@@ -126,6 +131,9 @@ class AdaptedVecEnv:
             "decisions": self._decisions.copy(),
             "actions": np.concatenate([none, *(action[None] for action in self._actions)]),
             "images": np.array([_checksum(obs) for obs in self._shown], np.uint32),
+            "seen": jax.tree.map(lambda *xs: np.stack(xs), *self._shown),
+            "cut": self._cut.copy(),
+            "failures": self._failures.copy(),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
@@ -135,9 +143,8 @@ class AdaptedVecEnv:
             raise UsageError("this snapshot is of another environment: num_envs, seed or the actions differ.")
         self.close()
         self._make_rows()
-        self._episodes = np.asarray(snapshot["episodes"]) - 1
-        decisions = np.asarray(snapshot["decisions"])
-        step = self._advance(self._zeros(), np.ones(self._num_envs, bool))
+        step = self.stand(snapshot)
+        decisions = np.where(self._cut, 0, snapshot["decisions"])
         rows = [jax.tree.map(lambda x, row=row: x[row], step) for row in range(self._num_envs)]
         for back in range(len(actions), 0, -1):
             for row in np.flatnonzero(decisions >= back).tolist():
@@ -150,6 +157,21 @@ class AdaptedVecEnv:
                 self._is_last[row] = True
         return jax.tree.map(lambda *xs: np.stack(xs), *rows).replace(is_last=self._is_last.copy())
 
+    def stand(self, snapshot: dict[str, Any]) -> Step:
+        """Begins the present episodes of rows that were only just made; those that were cut stand there again.
+
+        snapshot: its episodes, cut, failures and, where rows were cut, what was seen and the last of its actions. None
+        was cut in one without these, as they were once.
+        """
+        none = np.zeros(self._num_envs, np.int64)
+        self._cut = np.array(snapshot.get("cut", none), bool)
+        self._failures = np.array(snapshot.get("failures", none))
+        self._episodes, self._decisions = np.asarray(snapshot["episodes"]) - ~self._cut, self._cut.astype(np.int64)
+        for row in np.flatnonzero(self._cut).tolist():
+            self._shown[row] = jax.tree.map(lambda x, row=row: np.asarray(x[row]), snapshot["seen"])
+        action = [self._zeros(), *(snapshot["actions"] if self._cut.any() else ())][-1]
+        return self._advance(np.asarray(action), ~self._cut)
+
     def _make_rows(self) -> None:
         """Makes the environments and forgets what they did."""
         self._envs = [self._make_env(seed) for seed in self._seeds]
@@ -157,6 +179,8 @@ class AdaptedVecEnv:
         self._decisions = np.zeros(self._num_envs, np.int64)
         self._elapsed = np.zeros(self._num_envs, np.int64)  # environment steps of the present episode
         self._is_last = np.zeros(self._num_envs, bool)
+        self._cut = np.zeros(self._num_envs, bool)  # whether a row stands where its episode was cut
+        self._failures = np.zeros(self._num_envs, np.int64)
         self._actions = []  # the last max(decisions) arrays [E, ...]
         self._shown: list[Any] = [None] * self._num_envs  # the observation of each row
         self._stacks: list[list[np.ndarray]] = [[] for _ in self._envs]  # the newest images of each row
@@ -208,7 +232,10 @@ class AdaptedVecEnv:
         rows = []
         for row, first in enumerate(np.array(is_first)):
             self._moving = row
-            arrival = self._begin(row) if first else self._decide(row, action[row])
+            if self._cut[row] and not first:
+                arrival = _Arrival(self._shown[row], 0.0, 1.0, True)
+            else:
+                arrival = self._begin(row) if first else self._decide(row, action[row])
             _check_shapes(row, arrival.obs, self.spec.obs)
             rows.append(self._record(row, arrival, action[row], is_first=bool(first)))
         self._moving = None
@@ -226,6 +253,7 @@ class AdaptedVecEnv:
         """Begins an episode in one row."""
         self._episodes[row] += 1
         self._decisions[row] = self._elapsed[row] = 0
+        self._cut[row] = False
         seed = _episode_seed(self._seeds[row], int(self._episodes[row]))
         if self._remade:
             _close(self._envs[row])

@@ -16,6 +16,10 @@ What is asked of them, and how they are restored: `wmjax/envs/adapter.py`. Optio
     stack           newest images in the channels of one, oldest first, 1 to 16 (1), as of `wmjax/envs/atari.py`
     vector_keys     names of numbers in a dict of observations, which are shown beside the image as "vector" (none)
     workers         processes that the rows are stepped in, 1 to 64, at most one a row. 1: in this one (1)
+    seconds         that a worker may take for a reset or a decision of its rows, or else it failed. 0: any (0)
+    failures        of workers that these rows go on after, see `wmjax/envs/workers.py` (0)
+
+With `seconds` or `failures` one worker is a process of its own too.
 """
 
 import functools
@@ -32,6 +36,8 @@ from wmjax.envs.views import View
 from wmjax.envs.workers import WorkersVecEnv
 from wmjax.types import JaxEnv, UsageError
 
+OUTSIDE = ("workers", "seconds", "failures")  # options that are no worker's own
+
 
 class OwnOptions(NamedTuple):
     """See the module's text."""
@@ -44,6 +50,8 @@ class OwnOptions(NamedTuple):
     stack: int = 1
     vector_keys: tuple[str, ...] = ()
     workers: int = 1
+    seconds: float = 0.0
+    failures: int = 0
 
 
 def make_gym(env_id: str, seeds: list[int], options: dict[str, Any]) -> AdaptedVecEnv | WorkersVecEnv:
@@ -115,18 +123,22 @@ def _function(name: str) -> Callable[[int], Any]:
 
 
 def _in_workers(make: Callable[..., Any], name: str, seeds: list[int], options: dict[str, Any]) -> WorkersVecEnv | None:
-    """The pool of options["workers"] processes, each of which calls make(name, seeds, options); None if it is one."""
-    workers = options.get("workers", 1)
+    """The pool of options["workers"] processes, each of which calls make(name, seeds, options); None if none is due."""
+    inside = {option: OwnOptions._field_defaults[option] for option in OUTSIDE}  # a worker
+    workers, seconds, failures = (options.get(option, default) for option, default in inside.items())
     check_int("workers", workers, low=1, high=64)
-    if min(workers, len(seeds)) == 1:
+    check_int("failures", failures, low=0, high=10**6)
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds <= 86_400:
+        raise UsageError(f"seconds={seconds!r} is not allowed: expected a number in [0, 86400], 0 for no limit.")
+    if min(workers, len(seeds)) == 1 and not seconds and not failures:
         return None
-    return WorkersVecEnv(make, name, seeds, options | dict(workers=1), workers)
+    return WorkersVecEnv(make, name, seeds, options | inside, workers, seconds=seconds, failures=failures)
 
 
 def _adapt(make_env: Callable[[int], Any], seeds: list[int], family: str, options: dict[str, Any]) -> AdaptedVecEnv:
     chosen = check_options(family, options, OwnOptions)._asdict()
-    del chosen["workers"]
-    return AdaptedVecEnv(make_env, seeds, View(**chosen | dict(action_repeat=chosen["action_repeat"] or 1)))
+    view = {name: value for name, value in chosen.items() if name not in OUTSIDE}
+    return AdaptedVecEnv(make_env, seeds, View(**view | dict(action_repeat=chosen["action_repeat"] or 1)))
 
 
 def _make_gym(name: str, seed: int) -> Any:

@@ -15,21 +15,12 @@ from wmjax.types import image_of
 KEY = jax.random.key(4)
 
 
-def params_of(agent, jump=1):
-    return dict(model=tiny_i2a.make_params(jump), agent=agent.init(jax.random.key(0)))
-
-
-def fold_query(value):
-    """A Query that trains its model's `effect`, as the modulation agent trains a prior."""
-    return tiny_i2a.make_query(fresh=lambda key: dict(effect=value), merge=lambda params, part: params | part)
-
-
 AGENTS = {
     "uniform": lambda: tiny_i2a.make_agent("uniform"),
     "distilled, not forced": lambda: tiny_i2a.make_agent("distilled", force_first=False, rollouts=5),
     "learned": lambda: tiny_i2a.make_agent("learned"),
     "modulated": lambda: tiny_i2a.make_agent(
-        "uniform", fold_query(tiny_i2a.make_params()["effect"]), modulated=True, sees_rewards=False
+        "uniform", tiny_i2a.fold_query(tiny_i2a.make_params()["effect"]), modulated=True, sees_rewards=False
     ),
 }
 
@@ -38,7 +29,7 @@ AGENTS = {
 def test_another_image_in_a_row_changes_no_other_row(name):
     """B is not K; acting, and learning from what acting saw."""
     _, agent = AGENTS[name]()
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     whole = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen)[:2])
     act = jax.jit(lambda step: i2a.choose(agent, params, KEY, step, agent.look(params, KEY, carry, step)[1])[1])
     carry = agent.initial(params, tiny_i2a.ROWS)
@@ -56,7 +47,7 @@ def test_another_image_in_a_row_changes_no_other_row(name):
 @pytest.mark.parametrize("name", AGENTS)
 def test_learning_recomputes_the_logits_of_acting(name):
     _, agent = AGENTS[name]()
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     unroll = tiny_i2a.make_unroll(agent, params)
     again = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen).logits)(unroll)
     act = jax.jit(lambda step, seen: i2a.choose(agent, params, KEY, step, seen)[1])
@@ -67,7 +58,7 @@ def test_learning_recomputes_the_logits_of_acting(name):
 
 def test_the_actor_door_looks_and_decides_alike():
     _, agent = tiny_i2a.make_agent("uniform")
-    params, door = params_of(agent), i2a.make_actor(agent)
+    params, door = tiny_i2a.params_of(agent), i2a.make_actor(agent)
     step = member(tiny_i2a.make_unroll(agent, params).steps, 0)
     carry, action, logits = door.act(params, KEY, door.initial(params, tiny_i2a.ROWS), step, False)
     seen = agent.look(params, jax.random.split(KEY)[0], door.initial(params, tiny_i2a.ROWS), step)[1]
@@ -86,7 +77,7 @@ def test_the_first_imagined_states_are_the_models_under_each_action():
     """And rollout k of a deterministic model differs from the others, while copies do not."""
     query = tiny_i2a.make_query(tiny_i2a.make_model(noise=0.0))
     _, agent = tiny_i2a.make_agent("uniform", query)
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     steps, seen = first_rows(agent, params)
     embed = query.model.encode(params["model"], steps.obs)
     state = tiny_i2a.begin(params["model"], jnp.repeat(embed[:, None], 3, axis=1))
@@ -105,7 +96,7 @@ def test_a_learned_rollout_policys_actions_are_probabilities():
     """One for each decision of a jumpy model's step, and the first one is forced."""
     query = tiny_i2a.make_query(jump=2)
     _, agent = tiny_i2a.make_agent("learned", query)
-    params = params_of(agent, jump=2)
+    params = tiny_i2a.params_of(agent, jump=2)
     unroll = tiny_i2a.make_unroll(agent, params)
     action = agent.decide(params, image_of(unroll.steps.obs), unroll.seen).imagined.action
     assert np.array_equal(action[:, 0], np.broadcast_to(np.eye(tiny_i2a.ACTIONS), action[:, 0].shape))
@@ -124,14 +115,14 @@ def test_the_actions_of_a_jump(how, differ):
 
     query = tiny_i2a.make_query(tiny_i2a.make_model(jump=2)._replace(imagine=imagine), jump=2)
     _, agent = tiny_i2a.make_agent("uniform", query, jump_actions=how, force_first=False)
-    apart = np.asarray(first_rows(agent, params_of(agent, jump=2))[1].features)
+    apart = np.asarray(first_rows(agent, tiny_i2a.params_of(agent, jump=2))[1].features)
     assert set(np.unique(apart)) == ({0, 2} if differ else {0})
 
 
 def test_the_summary_reads_the_last_step_first():
     """Swapping two imagined steps changes the code, and step t + 1 is the LSTM's last input."""
     _, agent = tiny_i2a.make_agent("uniform")
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     unroll = tiny_i2a.make_unroll(agent, params)
     decide = jax.jit(lambda seen: agent.decide(params, image_of(unroll.steps.obs), seen).logits)
     swapped = jax.tree.map(lambda x: x, unroll.seen).replace(
@@ -153,7 +144,7 @@ def test_the_state_is_made_of_the_newest_images():
     """Images t - 2c, t - c and t, and the first one before an episode's start, also after another episode."""
     jump, rows = 2, tiny_i2a.ROWS
     _, agent = tiny_i2a.make_agent("uniform", tiny_i2a.make_query(jump=jump))
-    params = params_of(agent, jump)
+    params = tiny_i2a.params_of(agent, jump)
     none = np.zeros((7, rows), bool)
     first = none.copy()
     first[[0, 3], 1] = first[0] = True

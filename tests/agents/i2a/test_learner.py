@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests import tiny_i2a
-from tests.agents.i2a.test_actor import fold_query, params_of
 from wmjax.agents import i2a
 from wmjax.agents.i2a import learner
 from wmjax.types import Step, image_of
@@ -60,7 +59,7 @@ def test_returns_stop_at_deaths_and_go_on_at_time_limits():
 
 def test_the_loss_is_that_of_a_plain_computation():
     config, agent = tiny_i2a.make_agent("none", discount=0.9, entropy=0.02, value_scale=0.3)
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     params["agent"] = jax.tree.map(lambda x: x + 0.1 * jnp.cos(jnp.arange(x.size)).reshape(x.shape), params["agent"])
     unroll = i2a.Unroll(params["model"], steps_with_ends(), ())
     decided = agent.decide(params, unroll.steps.obs, ())
@@ -84,7 +83,7 @@ def test_the_loss_is_that_of_a_plain_computation():
 
 def test_actions_on_last_rows_count_for_nothing():
     config, agent = tiny_i2a.make_agent("none")
-    params, steps = params_of(agent), steps_with_ends()
+    params, steps = tiny_i2a.params_of(agent), steps_with_ends()
     other = np.array(steps.prev_action)
     other[steps.is_first] = (other[steps.is_first] + 1) % tiny_i2a.ACTIONS
     losses = [
@@ -97,7 +96,7 @@ def test_actions_on_last_rows_count_for_nothing():
 def gradients(policy, query=None, **settings):
     """Gradients of the loss without distillation: (of the agent's parameters, of the model's)."""
     config, agent = tiny_i2a.make_agent(policy, query, distillation=0.0, **settings)
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     unroll = tiny_i2a.make_unroll(agent, params)
 
     def loss(own, model):
@@ -121,10 +120,10 @@ def test_the_policy_gradient_reaches_a_learned_rollout_policy_alone_and_never_th
 def test_modulation_trains_its_part_of_the_model_alone():
     """With the model's own weights in it rollouts are the model's."""
     effect = tiny_i2a.make_params()["effect"]
-    own, model = gradients("uniform", fold_query(effect), modulated=True)
+    own, model = gradients("uniform", tiny_i2a.fold_query(effect), modulated=True)
     assert size(own["model"]["effect"]) > 0 and size(model) == 0
-    config, agent = tiny_i2a.make_agent("uniform", fold_query(effect), modulated=True)
-    params = params_of(agent)
+    config, agent = tiny_i2a.make_agent("uniform", tiny_i2a.fold_query(effect), modulated=True)
+    params = tiny_i2a.params_of(agent)
     unroll = tiny_i2a.make_unroll(agent, params)
     modulated = agent.decide(params, unroll.steps.obs, unroll.seen).imagined
     _, plain = tiny_i2a.make_agent("uniform")
@@ -133,7 +132,7 @@ def test_modulation_trains_its_part_of_the_model_alone():
 
 def test_the_gradient_through_rollouts_equals_finite_differences():
     config, agent = tiny_i2a.make_agent("learned", rollout_entropy=0.1)
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     params["agent"]["heads"]["params"]["logits"]["kernel"] *= 100  # first logits are nearly 0, and let little through
     unroll = tiny_i2a.make_unroll(agent, params)
     value = agent.decide(params, unroll.steps.obs, unroll.seen).value  # the targets' stays as it is
@@ -162,7 +161,7 @@ def test_the_gradient_through_rollouts_equals_finite_differences():
 
 def test_distillation_pulls_the_rollout_policy_to_the_policy_and_moves_nothing_else():
     config, agent = tiny_i2a.make_agent("distilled", learning_rate=1e-2, clip_norm=100.0)
-    params = params_of(agent)
+    params = tiny_i2a.params_of(agent)
     heads = params["agent"]["heads"]["params"]["logits"]
     heads["bias"] = jnp.array([2.0, 0.0, -1.0, 0.0])  # a policy to imitate
     unroll = tiny_i2a.make_unroll(agent, params)

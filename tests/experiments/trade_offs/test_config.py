@@ -80,3 +80,10 @@ def test_sizes_are_those_of_tables_14_and_15():
     ]
     sides = [name for name in cells.variants("paper")["crop"] if "crop" in name]
     assert sides == [f"lt_lr_crop_{side}" for side in (56, 48, 32, 16, 8)]
+
+
+def test_smoke_has_every_part_and_one_size_of_each():
+    found = {part: list(own) for part, own in cells.variants("smoke").items()}
+    assert found.keys() == cells.variants("paper").keys()
+    assert found["crop"] == ["lt_lr", "lt_lr_crop_2", "r_ll"] and found["scale"] == ["lt_lr_3_4", "ot_or"]
+    assert len({name for own in found.values() for name in own}) == 16

@@ -70,12 +70,13 @@ def r2(predicted, truth):
 @pytest.mark.parametrize("kind", ["ot_or", "ot_lr"])
 def test_rewards_of_new_episodes_are_learned(kind):
     """In the minutes that a test has; both go on falling."""
-    config = video.VideoConfig(kind=kind, filters_divisor=8, reward_widths=(32, 32), horizon=H, sampling_updates=300)
+    sizes = dict(filters_divisor=8, reward_widths=(32, 32), horizon=H)
+    config = video.VideoConfig(kind=kind, sampling_updates=300, adam_epsilon=1e-8, **sizes)
     spec, steps = episodes(64, seed=0)
     model, params, _ = train(config, spec, steps, 300)
     new = jax.tree.map(lambda x: x[:, :T], episodes(64, seed=1)[1])
     images, rewards = jax.jit(lambda params: open_loop(model, params, spec, new))(params)
-    assert r2(rewards, new.reward[:, CONTEXT:]) > 0.4
+    assert r2(rewards, new.reward[:, CONTEXT:]) > 0.5
     truth = np.float32(new.obs[:, CONTEXT:]) / 255
     still = np.repeat(np.float32(new.obs[:, [CONTEXT - 1]]) / 255, H, axis=1)
-    assert np.square(images - truth).mean() < 0.6 * np.square(still - truth).mean()
+    assert np.square(images - truth).mean() < 0.4 * np.square(still - truth).mean()
