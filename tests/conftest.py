@@ -16,7 +16,6 @@ _SETTINGS = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",  # every file starts the same small programs
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "0",
     "MUJOCO_GL": "egl",
-    "NPROC": "2",  # threads of XLA's pool on CPUs; a convolution's sums are cut by them, as two cores do
 }
 
 for _name, _value in _SETTINGS.items():

@@ -3,6 +3,9 @@
     python -m experiments.i2a --config=experiments/i2a/config.py:minipacman:regular,uniform,cpu --workdir=runs/a \
         --config.model_run=simulator
 
+One run in several processes: --distributed=HOST:PORT/N/I in each of them, and --config.devices=all (docs/runs.md,
+"Several processes").
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """
@@ -68,18 +71,17 @@ def main(argv: list[str]) -> None:
     tally, began = phases.Tally.of(train.rows), np.zeros(train.rows, bool)
     counters: dict[str, Any] = dict(updates=0, episodes=0, env_steps=0, evaluated=0)
     partial: dict[str, Any] = dict(losses={}, returns=[], lengths=[])  # since the newest line of metrics
-    snapshots = loop.snapshot(playing) | dict(eval_env=pools.snapshot(eval_env))
-    template = dict(learner=learner, tally=tally, began=began, counters=counters)
-    as_saved = dict.fromkeys(("partial", "env", "eval_env"), checkpoint.AS_SAVED)
-    saved = run.restore(template | dict(playing=snapshots["playing"]) | as_saved)
+    snapshots = dict(env=loop.snapshot(), eval_env=pools.snapshot(eval_env))
+    template = dict(learner=learner, playing=playing, tally=tally, began=began, counters=counters)
+    saved = run.restore(template | dict.fromkeys(("partial", *snapshots), checkpoint.AS_SAVED))
     if saved:
-        learner, tally, began, counters, partial = (saved[name] for name in (*template, "partial"))
+        learner, playing, tally, began, counters, partial = (saved[name] for name in (*template, "partial"))
         snapshots = {name: saved[name] for name in snapshots}
-        playing = loop.restore(playing, snapshots)
+        loop.restore(saved["env"])
         pools.restore(eval_env, snapshots["eval_env"], evaluation.episodes)
 
     def hold() -> None:
-        state = dict(learner=learner, tally=tally, began=began)
+        state = dict(learner=learner, playing=jax.device_put(playing, whole), tally=tally, began=began)
         run.hold(counters["updates"], state | dict(counters=dict(counters), partial=dict(partial)) | snapshots)
 
     def evaluate() -> dict[str, Any]:
@@ -104,7 +106,7 @@ def main(argv: list[str]) -> None:
         counters |= dict(updates=counters["updates"] + size, episodes=counters["episodes"] + len(returns))
         losses = {name: np.concatenate([partial["losses"].get(name, x[:0]), x]) for name, x in metrics.items()}
         partial = dict(losses=losses, returns=partial["returns"] + returns, lengths=partial["lengths"] + lengths)
-        snapshots = snapshots | loop.snapshot(playing)
+        snapshots = snapshots | dict(env=loop.snapshot())
         if counters["updates"] % train.every == 0:
             row = phases.line(partial)
             partial = dict(losses={}, returns=[], lengths=[])

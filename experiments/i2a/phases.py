@@ -26,8 +26,8 @@ class Loop(NamedTuple):
     begin: Callable[..., unroll.Playing]  # (params of the agent, key)
     advance: Callable[..., tuple[LearnerState, unroll.Playing, dict, "Played"]]
     # (state, playing, keys [updates], Stopwatch)
-    snapshot: Callable[[unroll.Playing], dict]  # (playing) -> what a checkpoint holds of it, on every device
-    restore: Callable[[unroll.Playing, dict], unroll.Playing]  # (any, a snapshot) -> playing
+    snapshot: Callable[[], Any]  # of environments that are stepped from the host
+    restore: Callable[[Any], Any]
     dispatched: int  # updates of one `advance` at most
 
 
@@ -68,17 +68,15 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mes
     places = devices.split_rows(mesh, shapes)
     begin = jax.jit(functools.partial(begin_rows, train.rows), out_shardings=places)
     advance = jax.jit(advance, out_shardings=(whole, places, whole, whole))
-    gathered = jax.jit(lambda playing: playing, out_shardings=whole)
 
     def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         with stopwatch("train"), devices.no_transfers():
             state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
         return state, playing, *jax.device_get(told)
 
-    def snapshot(playing: unroll.Playing) -> dict:
-        return dict(playing=gathered(playing), env={})
-
-    return Loop(lambda params, key: begin(model, params, key), run, snapshot, placed, DISPATCHED["compiled"])
+    return Loop(
+        lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"]
+    )
 
 
 def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
@@ -89,8 +87,6 @@ def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     agent = jax.eval_shape(made.learner.init, jax.random.key(0)).params
     player = unroll.compile_player(made.player, dict(model=model, agent=agent), first, mesh)
     update = jax.jit(made.learner.update, out_shardings=whole)
-    earned = jax.jit(lambda steps: Played(steps.reward[1:], steps.is_last[1:]), out_shardings=whole)
-    gathered = jax.jit(lambda playing: playing, out_shardings=whole)
 
     def begin(params: Params, key: Array) -> unroll.Playing:
         return player.looked(dict(model=model, agent=params), key, processes.to_devices(first, player.sharding))
@@ -106,23 +102,14 @@ def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
         for key in keys:
             state, playing, metrics, steps = i2a.act_and_learn(act, learn, model, state, playing, key)
             told.append(metrics)
-            played.append(jax.device_get(earned(steps)))
+            played.append(jax.device_get(jax.device_put(Played(steps.reward[1:], steps.is_last[1:]), whole)))
         metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
 
-    def snapshot(playing: unroll.Playing) -> dict:
-        return dict(playing=gathered(playing), env=pools.snapshot(env))
+    def restore(snapshot: Any) -> None:
+        pools.restore(env, snapshot, train.rows)
 
-    def restore(playing: unroll.Playing, saved: dict) -> unroll.Playing:
-        pools.restore(env, saved["env"], train.rows)
-        return placed(playing, saved)
-
-    return Loop(begin, advance, snapshot, restore, DISPATCHED["stepped"])
-
-
-def placed(playing: unroll.Playing, saved: dict) -> unroll.Playing:
-    """Where the rows were at a snapshot, on the devices where those of `playing` are."""
-    return jax.device_put(saved["playing"], jax.tree.map(lambda x: x.sharding, playing))
+    return Loop(begin, advance, lambda: pools.snapshot(env), restore, DISPATCHED["stepped"])
 
 
 class Tally(NamedTuple):

@@ -175,8 +175,10 @@ def test_arrays_are_split_at_the_axis_of_their_rows():
 
 
 def test_keys_and_arrays_are_stored_by_one_of_several_processes(monkeypatch):
-    tree = dict(key=jax.random.key(3), array=jax.numpy.arange(2), number=4)
+    on_all = jax.device_put((jax.random.key(3), jax.numpy.arange(2)), devices.replicated(devices.make_mesh("1")))
+    tree = dict(zip(("key", "array"), on_all, strict=True), number=4)
     monkeypatch.setattr(processes, "_count", 2)
     stored = processes.to_host(tree)
     assert isinstance(stored["array"], np.ndarray) and stored["number"] == 4
+    assert isinstance(stored["key"].sharding, jax.sharding.SingleDeviceSharding)  # not of the mesh
     assert_equal(jax.random.key_data(stored["key"]), jax.random.key_data(tree["key"]))

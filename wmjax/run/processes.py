@@ -186,9 +186,7 @@ def from_devices(x: jax.Array, axis: int) -> np.ndarray:
 
 def to_host(tree: Any) -> Any:
     """What every device holds, of several processes as numpy arrays and keys that one of them can store by itself."""
-    keys = lambda x: isinstance(x, jax.Array) and jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
-    own = lambda x: x.addressable_data(0) if keys(x) else jax.device_get(x)
-    return tree if _count == 1 else jax.tree.map(own, tree)
+    return tree if _count == 1 else jax.device_get(tree)
 
 
 def whole_rows(tree: Any, members: int, axis: int) -> Any:

@@ -92,7 +92,9 @@ def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Co
 
     Args: params, step: as it will be called with, or their shapes.
     """
-    over_rows = devices.split(mesh, 0)
+
+    def first(params: Params, key: Array, step: Step) -> Playing:
+        return looked(player, params, key, (), step)
 
     def choose(params: Params, key: Array, t: Array, playing: Playing) -> Array:
         return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)[0]
@@ -104,13 +106,12 @@ def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Co
     def stack(*rows: Any) -> Any:
         return jax.tree.map(lambda *each: jnp.stack(each), *rows)
 
-    def begun(rows: int) -> Playing:
+    def shapes(rows: int) -> Playing:
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), step)
         return jax.eval_shape(first, params, jax.random.key(0), few)
 
-    first = lambda params, key, step: looked(player, params, key, (), step)
-    places = devices.split_rows(mesh, begun)
-    first, look = jax.jit(first, out_shardings=places), jax.jit(look, out_shardings=places)
+    places, over_rows = devices.split_rows(mesh, shapes), devices.split(mesh, 0)
+    first, look = (jax.jit(function, out_shardings=places) for function in (first, look))
     return Compiled(first, jax.jit(choose, out_shardings=over_rows), look, jax.jit(stack), over_rows)
 
 
