@@ -123,17 +123,17 @@ def test_steps_are_fresh_arrays():
 )
 def test_restore_continues_bit_for_bit(options):
     """Rows of different ages, after several episodes: right after a reset, a step later, more episodes later."""
-    options = dict(episode_steps=150, size=32) | options
+    options = dict(episode_steps=60, size=32) | options
     env, other = (envs.make("atari:Breakout", 3, 2, **options) for _ in range(2))
     env.reset()
-    play(env, 170, seed=7)
+    play(env, 70, seed=7)
     kept = []
-    for length in (0, 1, 230):
+    for length in (0, 1, 95):
         current = play(env, length)[-1] if length else env.reset()
-        kept.append((current, env.snapshot(), play(env, 60, seed=9)))
+        kept.append((current, env.snapshot(), play(env, 25, seed=9)))
     for current, snapshot, expected in [*kept, kept[1]]:  # into an environment that has gone on, at last backwards
         assert_equal(other.restore(snapshot), current)
-        for step, wanted in zip(play(other, 60, seed=9), expected, strict=True):
+        for step, wanted in zip(play(other, 25, seed=9), expected, strict=True):
             assert_equal(step, wanted)
 
 

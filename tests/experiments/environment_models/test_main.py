@@ -59,28 +59,35 @@ def test_every_program_of_a_run_lowers_for_accelerators(whole):
     )
 
 
-def test_a_run_stopped_prolonged_and_killed_ends_bit_identical(whole, tmp_path):
-    """Dispatches of one update: told to end in the first, by the clock after the third, finished after the fourth.
+def test_a_run_stopped_and_killed_ends_bit_identical(whole, tmp_path):
+    """Told to end in the first dispatch, of one update; killed before its last checkpoint.
 
-    Prolonged then and killed; before every move: tests/run/test_lifecycle.py.
+    Before every move: tests/run/test_lifecycle.py.
     """
     folder = tmp_path / "run"
-
     stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.environment_models.__main__:check_finite", 1))
     assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
     assert summary(folder)["updates"] == 1 and summary(folder)["planned"] == dict(updates=6) and metrics(folder) == []
-    timed = mains.start(folder, experiment=MAIN, over_at=4)  # an evaluation is a turn of the loop too
+    killed = mains.start(folder, experiment=MAIN, kill_at="000000000006/manifest.json")
+    assert killed.code == -signal.SIGKILL and [row["updates"] for row in metrics(folder)] == [2, 4]
+    resumed = mains.start(folder, experiment=MAIN)
+    assert resumed.code == 0, resumed.stderr
+    assert_as_whole(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_run_timed_and_prolonged_ends_bit_identical(whole, tmp_path):
+    """Ended by the clock after the third update, finished after the fourth, prolonged then."""
+    folder = tmp_path / "run"
+    timed = mains.start(folder, experiment=MAIN, over_at=5)  # an evaluation is a turn of the loop too
     assert timed.code == 0, timed.stderr
     assert [each["updates"] for each in summary(folder)["evaluations"]] == [2, 3] and not summary(folder)["finished"]
     assert (folder / "videos" / "futures_0000003.png").stat().st_size > 0
     shorter = mains.start(folder, "--config.train.updates=4", experiment=MAIN)
     assert shorter.code == 0 and "train.updates 6 -> 4" in shorter.stderr and summary(folder)["finished"]
     assert [each["updates"] for each in summary(folder)["evaluations"]] == [2, 4]
-    prolonged = mains.start(folder, experiment=MAIN, kill_at="000000000006/manifest.json")
-    assert prolonged.code == -signal.SIGKILL and "train.updates 4 -> 6" in prolonged.stderr
-    assert [row["updates"] for row in metrics(folder)] == [2, 4]
-    resumed = mains.start(folder, experiment=MAIN)
-    assert resumed.code == 0, resumed.stderr
+    prolonged = mains.start(folder, experiment=MAIN)
+    assert prolonged.code == 0 and "train.updates 4 -> 6" in prolonged.stderr
     assert_as_whole(folder, whole)
 
 
@@ -288,22 +295,45 @@ def test_images_on_the_host_are_learned_as_those_on_the_device(tmp_path):
     np.testing.assert_allclose(*means, rtol=1e-6)
 
 
-def test_table_trains_what_is_missing_and_compares(whole, tmp_path):
+def test_table_trains_what_is_missing_and_compares(whole, tmp_path, monkeypatch):
+    """The run that is there is left as it is; the same with smaller parameters stands in for the VAE's."""
     shutil.copytree(whole[0], tmp_path / "sssm_seed_0")
     before = (tmp_path / "sssm_seed_0" / "metrics.jsonl").read_text()
+    asked = []
+
+    def run_all(trainings, slots, tries):
+        for training in trainings:
+            asked.append(training.command)
+            if not training.folder.exists():  # what is finished ends at once
+                shutil.copytree(whole[0], training.folder)
+            yield training, jobs.Ended(0, "", 0)
+
+    load = agents.load
+
+    def smaller(place):
+        loaded = load(place)
+        scale = 0.5 if place.name == "vae_seed_0" else 1
+        return loaded._replace(params=jax.tree.map(lambda x: scale * x, loaded.params))
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(agents, "load", smaller)
     flags = [f"--set={flag.removeprefix('--config.')}" for flag in mains.ENVIRONMENT_MODELS[1:]]
     flags += ["--data=ball", "--preset=cpu", f"--folder={tmp_path}", "--models=vae,sssm", "--seeds=1", "--timed="]
     ended = mains.call("environment_models.table", *flags)
     assert ended.code == 0, ended.stderr
+    command, _ = asked
+    assert command[2] == "experiments.environment_models" and f"--workdir={tmp_path / 'vae_seed_0'}" in command
+    assert any(word.endswith("config.py:ball,vae,cpu") for word in command) and "--config.seed=0" in command
+    assert set(mains.ENVIRONMENT_MODELS[1:]) < set(command)
     text = (tmp_path / "table.md").read_text()
     assert ended.stdout.endswith(text) and "| vae " in text and "| sssm " in text
-    losses = {name: metrics(tmp_path / f"{name}_seed_0")[-1]["eval/loss"] for name in ("vae", "sssm")}
-    cells = [cell.strip() for cell in next(x for x in text.splitlines() if x.startswith("| sssm")).split("|")]
-    gain = 1e3 * (np.mean(losses["vae"]) - np.mean(losses["sssm"])) / 16**2
-    assert float(cells[2]) == pytest.approx(gain, abs=0.006)  # two decimals are printed
+    lines = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    vae, sssm = (next(cells for cells in lines if cells[1:2] == [name]) for name in ("vae", "sssm"))
+    assert float(sssm[-2]) == pytest.approx(metrics(whole[0])[-1]["eval/loss"], abs=0.06)  # one decimal is printed
+    apart = float(vae[-2]) - float(sssm[-2])
+    assert abs(apart) > 0.5 and float(sssm[2]) == pytest.approx(1e3 * apart / 16**2, abs=0.5)
     assert all((tmp_path / name).stat().st_size > 0 for name in ("futures.png", "curves.png"))
     assert (tmp_path / "sssm_seed_0" / "metrics.jsonl").read_text() == before
-    assert metrics(tmp_path / "vae_seed_0")[-1]["updates"] == 6
 
 
 @pytest.mark.parametrize(

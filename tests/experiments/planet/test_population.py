@@ -93,8 +93,9 @@ def on_one(tmp_path_factory):
     return metrics(folder)
 
 
+@pytest.mark.slow
 def test_eight_devices_compute_what_one_does_and_their_checkpoint_serves_others(on_one, tmp_path):
-    """Killed on 8 devices, ended on 1."""
+    """Killed on 8 devices, ended on 1. With two: test_processes.py."""
     folder = tmp_path / "moved"
     killed = mains.start(folder, *MANY_ROWS, "--config.devices=all", kill_at=24, devices=8)
     assert killed.code == -signal.SIGKILL

@@ -2,6 +2,7 @@
 
 import signal
 
+import numpy as np
 import pytest
 
 from tests import mains
@@ -13,7 +14,7 @@ ROWS = (
     "--config.devices=all",
     "--config.train.num_envs=2",
     "--config.train.seed_episodes=4",
-    "--config.train.episodes=6",
+    "--config.train.episodes=8",
 )
 SPEAKS = "[Gloo]"  # the library that connects processes on CPUs, on standard output
 
@@ -22,13 +23,40 @@ def codes(ended):
     return [each.code for each in ended]
 
 
-def test_two_processes_are_one_with_two_devices_and_each_resumes_the_other(tmp_path):
-    """Asked to end by a signal to the second process while they play; goes on in one for an episode, then in two again.
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+    """The folder of a run in one process with two devices."""
+    folder = tmp_path_factory.mktemp("one") / "run"
+    ended = mains.start(folder, *ROWS, devices=2)
+    assert ended.code == 0, ended.stderr
+    return folder
 
-    Tolerance: none. Of two devices there are only two addends, whose sum has no order.
+
+def assert_one_run(folder, other):
+    """The same metrics, rows and checkpoint but for what names the pools. Tolerance: none.
+
+    Of two devices there are only two addends, whose sum has no order.
     """
-    one = mains.start(tmp_path / "one", *ROWS, devices=2)
-    assert one.code == 0, one.stderr
+    assert metrics(folder) == metrics(other)
+    (saved, rows), (expected, expected_rows) = state(folder), state(other)
+    assert_same(rows, expected_rows)
+    for each in (saved, expected):
+        for pool in ("env", "eval_env"):
+            del each[pool]["counter"]["0"]["identity"]
+    assert_same(saved, expected)
+
+
+def test_two_processes_are_one_with_two_devices(one, tmp_path):
+    two = mains.together(tmp_path / "run", *ROWS)
+    assert codes(two) == [0, 0], two
+    said = [line for line in two[1].stdout.splitlines() if not line.startswith((SPEAKS, "moves: 0"))]
+    assert said == [] and two[1].stderr == "", two[1]
+    assert_one_run(tmp_path / "run", one)
+
+
+@pytest.mark.slow
+def test_two_processes_resume_one_and_are_resumed_by_it(one, tmp_path):
+    """Asked to end by a signal to the second process while they play; goes on in one for an episode, then in two."""
     folder = tmp_path / "two"
     asked = mains.together(folder, *ROWS, of_second=dict(stop_at=(STEP, DECISIONS + 5)))
     assert codes(asked) == [75, 75], asked
@@ -39,16 +67,18 @@ def test_two_processes_are_one_with_two_devices_and_each_resumes_the_other(tmp_p
     again = mains.together(folder, *ROWS)
     assert codes(again) == [0, 0], again
     assert again[0].stdout.count("resumed after episode 4\n") == 1
-    said = [line for line in again[1].stdout.splitlines() if not line.startswith((SPEAKS, "moves: 0"))]
-    assert said == [] and again[1].stderr == "", again[1]
-    assert metrics(folder) == metrics(tmp_path / "one")
-    (saved, rows), (saved_by_one, rows_of_one) = state(folder), state(tmp_path / "one")
-    assert_same(rows, rows_of_one)
-    assert_same(saved["learner"], saved_by_one["learner"])
-    for each in (saved, saved_by_one):
-        for pool in ("env", "eval_env"):
-            del each[pool]["counter"]["0"]["identity"]
-    assert_same(saved, saved_by_one)
+    assert_one_run(folder, one)
+
+
+def test_a_run_of_two_devices_goes_on_with_one(one, tmp_path):
+    """Killed on two. Sums are taken in another order, so the last bits differ."""
+    killed = mains.start(tmp_path / "run", *ROWS, devices=2, kill_at="episode_000008.mp4")
+    assert killed.code == -signal.SIGKILL and 0 < len(metrics(tmp_path / "run")) < len(metrics(one))
+    ended = mains.start(tmp_path / "run", *ROWS, "--config.devices=1")
+    assert ended.code == 0 and "resumed" in ended.stdout, ended.stderr
+    for row, other in zip(metrics(tmp_path / "run"), metrics(one), strict=True):
+        for name in row:
+            np.testing.assert_allclose(row[name], other[name], rtol=2e-3, atol=2e-3, err_msg=name)
 
 
 @pytest.mark.slow

@@ -73,34 +73,38 @@ def test_every_program_of_a_run_lowers_for_accelerators(whole):
     assert exporting.sites(*files, "wmjax/run/*.py") - unused <= found.keys()
 
 
-def test_a_run_stopped_timed_and_killed_ends_bit_identical(whole, tmp_path):
-    """Told to end inside a point of the dreams' curve, by the clock one point later, and while it plays; killed then.
+def test_a_run_stopped_and_killed_ends_bit_identical(whole, tmp_path):
+    """Told to end inside a point of the dreams' curve; killed with the third iteration's rows in no checkpoint.
 
     Killed before every move: tests/run/test_lifecycle.py.
     """
     folder = tmp_path / "run"
-
     stopped = mains.start(folder, experiment=MAIN, stop_at=("experiments.smaller_world_models.phases:Curve.part", 47))
     assert stopped.code == 75 and stopped.stderr.endswith("stopped by SIGTERM: the same command goes on\n")
-    assert (
-        summary(folder)["iterations"] == 0
-        and not summary(folder)["finished"]
-        and summary(folder)["planned"] == dict(iterations=3)
-    )
+    told = summary(folder)
+    assert told["iterations"] == 0 and not told["finished"] and told["planned"] == dict(iterations=3)
     assert metrics(folder) == metrics(whole[0])[: 20 + 20 + 3]  # the fourth point has one of its two rounds
-    timed = mains.start(folder, experiment=MAIN, over_at=3)
+    killed = mains.start(folder, experiment=MAIN, kill_at="000000000002/manifest.json")
+    assert killed.code == -signal.SIGKILL and len(list((folder / "replay").glob("0*.npz"))) == 3
+    resumed = mains.start(folder, experiment=MAIN)
+    assert resumed.code == 0 and "resumed after iteration 1\n" in resumed.stdout, resumed.stderr
+    assert_as_whole(folder, whole)
+
+
+@pytest.mark.slow
+def test_a_run_timed_and_stopped_ends_bit_identical(whole, tmp_path):
+    """Ended by the clock inside the dreams' curve, then told to end while it plays."""
+    folder = tmp_path / "run"
+    timed = mains.start(folder, experiment=MAIN, over_at=51)
     assert timed.code == 0, timed.stderr
     assert metrics(folder)[:-1] == metrics(whole[0])[: 20 + 20 + 4]
     assert len(summary(folder)["evaluations"]) == 1 and not summary(folder)["finished"]
     for name in ("iteration_001.mp4", "open_loop_iteration_001.png", "codes_iteration_001.png"):
         assert (folder / "videos" / name).stat().st_size > 0
-
     stopped = mains.start(folder, experiment=MAIN, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 30))
     assert stopped.code == 75 and summary(folder)["iterations"] == 1  # in its evaluation or the second collection
-    killed = mains.start(folder, experiment=MAIN, kill_at="000000000002/manifest.json")
-    assert killed.code == -signal.SIGKILL and len(list((folder / "replay").glob("0*.npz"))) == 3
     resumed = mains.start(folder, experiment=MAIN)
-    assert resumed.code == 0 and "resumed after iteration 1\n" in resumed.stdout, resumed.stderr
+    assert resumed.code == 0, resumed.stderr
     assert_as_whole(folder, whole)
 
 
