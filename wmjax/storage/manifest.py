@@ -42,7 +42,7 @@ def split(state: Any) -> tuple[dict[str, Any], list[dict]]:
             entry["value"] = leaf
         elif leaf.size:  # the store refuses arrays without elements; the description is all there is to them
             entry["name"] = f"{number:04d}_" + re.sub(r"[^A-Za-z0-9]+", "_", dotted(path))
-            arrays[entry["name"]] = jax.random.key_data(leaf) if entry["kind"] == "key" else leaf
+            arrays[entry["name"]] = np.asarray(jax.random.key_data(leaf)) if entry["kind"] == "key" else leaf
         leaves.append(entry)
     return arrays, leaves
 
