@@ -117,6 +117,18 @@ I2A = (
     "--config.evaluation.episodes=2",
     "--config.evaluation.every=1",
 )
+I2A_GAME = (  # an environment that is stepped from the host
+    "--config=experiments/i2a/config.py:Pong,model_free,cpu_games",
+    "--config.model_run=",
+    "--config.env.size=(32,32)",
+    "--config.env.crop=0",
+    "--config.env.actions=(0,3,4)",
+    "--config.env.episode_steps=7",
+    "--config.agent.kernels=(4,)",
+    "--config.agent.strides=(4,)",
+    "--config.agent.widths=(4,)",
+    *(flag for flag in I2A[1:] if "model_run" not in flag and "maze" not in flag and ".widths" not in flag),
+)
 PRELOAD = [  # not the mains themselves, whose flags have the same names
     "experiments.planet.predictions",
     "experiments.smaller_world_models.predictions",
@@ -147,15 +159,27 @@ class Ended(NamedTuple):
     at: float = 0.0  # seconds by the monotonic clock
 
 
-def start(workdir, *flags, kill_at=0, devices=1, experiment="planet", stop_at=(), over_at=0, drawn=False, exports=None):
+def start(
+    workdir,
+    *flags,
+    kill_at=0,
+    devices=1,
+    experiment="planet",
+    tiny=None,
+    stop_at=(),
+    over_at=0,
+    drawn=False,
+    exports=None,
+):
     """Runs the main of an experiment to its end.
 
+    tiny: flags of the run, None for those of FLAGS.
     devices: simulated CPU devices of its machine.
     kill_at, stop_at, over_at, drawn, exports: as in `fork`.
     Config, replay, videos, report and the manifests of checkpoints are files moved into place;
     before a manifest's move a checkpoint is whole but for it.
     """
-    argv = [experiment, *words_of(workdir, flags, experiment)]
+    argv = [experiment, *words_of(workdir, flags, experiment, tiny)]
     how = dict(kill_at=kill_at, devices=devices, stop_at=stop_at, over_at=over_at, drawn=drawn, exports=exports)
     return fork(f"{experiment}.__main__", argv, **how)
 
@@ -165,20 +189,21 @@ def refused(workdir, *flags, experiment="planet"):
     return call(f"{experiment}.__main__", *words_of(workdir, flags, experiment))
 
 
-def words_of(workdir, flags, experiment):
+def words_of(workdir, flags, experiment, tiny=None):
     """The words of a tiny run's command line."""
-    tiny = FLAGS[experiment]
+    tiny = tiny or FLAGS[experiment]
     config = [flag for flag in flags if flag.startswith("--config=")] or [tiny[0]]  # before its overrides
     others = [flag for flag in flags if flag not in config]
     return [*config, *tiny[1:], f"--workdir={workdir}", *others]
 
 
-def together(workdir, *flags, experiment="planet", devices=1, of_second=()):
+def together(workdir, *flags, experiment="planet", tiny=None, devices=1, of_second=()):
     """Runs a main in two processes that are one run: [Ended, Ended].
 
+    tiny: as of `start`.
     devices: simulated ones of each process. of_second: more arguments of `fork` for the second process alone.
     """
-    port, words, ended = free_port(), words_of(workdir, flags, experiment), [None, None]
+    port, words, ended = free_port(), words_of(workdir, flags, experiment, tiny), [None, None]
 
     def run(index):
         argv = [experiment, *words, f"--distributed=127.0.0.1:{port}/2/{index}"]

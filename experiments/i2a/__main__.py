@@ -3,6 +3,9 @@
     python -m experiments.i2a --config=experiments/i2a/config.py:minipacman:regular,uniform,cpu --workdir=runs/a \
         --config.model_run=simulator
 
+One run in several processes: --distributed=HOST:PORT/N/I in each of them, and --config.devices=all (docs/runs.md,
+"Several processes").
+
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75). Settings:
 --config.key=value; see config.py.
 """
@@ -20,7 +23,7 @@ from experiments.i2a import phases, predictions
 from experiments.training import read_command
 from wmjax.agents.i2a import make_actor
 from wmjax.report.metrics import evaluated
-from wmjax.run import cli, lifecycle, processes, stop
+from wmjax.run import cli, devices, lifecycle, pools, processes, stop
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.members import Member
 from wmjax.run.stopwatch import Stopwatch
@@ -31,18 +34,20 @@ from wmjax.train import check_finite
 def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    processes.check_alone("experiments.i2a")
     chosen = agents.settings(config)
     train, evaluation = chosen.train, chosen.evaluation
 
     # Everything that can be refused is made before the folder is touched.
+    mesh = agents.make_mesh(chosen)
+    whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     spec, env = agents.spec_of(chosen)
     init_key, world_key, begin_key, train_key, eval_key = agents.keys_of(chosen.seed)
     world = agents.make_world(chosen, spec, env, world_key)
+    world = world._replace(params=processes.to_devices(jax.device_get(world.params), whole))
     made = agents.make(chosen, spec, world)
     eval_env = agents.make_env(chosen, evaluation.episodes, "evaluation")
     eval_env.reset()
-    loop = phases.make_loop(chosen, env, made, world.params)
+    loop = phases.make_loop(chosen, env, made, world.params, mesh)
     run = lifecycle.open_run(
         folder,
         config.to_dict() | world.identity,
@@ -54,28 +59,29 @@ def main(argv: list[str]) -> None:
         keep=train.keep_checkpoints,
         pictures=[predictions.ROLLOUTS],
     )
-    player = make_player(make_actor(made.agent), evaluation.episodes, explore=False)
+    player = make_player(make_actor(made.agent), evaluation.episodes, explore=False, sharding=over_rows)
     show = predictions.make_show(world, spec)
     size = stop.dispatch_size(train.every, loop.dispatched)
-    keys_from = jax.jit(lambda first: jax.vmap(lambda i: jax.random.fold_in(train_key, first + i))(np.arange(size)))
+    keys_of = lambda first: jax.vmap(lambda i: jax.random.fold_in(train_key, first + i))(np.arange(size))
+    keys_from = jax.jit(keys_of, out_shardings=whole)
 
     # A run is the state below.
-    learner = jax.jit(made.learner.init)(init_key)
+    learner = jax.jit(made.learner.init, out_shardings=whole)(init_key)
     playing = loop.begin(learner.params, begin_key)
     tally, began = phases.Tally.of(train.rows), np.zeros(train.rows, bool)
     counters: dict[str, Any] = dict(updates=0, episodes=0, env_steps=0, evaluated=0)
     partial: dict[str, Any] = dict(losses={}, returns=[], lengths=[])  # since the newest line of metrics
-    snapshots = dict(env=loop.snapshot(), eval_env=eval_env.snapshot())
+    snapshots = dict(env=loop.snapshot(), eval_env=pools.snapshot(eval_env))
     template = dict(learner=learner, playing=playing, tally=tally, began=began, counters=counters)
     saved = run.restore(template | dict.fromkeys(("partial", *snapshots), checkpoint.AS_SAVED))
     if saved:
         learner, playing, tally, began, counters, partial = (saved[name] for name in (*template, "partial"))
         snapshots = {name: saved[name] for name in snapshots}
         loop.restore(saved["env"])
-        eval_env.restore(saved["eval_env"])
+        pools.restore(eval_env, snapshots["eval_env"], evaluation.episodes)
 
     def hold() -> None:
-        state = dict(learner=learner, playing=playing, tally=tally, began=began)
+        state = dict(learner=learner, playing=jax.device_put(playing, whole), tally=tally, began=began)
         run.hold(counters["updates"], state | dict(counters=dict(counters), partial=dict(partial)) | snapshots)
 
     def evaluate() -> dict[str, Any]:
@@ -110,7 +116,7 @@ def main(argv: list[str]) -> None:
                         row |= evaluate()
                 except stop.Stopped:
                     break
-                snapshots = snapshots | dict(eval_env=eval_env.snapshot())
+                snapshots = snapshots | dict(eval_env=pools.snapshot(eval_env))
                 counters["evaluated"] = counters["updates"]
             run.write({name: counters[name] for name in ("updates", "episodes", "env_steps")}, [row])
             hold()

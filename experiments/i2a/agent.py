@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.environment_models import agent as world_models
 from experiments.environment_models.config import is_ball
@@ -18,7 +19,7 @@ from wmjax.envs import VecEnv
 from wmjax.models import state_space
 from wmjax.models.simulator import compiled
 from wmjax.ops import bernoulli
-from wmjax.run import lifecycle, pools, unroll
+from wmjax.run import devices, lifecycle, pools, processes, unroll
 from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, workdir
 from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError
@@ -32,6 +33,7 @@ class Settings(NamedTuple):
 
     task: str  # full name of the environment
     seed: int
+    devices: str
     kind: str  # of config.AGENTS
     model_run: str  # "", SIMULATOR or the absolute path of a run of environment_models
     env: dict  # options of wmjax.envs.make
@@ -76,7 +78,16 @@ def settings(config: Any) -> Settings:
     wanted: dict[str, Any] = AGENTS[kind]
     if any(getattr(blocks["agent"], name) != value for name, value in wanted.items()):
         raise UsageError(f"config.agent: agent {kind} is {wanted}")
-    return Settings(config["task"], seed, kind, run, env, **blocks)
+    number = config.get("devices", "1")  # a finished run's config does not hold its devices
+    return Settings(config["task"], seed, number, kind, run, env, **blocks)
+
+
+def make_mesh(chosen: Settings) -> Mesh:
+    """The mesh of a run; raises UsageError unless environment rows can be split evenly over its devices."""
+    mesh = devices.make_mesh(chosen.devices)
+    sizes = {"config.train.rows": chosen.train.rows, "config.evaluation.episodes": chosen.evaluation.episodes}
+    devices.check_divisible(mesh, sizes)
+    return mesh
 
 
 def keys_of(seed: int) -> Array:
@@ -230,5 +241,6 @@ def load(folder: str | pathlib.Path) -> Loaded:
 
 
 def make_env(chosen: Settings, rows: int, purpose: str) -> VecEnv:
-    """Environments that are stepped from the host."""
-    return envs.make(chosen.task, rows, chosen.seed, purpose=purpose, **chosen.env)
+    """Environments that are stepped from the host; of several processes each makes its share."""
+    own, first = processes.share(rows)
+    return envs.make(chosen.task, own, chosen.seed, purpose=purpose, first_row=first, **chosen.env)

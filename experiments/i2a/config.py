@@ -87,6 +87,7 @@ def paper(task: str) -> ConfigDict:
     return ConfigDict(
         dict(
             seed=0,
+            devices="1",  # or a number, or all: environment rows are split over them
             model_run="",
             env=options(task),
             agent=block(I2AConfig()),

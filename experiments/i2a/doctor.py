@@ -29,12 +29,13 @@ def main(argv: list[str]) -> None:
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of model, memory and disk of a run; raises UsageError where its main refuses the config."""
+    mesh = agents.make_mesh(chosen)
     spec, env = agents.spec_of(chosen)
     init_key, world_key, begin_key, *_ = agents.keys_of(chosen.seed)
     world = agents.make_world(chosen, spec, env, world_key)
     made = agents.make(chosen, spec, world)
     agents.make_env(chosen, chosen.evaluation.episodes, "evaluation").close()
-    loop = phases.make_loop(chosen, env, made, world.params)
+    loop = phases.make_loop(chosen, env, made, world.params, mesh)
     learner = jax.eval_shape(made.learner.init, init_key)
     playing = jax.eval_shape(loop.begin, learner.params, begin_key)
     asked = f"asks {chosen.model_run}" if chosen.model_run else "asks no model"

@@ -6,10 +6,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from experiments.i2a.agent import Made, Settings, make_env
 from wmjax.agents import i2a
-from wmjax.run import devices, unroll
+from wmjax.run import devices, pools, processes, unroll
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, JaxEnv, LearnerState, Params
 
@@ -37,18 +38,23 @@ class Played(NamedTuple):
     is_last: Any  # bool [T, E]
 
 
-def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params) -> Loop:
-    """The Loop of a run. model: parameters of the frozen model."""
-    return compiled(chosen, env, made, model) if env else stepped(chosen, made, model)
+def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params, mesh: Mesh) -> Loop:
+    """The Loop of a run, its rows split over the mesh. model: parameters of the frozen model."""
+    return compiled(chosen, env, made, model, mesh) if env else stepped(chosen, made, model, mesh)
 
 
-def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
+def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments in pure JAX: acting and learning are one program."""
-    train = chosen.train
+    train, whole = chosen.train, devices.replicated(mesh)
     act = functools.partial(unroll.unroll, env, made.player, count=train.decisions)
 
-    def begin(model: Params, params: Params, key: Array) -> unroll.Playing:
-        return unroll.begin(env, made.player, dict(model=model, agent=params), key, train.rows)
+    def begin_rows(rows: int, model: Params, params: Params, key: Array) -> unroll.Playing:
+        return unroll.begin(env, made.player, dict(model=model, agent=params), key, rows)
+
+    def shapes(rows: int) -> unroll.Playing:
+        key = jax.random.key(0)
+        params = jax.eval_shape(made.learner.init, key).params
+        return jax.eval_shape(functools.partial(begin_rows, rows), model, params, key)
 
     def advance(model: Params, state: LearnerState, playing: unroll.Playing, keys: Array) -> Any:
         def one(carry: Any, key: Array) -> Any:
@@ -59,7 +65,9 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
         (state, playing), (metrics, played) = jax.lax.scan(one, (state, playing), keys)
         return state, playing, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
 
-    begin, advance = jax.jit(begin), jax.jit(advance)
+    places = devices.split_rows(mesh, shapes)
+    begin = jax.jit(functools.partial(begin_rows, train.rows), out_shardings=places)
+    advance = jax.jit(advance, out_shardings=(whole, places, whole, whole))
 
     def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         with stopwatch("train"), devices.no_transfers():
@@ -71,16 +79,17 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params) -> Loop:
     )
 
 
-def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
+def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments that are stepped from the host; raises Stopped where a signal comes."""
-    train = chosen.train
+    train, whole = chosen.train, devices.replicated(mesh)
     env = make_env(chosen, train.rows, "train")
     first = env.reset()
-    player = unroll.compile_player(made.player)
-    update = jax.jit(made.learner.update)
+    agent = jax.eval_shape(made.learner.init, jax.random.key(0)).params
+    player = unroll.compile_player(made.player, dict(model=model, agent=agent), first, mesh)
+    update = jax.jit(made.learner.update, out_shardings=whole)
 
     def begin(params: Params, key: Array) -> unroll.Playing:
-        return player.looked(dict(model=model, agent=params), key, first)
+        return player.looked(dict(model=model, agent=params), key, processes.to_devices(first, player.sharding))
 
     def advance(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         def learn(state: LearnerState, key: Array, batch: i2a.Unroll) -> tuple[LearnerState, dict]:
@@ -93,11 +102,14 @@ def stepped(chosen: Settings, made: Made, model: Params) -> Loop:
         for key in keys:
             state, playing, metrics, steps = i2a.act_and_learn(act, learn, model, state, playing, key)
             told.append(metrics)
-            played.append(Played(np.asarray(steps.reward[1:]), np.asarray(steps.is_last[1:])))
+            played.append(jax.device_get(jax.device_put(Played(steps.reward[1:], steps.is_last[1:]), whole)))
         metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
 
-    return Loop(begin, advance, env.snapshot, env.restore, DISPATCHED["stepped"])
+    def restore(snapshot: Any) -> None:
+        pools.restore(env, snapshot, train.rows)
+
+    return Loop(begin, advance, lambda: pools.snapshot(env), restore, DISPATCHED["stepped"])
 
 
 class Tally(NamedTuple):

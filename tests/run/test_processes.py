@@ -104,16 +104,6 @@ def test_an_address_is_read():
     assert processes.read("[::1]:80/12/3") == processes.Address("[::1]:80", 12, 3)
 
 
-@pytest.mark.parametrize("experiment", ["i2a"])
-def test_mains_that_run_in_one_process_say_so(experiment, monkeypatch, tmp_path):
-    monkeypatch.setattr(processes, "start", lambda text: monkeypatch.setattr(processes, "_count", 2))
-    monkeypatch.setattr(processes, "is_told_already", lambda message: False)
-    monkeypatch.setattr(processes, "leave", lambda code: code)
-    ended = mains.refused(tmp_path / "run", "--distributed=auto", experiment=experiment)
-    named = f"error: --distributed: experiments.{experiment} runs in one process, this is one of 2\n"
-    assert (ended.code, ended.stderr) == (2, named) and not (tmp_path / "run").exists()
-
-
 def test_rows_of_processes_are_put_together_member_by_member(monkeypatch):
     parts = [np.array([[0, 1, 10, 11]]), np.array([[2, 3, 12, 13]])]  # [T, S * own rows]
     monkeypatch.setattr(processes, "_count", 2)
@@ -171,3 +161,24 @@ def test_a_replay_takes_the_memory_that_its_devices_share(platform, num_envs, sh
     example = made("fake:counter", num_envs).reset()
     replays.check_memory(10, num_envs, example, 2, mesh)
     assert asked == [2 * replay.nbytes(10, example) * share]
+
+
+def test_arrays_are_split_at_the_axis_of_their_rows():
+    mesh = jax.sharding.AbstractMesh((2,), (devices.AXIS,))
+
+    def shapes(rows):
+        made = dict(first=(rows, 2), third=(5, 2, rows), none=(3,), scalar=())
+        return {name: jax.ShapeDtypeStruct(shape, np.float32) for name, shape in made.items()}
+
+    specs = {name: tuple(each.spec) for name, each in devices.split_rows(mesh, shapes).items()}
+    assert specs == dict(first=(devices.AXIS,), third=(None, None, devices.AXIS), none=(), scalar=())
+
+
+def test_keys_and_arrays_are_stored_by_one_of_several_processes(monkeypatch):
+    on_all = jax.device_put((jax.random.key(3), jax.numpy.arange(2)), devices.replicated(devices.make_mesh("1")))
+    tree = dict(zip(("key", "array"), on_all, strict=True), number=4)
+    monkeypatch.setattr(processes, "_count", 2)
+    stored = processes.to_host(tree)
+    assert isinstance(stored["array"], np.ndarray) and stored["number"] == 4
+    assert isinstance(stored["key"].sharding, jax.sharding.SingleDeviceSharding)  # not of the mesh
+    assert_equal(jax.random.key_data(stored["key"]), jax.random.key_data(tree["key"]))

@@ -6,7 +6,7 @@ import numpy as np
 
 from tests import tiny_i2a
 from wmjax.envs.jax_env import JaxVecEnv
-from wmjax.run import unroll
+from wmjax.run import devices, unroll
 from wmjax.run.members import member
 from wmjax.run.stopwatch import Stopwatch
 
@@ -51,10 +51,12 @@ def test_unrolls_follow_each_other():
 
 def test_unrolls_from_the_host_are_alike_and_compile_once():
     bandit, params = tiny_i2a.make_bandit(), jnp.int32(5)
-    env, player = JaxVecEnv(bandit, list(range(ROWS)), "bandit"), unroll.compile_player(counting_player())
-    playing = player.looked(params, KEY, env.reset())
+    env, mesh = JaxVecEnv(bandit, list(range(ROWS)), "bandit"), devices.make_mesh("1")
+    step = env.reset()
+    player = unroll.compile_player(counting_player(), params, step, mesh)
+    playing = player.looked(params, KEY, jax.device_put(step, player.sharding))
     playing, *first = unroll.from_host(env, player, params, KEYS[0], playing, COUNT, Stopwatch())
-    sizes = [function._cache_size() for function in player]
+    sizes = [function._cache_size() for function in player[:-1]]
     playing, *second = unroll.from_host(env, player, params, KEYS[1], playing, COUNT, Stopwatch())
     check(first, second)
-    assert [function._cache_size() for function in player] == sizes == [1, 1, 1]
+    assert [function._cache_size() for function in player[:-1]] == sizes == [1] * 4

@@ -72,10 +72,13 @@ def test_an_empty_folder_has_no_checkpoint(tmp_path):
 def test_restored_arrays_lie_where_those_of_the_template_lie(tmp_path):
     spread = jax.sharding.NamedSharding(jax.make_mesh((len(jax.devices()),), ("data",)), jax.P("data"))
     rows = np.arange(8 * len(jax.devices()), dtype=np.float32)
-    checkpoint.save(tmp_path, 1, {"spread": jax.device_put(rows, spread), "free": jnp.arange(3)})
-    template = {"spread": jax.device_put(rows * 0, spread), "free": jnp.zeros(3, jnp.int32)}
+    whole = jax.sharding.NamedSharding(spread.mesh, jax.P())
+    keys = [jax.device_put(jax.random.key(seed), whole) for seed in (1, 2)]
+    checkpoint.save(tmp_path, 1, {"spread": jax.device_put(rows, spread), "free": jnp.arange(3), "key": keys[0]})
+    template = {"spread": jax.device_put(rows * 0, spread), "free": jnp.zeros(3, jnp.int32), "key": keys[1]}
     _, state = checkpoint.restore_latest(tmp_path, template)
     assert state["spread"].sharding == spread and state["spread"].committed
+    assert state["key"].sharding == whole and state["key"] == keys[0]
     assert not state["free"].committed
     np.testing.assert_array_equal(state["spread"], rows)
 

@@ -4,7 +4,7 @@ Parameters are on every device; the compiler averages their gradients. One devic
 """
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -46,6 +46,21 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def split(mesh: Mesh, axis: int) -> NamedSharding:
     """Sharding of arrays whose axis number `axis` is divided over the devices."""
     return NamedSharding(mesh, PartitionSpec(*[None] * axis, AXIS))
+
+
+def split_rows(mesh: Mesh, shapes: Callable[[int], Any]) -> Any:
+    """Shardings of arrays each of which has its rows at an axis of its own, or has none and is on every device.
+
+    Args: shapes: (number of rows) -> ShapeDtypeStructs of the arrays; the axis that grows with it is split.
+    """
+    if mesh.size == 1:
+        return replicated(mesh)
+
+    def place(one: Any, other: Any) -> NamedSharding:
+        grown = [axis for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)) if len(set(sizes)) > 1]
+        return split(mesh, grown[0]) if grown else replicated(mesh)
+
+    return jax.tree.map(place, shapes(1), shapes(2))
 
 
 def in_one_memory(mesh: Mesh) -> int:

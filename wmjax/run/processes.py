@@ -112,12 +112,6 @@ def is_told_already(message: str) -> bool:
         return False
 
 
-def check_alone(main: str) -> None:
-    """Raises UsageError where there are several processes: for a main that runs in one alone."""
-    if _count > 1:
-        raise UsageError(f"--distributed: {main} runs in one process, this is one of {_count}")
-
-
 def share(rows: int) -> tuple[int, int]:
     """(number, first) of the environment rows of this process, of `rows` that the number of processes divides."""
     own = rows // _count
@@ -191,7 +185,7 @@ def from_devices(x: jax.Array, axis: int) -> np.ndarray:
 
 
 def to_host(tree: Any) -> Any:
-    """What every device holds, of several processes as numpy arrays: one of them can store it by itself."""
+    """What every device holds, of several processes as numpy arrays and keys that one of them can store by itself."""
     return tree if _count == 1 else jax.device_get(tree)
 
 

@@ -11,9 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
+from jax.sharding import Mesh
 
 from wmjax.envs import VecEnv
-from wmjax.run import stop
+from wmjax.run import devices, processes
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, JaxEnv, Params, Step
 
@@ -82,10 +83,18 @@ class Compiled(NamedTuple):
     looked: Callable
     choose: Callable
     look: Callable
+    stack: Callable  # of all arrivals and what was seen at each
+    sharding: Any  # of a Step [E]
 
 
-def compile_player(player: Player) -> Compiled:
-    """The Compiled of a Player. Keys: one of the unroll, and the number of the decision in it."""
+def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Compiled:
+    """The Compiled of a Player, its rows split over a mesh. Keys: one of the unroll, and the number of the decision.
+
+    Args: params, step: as it will be called with, or their shapes.
+    """
+
+    def first(params: Params, key: Array, step: Step) -> Playing:
+        return looked(player, params, key, (), step)
 
     def choose(params: Params, key: Array, t: Array, playing: Playing) -> Array:
         return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)[0]
@@ -94,8 +103,16 @@ def compile_player(player: Player) -> Compiled:
         carry, seen = player.look(params, jax.random.fold_in(key, 2 * t + 1), playing.carry, step)
         return strong(Playing((), step, carry, seen))
 
-    first = lambda params, key, step: looked(player, params, key, (), step)
-    return Compiled(jax.jit(first), jax.jit(choose), jax.jit(look))
+    def stack(*rows: Any) -> Any:
+        return jax.tree.map(lambda *each: jnp.stack(each), *rows)
+
+    def shapes(rows: int) -> Playing:
+        few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), step)
+        return jax.eval_shape(first, params, jax.random.key(0), few)
+
+    places, over_rows = devices.split_rows(mesh, shapes), devices.split(mesh, 0)
+    first, look = (jax.jit(function, out_shardings=places) for function in (first, look))
+    return Compiled(first, jax.jit(choose, out_shardings=over_rows), look, jax.jit(stack), over_rows)
 
 
 def from_host(
@@ -103,17 +120,20 @@ def from_host(
 ) -> tuple[Playing, Step, Any]:
     """As `unroll`, of environments that are stepped from the host. Counts "act" and "env".
 
+    Of several processes each steps its share of the rows.
+
     Raises: Stopped before the next decision, when a signal asks the run to end.
     """
     rows = []
     for t in range(count):
-        stop.check()
+        processes.check()
         with stopwatch("act"):
-            action = np.asarray(compiled.choose(params, key, np.int32(t), playing))
+            action = processes.from_devices(compiled.choose(params, key, np.int32(t), playing), axis=0)
         with stopwatch("env"):
             step = env.step(action)
         rows.append((playing.step, playing.seen))
         with stopwatch("act"):
-            playing = compiled.look(params, key, np.int32(t), playing, step)
-    steps, seen = jax.tree.map(lambda *each: jnp.stack(each), *rows, (playing.step, playing.seen))
+            on_device = processes.to_devices(step, compiled.sharding)
+            playing = compiled.look(params, key, np.int32(t), playing, on_device)
+    steps, seen = compiled.stack(*rows, (playing.step, playing.seen))
     return playing, steps, seen

@@ -42,7 +42,7 @@ def split(state: Any) -> tuple[dict[str, Any], list[dict]]:
             entry["value"] = leaf
         elif leaf.size:  # the store refuses arrays without elements; the description is all there is to them
             entry["name"] = f"{number:04d}_" + re.sub(r"[^A-Za-z0-9]+", "_", dotted(path))
-            arrays[entry["name"]] = jax.random.key_data(leaf) if entry["kind"] == "key" else leaf
+            arrays[entry["name"]] = np.asarray(jax.random.key_data(leaf)) if entry["kind"] == "key" else leaf
         leaves.append(entry)
     return arrays, leaves
 
@@ -124,10 +124,16 @@ def _place(value: Any, leaf: Any) -> Any:
     if not isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         return value
     if getattr(leaf, "committed", True) and leaf.sharding is not None:
-        if isinstance(value, jax.Array):
-            return jax.device_put(value, leaf.sharding)
-        return jax.make_array_from_callback(value.shape, leaf.sharding, lambda index: value[index])
+        if not isinstance(value, jax.Array):
+            return _placed(value, leaf.sharding)
+        keys = _placed(np.asarray(jax.random.key_data(value)), leaf.sharding)
+        return jax.random.wrap_key_data(keys, impl=jax.random.key_impl(value))
     return jnp.array(value)  # stays free to go where a computation needs it, as the template's leaf does
+
+
+def _placed(array: np.ndarray, sharding: Any) -> jax.Array:
+    """On the devices of a sharding, which may be those of several processes."""
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def _rebuild(entries: list[dict], depth: int, read: dict[str, np.ndarray]) -> Any:

@@ -12,18 +12,7 @@ from tests import exporting, mains
 from tests.mains import assert_as_whole, metrics, summary
 
 MAIN = "i2a"
-GAME = (  # an environment that is stepped from the host
-    "--config=experiments/i2a/config.py:Pong,model_free,cpu_games",
-    "--config.model_run=",
-    "--config.env.size=(32,32)",
-    "--config.env.crop=0",
-    "--config.env.actions=(0,3,4)",
-    "--config.env.episode_steps=7",
-    "--config.agent.kernels=(4,)",
-    "--config.agent.strides=(4,)",
-    "--config.agent.widths=(4,)",
-)
-TINY = [flag for flag in mains.I2A[1:] if "model_run" not in flag and "maze" not in flag and ".widths" not in flag]
+GAME = dict(experiment=MAIN, tiny=mains.I2A_GAME)
 
 
 @pytest.fixture(scope="module")
@@ -93,22 +82,17 @@ def test_a_folder_that_cannot_be_written_is_told_before_anything_is_played(whole
     assert ended.code == 2 and "cannot write into" in ended.stderr and ended.stderr.count("\n") == 1
 
 
-def start_game(folder, *flags, **how):
-    words = [*GAME, *TINY, *flags, f"--workdir={folder}"]
-    return mains.fork(f"{MAIN}.__main__", [MAIN, *words], **how)
-
-
 def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     exports = tmp_path / "exports"
-    undisturbed = start_game(tmp_path / "whole", exports=exports)
+    undisturbed = mains.start(tmp_path / "whole", **GAME, exports=exports)
     assert undisturbed.code == 0, undisturbed.stderr
     found = json.loads(exports.read_text())
     assert not any(found.values()) and exporting.sites("wmjax/run/unroll.py") <= found.keys(), found
     rows = metrics(tmp_path / "whole")
     assert [row["updates"] for row in rows] == [2, 4, 6] and rows[-1]["env_steps"] == 63 * 4
-    stopped = start_game(tmp_path / "run", stop_at=("wmjax.envs.atari:AtariVecEnv.step", 14))
+    stopped = mains.start(tmp_path / "run", **GAME, stop_at=("wmjax.envs.atari:AtariVecEnv.step", 14))
     assert stopped.code == 75 and 0 < summary(tmp_path / "run")["updates"] < 6
-    assert start_game(tmp_path / "run").code == 0
+    assert mains.start(tmp_path / "run", **GAME).code == 0
     assert_as_whole(tmp_path / "run", (tmp_path / "whole",))
     told = evaluate(tmp_path / "run", "--film=0")
     assert told["task"] == "atari:Pong" and "normalised/Mnih 2015" in told

@@ -21,7 +21,7 @@ from wmjax import imagine
 from wmjax.agents.i2a.config import TRAINED
 from wmjax.nets import i2a as nets
 from wmjax.nets.lstm import LSTM
-from wmjax.ops.axes import fold, where_rows
+from wmjax.ops.axes import fold, time_first, where_rows
 from wmjax.ops.batching import vmap_or_map
 from wmjax.ops.frames import unit_pixels
 from wmjax.types import Actor, Array, UsageError, WorldModel, image_of
@@ -153,11 +153,14 @@ def make_inputs(config, env_spec, query):
 
 
 def read_out(apply, agent, images, *codes):
-    """(logits [T, B, A], value [T, B]) of images [T, B, ...] and of what rollouts say, [T * B, F] each."""
-    x = jnp.concatenate([apply(agent, "trunk", unit_pixels(fold(images))), *codes], axis=-1)
+    """(logits [T, B, A], value [T, B]) of images [T, B, ...] and of what rollouts say, [B * T, F] each.
+
+    Rows come before time where both are one axis: so it stays split where rows are split over devices.
+    """
+    x = jnp.concatenate([apply(agent, "trunk", unit_pixels(fold(time_first(images)))), *codes], axis=-1)
     logits, value = apply(agent, "heads", x)
-    rows = images.shape[:2]
-    return logits.reshape(*rows, -1), value.reshape(rows)
+    rows = images.shape[1::-1]
+    return time_first(logits.reshape(*rows, -1)), time_first(value.reshape(rows))
 
 
 def make_blind(apply):
@@ -229,16 +232,17 @@ def make_sight(config, actions, query, apply):
         return carry, start if again else roll_out(params, start)
 
     def codes(agent, imagined):
-        """What the rollouts of T * B rows say, float32 [T * B, K * lstm_units]. imagined: [T, ...]."""
-        time, horizon, rows, count = imagined.reward.shape
-        reward = config.reward_scale * imagined.reward.reshape(-1, 1) if config.sees_rewards else None
-        features = imagined.features.reshape(-1, *model.feature_shape)
-        encoded = apply(agent, "encoder", features, reward).reshape(time, horizon, rows * count, -1)
-        encoded = encoded.swapaxes(0, 1).reshape(horizon, time * rows * count, -1)
-        zero = jnp.zeros((time * rows * count, config.lstm_units))
+        """What the rollouts of B * T rows say, float32 [B * T, K * lstm_units]. imagined: [T, ...]."""
+        features, reward = (jnp.moveaxis(x, 2, 0) for x in (imagined.features, imagined.reward))  # [B, T, H, K, ...]
+        rows, time, horizon, count = reward.shape
+        reward = config.reward_scale * reward.reshape(-1, 1) if config.sees_rewards else None
+        encoded = apply(agent, "encoder", features.reshape(-1, *model.feature_shape), reward)
+        encoded = encoded.reshape(rows * time, horizon, count, -1).swapaxes(0, 1)  # [H, B * T, K, F]
+        encoded = encoded.reshape(horizon, rows * time * count, -1)
+        zero = jnp.zeros((rows * time * count, config.lstm_units))
         read = lambda memory, x: (apply(agent, "lstm", *memory, x), None)
         (code, _), _ = jax.lax.scan(read, (zero, zero), encoded, reverse=True)
-        return code.reshape(time * rows, -1)
+        return code.reshape(rows * time, -1)
 
     def decide(params, images, seen):
         if again:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from wmjax.ops import distributions
-from wmjax.ops.axes import fold
+from wmjax.ops.axes import fold, time_first
 from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Learner, LearnerState, Params, Step, image_of
@@ -91,8 +91,9 @@ def loss_of(config, agent, params, unroll):
 def distillation(agent, params, decided, mean):
     """distillation_loss, KL(policy || rollout policy) at the decisions, whose gradient is the rollout policy's alone,
     and rollout_entropy."""
-    logits = agent.policy_logits(params, fold(jax.lax.stop_gradient(decided.imagined.start[:-1])))
-    imitation = distributions.one_hot(logits.reshape(decided.logits[:-1].shape))
+    start = time_first(jax.lax.stop_gradient(decided.imagined.start[:-1]))  # rows first, as in `read_out`
+    logits = time_first(agent.policy_logits(params, fold(start)).reshape(*start.shape[:2], -1))
+    imitation = distributions.one_hot(logits)
     policy = distributions.one_hot(jax.lax.stop_gradient(decided.logits[:-1]))
     divergence = policy.kl_divergence(imitation)
     return dict(distillation_loss=mean(divergence), rollout_entropy=mean(imitation.entropy()))
