@@ -1,10 +1,11 @@
-"""Looks at this machine and at what the training of an agent that queries a model needs of it: the model, and disk.
+"""Looks at this machine and at what an agent that queries a model needs of it: the model, memory, disk and time.
 
     python -m experiments.i2a.doctor --config=experiments/i2a/config.py:minipacman:regular,uniform,cpu \\
         --config.model_run=simulator
 
 As python -m wmjax.doctor, with its exit codes. The model is loaded, and what the run's main would refuse at its start
-is refused here too. How long the run takes is not estimated.
+is refused here too. Then come ten seconds of acting and learning at the config's own sizes, from which the minutes of
+the run are estimated.
 """
 
 import sys
@@ -17,7 +18,10 @@ from experiments.i2a import config as configs
 from experiments.i2a import phases
 from experiments.training import read_looked_at
 from wmjax import doctor, memory
-from wmjax.run import cli
+from wmjax.run import cli, devices
+from wmjax.run.stopwatch import Stopwatch
+
+SECONDS = 10.0  # of the probe
 
 
 def main(argv: list[str]) -> None:
@@ -28,20 +32,33 @@ def main(argv: list[str]) -> None:
 
 
 def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
-    """Yields the Points of model, memory and disk of a run; raises UsageError where its main refuses the config."""
-    mesh = agents.make_mesh(chosen)
+    """Yields the Points of model, room and time of a run; raises UsageError where its main refuses the config."""
+    mesh, train = agents.make_mesh(chosen), chosen.train
+    whole = devices.replicated(mesh)
     spec, env = agents.spec_of(chosen)
-    init_key, world_key, begin_key, *_ = agents.keys_of(chosen.seed)
+    init_key, world_key, begin_key, train_key, _ = agents.keys_of(chosen.seed)
     world = agents.make_world(chosen, spec, env, world_key)
     made = agents.make(chosen, spec, world)
     agents.make_env(chosen, chosen.evaluation.episodes, "evaluation").close()
-    loop = phases.make_loop(chosen, env, made, world.params, mesh)
-    learner = jax.eval_shape(made.learner.init, init_key)
-    playing = jax.eval_shape(loop.begin, learner.params, begin_key)
+    loop = phases.make_loop(chosen, env, made, jax.device_put(world.params, whole), mesh)
     asked = f"asks {chosen.model_run}" if chosen.model_run else "asks no model"
     yield doctor.Point("agent", f"{chosen.kind} {asked}: {spec.action.size} actions, images of {spec.obs_shape}")
-    saved = (chosen.train.keep_checkpoints + 1) * memory.nbytes((learner, playing))
+    load = doctor.load()
+    learner = jax.jit(made.learner.init, out_shardings=whole)(init_key)
+    playing = loop.begin(learner.params, begin_key)
+    keys = jax.device_put(train_key[None], whole)
+
+    def update() -> None:
+        nonlocal learner, playing
+        learner, playing, *_ = loop.advance(learner, playing, keys, Stopwatch())
+
+    update()  # compiles
+    cost = doctor.seconds_of(update, SECONDS)
+    saved = (train.keep_checkpoints + 1) * memory.nbytes((learner, playing))
     yield from doctor.room(workdir, doctor.Needs(disk=saved))
+    minutes, decisions = train.updates * cost / 60, train.rows * train.decisions
+    each = f"an update, with its {decisions} decisions, takes {cost:.3f} s"
+    yield doctor.Point("time", f"about {minutes:.0f} minutes beside evaluations, an estimate: {each}; {load}")
 
 
 if __name__ == "__main__":

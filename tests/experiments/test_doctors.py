@@ -8,6 +8,7 @@ import pytest
 from experiments.environment_models import agent as environment_models
 from experiments.environment_models import config as environment_configs
 from experiments.environment_models import doctor as environment_doctor
+from experiments.i2a import doctor as i2a_doctor
 from experiments.smaller_world_models import agent as smaller_world_models
 from experiments.smaller_world_models import config as smaller_configs
 from experiments.smaller_world_models import doctor as smaller_doctor
@@ -18,7 +19,7 @@ from wmjax import doctor, memory
 @pytest.fixture(autouse=True)
 def no_machine(monkeypatch):
     monkeypatch.setattr(doctor, "machine", lambda: iter([doctor.Point("machine", "there")]))
-    for each in (environment_doctor, smaller_doctor):
+    for each in (environment_doctor, smaller_doctor, i2a_doctor):
         monkeypatch.setattr(each, "SECONDS", 0.01)
 
 
@@ -53,6 +54,8 @@ def look(experiment, *words):
                 r"ok   agent: distilled asks simulator: 5 actions, images of \(9, 11, 3\)",
                 "ok   memory: .*",
                 "ok   disk of .*, the run takes 0.0 GB",
+                "ok   time: about 0 minutes beside evaluations, an estimate: "
+                "an update, with its 12 decisions, takes .* s; load .*",
             ],
         ),
     ],
