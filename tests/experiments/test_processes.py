@@ -71,6 +71,7 @@ CASES = dict(
     ),
 )
 EVERY = pytest.mark.parametrize("experiment", CASES)
+SLOW = dict(environment_models=pytest.mark.slow)  # it holds nothing that the others' runs do not
 SPEAKS = "[Gloo]"  # the library that connects processes on CPUs, on standard output
 
 
@@ -127,7 +128,7 @@ def test_two_processes_are_one_with_two_devices(experiment, one_process, tmp_pat
     assert_one_run(tmp_path / "run", one_process(experiment), CASES[experiment].tolerance)
 
 
-@EVERY
+@pytest.mark.parametrize("experiment", [pytest.param(name, marks=SLOW.get(name, ())) for name in CASES])
 def test_the_first_updates_of_two_processes_are_those_of_one(experiment, tmp_path):
     """Until a signal comes to the second process; and what was collected before, by the first one alone."""
     flags, _, place, early, _, tolerance = CASES[experiment]

@@ -120,9 +120,13 @@ def test_the_doctor_looks_at_images_on_the_host_too(tmp_path, monkeypatch):
     monkeypatch.setattr(doctors, "room", lambda workdir, need: needs.append(need) or [])
     nbytes = memory.nbytes
     monkeypatch.setattr(memory, "nbytes", lambda tree: counted.append(nbytes(tree)) or counted[-1])
+    monkeypatch.setattr(doctor, "SECONDS", 0.01)  # of updates and evaluations that do nothing
+    monkeypatch.setattr(phases, "make_training", lambda *_: lambda state, keys: (state, {}))
+    monkeypatch.setattr(predictions, "make_evaluate", lambda *_: lambda *_: {})
     for config.data.images in ("device", "host"):
-        (point,) = doctor.run_points(agents.settings(config), None)
+        point, time = doctor.run_points(agents.settings(config), None)
         assert point.name == "data" and "2 sequences to train on and 2 held out" in point.found
+        assert time.name == "time" and time.found.startswith("about 0 minutes")
     assert needs[0] == needs[1] and needs[0].disk > 0
     data_on_device, _, data_on_host, _ = counted
     assert data_on_host - data_on_device == 4 * 3 * 16 * 2  # a number for each image
