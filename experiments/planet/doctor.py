@@ -12,7 +12,6 @@ from concurrent import futures
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from experiments.planet import agent as agents
@@ -81,10 +80,7 @@ def probe(
     train, whole = chosen.train, devices.replicated(mesh)
     init_keys, act_keys, train_keys = member_keys(chosen.members, 3)
     state = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
-    rows = jax.tree.map(lambda x: np.concatenate([x] * len(init_keys))[None].repeat(train.chunk, axis=0), example)
-    rows = rows.replace(is_first=rows.is_first & (np.arange(train.chunk) == 0)[:, None])  # one episode [T, S * E]
-    ring = replays.make_memory(train.chunk, train.num_envs, example, len(init_keys), mesh)
-    ring = replays.make_extend(ring)(ring, rows)
+    ring = replays.make_still(train.chunk, train.num_envs, example, len(init_keys), mesh)
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=whole)
 
     def decisions(count: int, explore: bool) -> Callable[[], Step]:

@@ -64,8 +64,7 @@ def main(argv: list[str]) -> None:
     lifecycle.write_references(run.member_folders, [scores.references(each.task, train.frames) for each in members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
-    makers = dict(warm_up=phases.make_warm_up, fit=phases.make_fit, dream=phases.make_dream)
-    trainers = {name: make(agent, train, mesh) for name, make in makers.items()}
+    trainers = {name: make(agent, train, mesh) for name, make in phases.MAKERS.items()}
     explorer = make_player(agent.actor, 1, explore=True, sharding=whole)
     randomly = make_player(make_random_actor(spec.action, train.hold), 1, explore=True, sharding=whole)
     player = make_player(agent.actor, episodes, explore=False, sharding=over_rows)

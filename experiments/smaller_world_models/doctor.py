@@ -20,7 +20,7 @@ from experiments.smaller_world_models import phases
 from experiments.smaller_world_models.phases import BINS, at
 from experiments.training import read_looked_at
 from wmjax import doctor, memory, replay
-from wmjax.run import cli, devices, pools, processes, replays
+from wmjax.run import cli, devices, pools, replays
 from wmjax.run.collect import arrivals, make_player
 from wmjax.run.members import member_keys
 from wmjax.run.stopwatch import Stopwatch
@@ -79,20 +79,17 @@ def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
     world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
     policy = jax.jit(jax.vmap(agent.policy.init), out_shardings=whole)(policy_keys)
     length = train.dynamics_chunk + train.frames
-    rows = jax.tree.map(lambda x: np.concatenate([x] * members)[None].repeat(length, axis=0), example)
-    rows = rows.replace(is_first=rows.is_first & (np.arange(length) == 0)[:, None])  # [T, S]
-    ring = replays.make_memory(length, 1, example, members, mesh)
-    ring = replays.make_extend(ring)(ring, rows)
+    ring = replays.make_still(length, 1, example, members, mesh)
 
     env = pools.single_envs(chosen.members, chosen.env)
     player = make_player(agent.actor, 1, explore=True, sharding=whole)
     params = dict(model=world.params, policy=policy.params)
     decide = arrivals(env, player, params, act_keys, Stopwatch(), env.reset()).__next__
 
-    def updates(name: str, make: Callable, trained: Any) -> Callable[[], None]:
+    def updates(name: str, trained: Any) -> Callable[[], None]:
         """A function that makes one update of a phase, whose states' buffers are used again."""
-        trainer, curve = make(agent, train, mesh), phases.curve(name, train, 0, length)
-        numbers = processes.to_devices((*map(np.int32, (0, 0, 1)), *curve.numbers), whole)
+        trainer, curve = phases.MAKERS[name](agent, train, mesh), phases.curve(name, train, 0, length)
+        numbers = jax.device_put((*map(np.int32, (0, 0, 1)), *curve.numbers), whole)
 
         def update() -> None:
             nonlocal trained
@@ -101,12 +98,8 @@ def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
         return update
 
     copy = lambda tree: jax.tree.map(lambda x: x.copy(), tree)
-    steps = [
-        decide,
-        updates("warm_up", phases.make_warm_up, copy(world)),
-        updates("fit", phases.make_fit, copy(world)),
-        updates("dream", phases.make_dream, copy((world, policy))),
-    ]
+    trained = dict(warm_up=world, fit=world, dream=(world, policy))
+    steps = [decide, *(updates(name, copy(states)) for name, states in trained.items())]
     for compiled in steps:
         compiled()
     return Costs(*(doctor.seconds_of(step, SECONDS / len(steps)) for step in steps))

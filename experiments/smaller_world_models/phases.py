@@ -157,6 +157,9 @@ def make_dream(agent: Agent, train: TrainConfig, mesh: Mesh) -> Callable:
     return make_counted_phase(update, BINS, devices.replicated(mesh))
 
 
+MAKERS = dict(warm_up=make_warm_up, fit=make_fit, dream=make_dream)  # (Agent, TrainConfig, Mesh) -> a phase
+
+
 def per_point(updates: float) -> int:
     """The number of updates for each point of a phase's curve, so that about `updates` are made in all."""
     return max(1, round(updates / BINS))

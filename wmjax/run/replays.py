@@ -62,3 +62,14 @@ def make_extend(memory: replay.Replay) -> Callable[[replay.Replay, Step], replay
         return memory
 
     return extend
+
+
+def make_still(length: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> replay.Replay:
+    """A full replay for every member [S] of one episode, `length` rows in which nothing happens: to measure updates on.
+
+    Args: as of `make_memory`.
+    """
+    rows = jax.tree.map(lambda x: np.concatenate([x] * members)[None].repeat(length, axis=0), example)
+    rows = rows.replace(is_first=rows.is_first & (np.arange(length) == 0)[:, None])  # [T, S * E]
+    memory = make_memory(length, num_envs, example, members, mesh)
+    return make_extend(memory)(memory, rows)
