@@ -115,14 +115,19 @@ def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
     _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), dtype)
 
 
-def test_every_small_grid_by_sums(monkeypatch):
-    """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles."""
+@pytest.mark.parametrize("large", [False, True])
+def test_every_small_grid_by_sums(large, monkeypatch):
+    """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles.
+
+    large: a batch whose patches leave the cache.
+    """
 
     def pad(x, zero, widths):
         return np.pad(x, [(low, high) for low, high, _ in widths])
 
     monkeypatch.setattr(conv, "jnp", np)
     monkeypatch.setattr(conv, "lax", types.SimpleNamespace(pad=pad))
+    monkeypatch.setattr(conv, "_PIECE_BYTES", 0 if large else 2**30)
     for k, rows, cols in itertools.product((1, 3, 5, 7), range(1, 5), range(1, 7)):
         x, kernel, bias = (np.asarray(each) for each in _inputs(rows, cols, k))
         g = np.cos(np.arange(4 * rows * cols * 4)).reshape(4, rows, cols, 4)

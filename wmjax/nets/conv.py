@@ -12,7 +12,8 @@ operations are therefore one matrix product beside one of two linear maps, each 
 Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
 Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
 A fifth of a padded 5 x 5 convolution of a 6 x 6 grid would multiply rows of padding: on small grids every row of the
-kernel is a product of its own, with the rows of the image that it meets.
+kernel is a product of its own, with the rows of the image that it meets; of a batch whose patches leave the cache, one
+product of all rows is faster.
 Other platforms use XLA's own convolutions, which are the fast ones there.
 """
 
@@ -262,22 +263,50 @@ def _column_patches(x, k):
 
 
 def _meetings(rows, k):
-    """For each row of a kernel: (first row of the result, one past the last, rows to the image's) that it meets.
+    """For each row of a kernel: the rows of the result, and of the image, that it meets: two slices of one length.
 
-    The two are equal for a row that meets nothing: on one row of an image a 5 x 5 kernel has four of them.
+    Both are empty for a row that meets nothing: on one row of an image a 5 x 5 kernel has four of them.
     """
-    shifts = range(-(k // 2), k // 2 + 1)
-    return [(min(rows, max(0, -shift)), max(0, min(rows, rows - shift)), shift) for shift in shifts]
+    found = []
+    for shift in range(-(k // 2), k // 2 + 1):
+        result, image = min(rows, max(0, -shift)), min(rows, max(0, shift))
+        met = max(0, rows - abs(shift))
+        found.append((slice(result, result + met), slice(image, image + met)))
+    return found
 
 
 def _sum_over_kernel_rows(patches, kernel):
     """Column patches [B, X, Y, k*C] and [k, k, C, D] -> the padded convolution [B, X, Y, D]."""
     rows, k = patches.shape[1], kernel.shape[0]
-    zero, total = jnp.zeros((), patches.dtype), 0
-    for part, (low, high, shift) in zip(kernel.reshape(k, -1, kernel.shape[3]), _meetings(rows, k), strict=True):
-        met = patches[:, low + shift : high + shift] @ part
-        total += lax.pad(met, zero, ((0, 0, 0), (low, rows - high, 0), (0, 0, 0), (0, 0, 0)))
+    parts, total = kernel.reshape(k, -1, kernel.shape[3]), 0
+    if _leave_cache(patches):
+        products = jnp.split(patches @ jnp.concatenate(parts, axis=1), k, axis=-1)
+        for product, (result, image) in zip(products, _meetings(rows, k), strict=True):
+            total += _among_rows(product[:, image], result, rows)
+    else:
+        for part, (result, image) in zip(parts, _meetings(rows, k), strict=True):
+            total += _among_rows(patches[:, image] @ part, result, rows)
     return total
+
+
+def _sum_over_pixels(patches, g, k):
+    """Column patches [B, X, Y, k*C] of an image and [B, X, Y, D] -> the kernel's gradient [k, k*C, D]."""
+    rows = patches.shape[1]
+    if _leave_cache(patches):
+        met = [_among_rows(g[:, result], image, rows) for result, image in _meetings(rows, k)]
+        return jnp.stack(jnp.split(_outer(patches, jnp.concatenate(met, axis=-1)), k, axis=1))
+    return jnp.stack([_outer(patches[:, image], g[:, result]) for result, image in _meetings(rows, k)])
+
+
+def _leave_cache(patches):
+    """Whether to copy the rows that each row of a kernel meets takes longer than to multiply rows of padding."""
+    return patches.size * patches.dtype.itemsize > _PIECE_BYTES
+
+
+def _among_rows(x, where, rows):
+    """[B, X', Y, C] -> [B, rows, Y, C] with x in the rows of the slice `where`, zeros in the others."""
+    zero = jnp.zeros((), x.dtype)
+    return lax.pad(x, zero, ((0, 0, 0), (where.start, rows - where.stop, 0), (0, 0, 0), (0, 0, 0)))
 
 
 @jax.custom_vjp
@@ -294,9 +323,8 @@ def _grid_bwd(saved, g):
     x, kernel, bias = saved
     k = kernel.shape[0]
     d_x = _sum_over_kernel_rows(_column_patches(g, k), kernel[::-1, ::-1].swapaxes(2, 3))
-    patches = _column_patches(x, k)
-    parts = [_outer(patches[:, a + s : b + s], g[:, a:b]) for a, b, s in _meetings(x.shape[1], k)]
-    return d_x, jnp.stack(parts).reshape(kernel.shape), g.sum((0, 1, 2)).astype(bias.dtype)
+    d_kernel = _sum_over_pixels(_column_patches(x, k), g, k).reshape(kernel.shape)
+    return d_x, d_kernel, g.sum((0, 1, 2)).astype(bias.dtype)
 
 
 _grid_conv.defvjp(_grid_fwd, _grid_bwd)
