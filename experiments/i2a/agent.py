@@ -135,6 +135,7 @@ def asked(chosen: Settings, world: World) -> i2a.Query:
     if chosen.kind == "pixels":
         shape = jax.eval_shape(lambda: decode(world.params, model.initial(world.params, 1))).shape[1:]
         model = model._replace(features=decode, feature_shape=shape)
+        query = query._replace(policy_sees=lambda features: features)
     return query._replace(model=model)
 
 
@@ -163,7 +164,9 @@ def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
     first = lambda key: state_space.make(loaded.chosen.model, spec)[1].init(key).params
     params = jax.jit(first)(key) if chosen.kind == "untrained" else loaded.params
     model = in_points(loaded.model, loaded.chosen.data.reward_scale)
+    channels = loaded.chosen.model.channels  # of the state: latents are 0 where the rollout policy learns to imitate
     query = i2a.Query(model, begin.images, begin.begin, loaded.chosen.model.jump)
+    query = query._replace(policy_sees=lambda features: features[..., :channels])
     if chosen.kind == "modulation":
         query = query._replace(
             fresh=lambda key: dict(prior=first(key)["prior"]), merge=lambda params, part: params | part

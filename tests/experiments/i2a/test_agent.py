@@ -9,6 +9,7 @@ import pytest
 from experiments.environment_models import agent as world_models
 from experiments.environment_models import config as model_configs
 from experiments.i2a import agent, config, predictions
+from wmjax.agents import i2a
 from wmjax.agents.i2a import I2AConfig
 from wmjax.envs import make_jax
 from wmjax.models import state_space
@@ -58,6 +59,20 @@ def test_pictures_are_of_the_part_that_the_agent_trains(modulation, tmp_path, mo
     predictions.draw(show, chosen, world, fresh, tmp_path, 1, None, film)
     assert jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params | fresh))
     assert not jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params))
+
+
+def test_rollout_policies_see_the_state_alone(modulation):
+    """Latents are 0 in the states where one learns to imitate, so their weights would stay as they began."""
+    _, world = modulation
+    for kind, channels in (("distilled", 8), ("pixels", 3)):
+        told = config.get_config(f"minipacman:hunt,{kind},cpu")
+        told.update(model_run="/nowhere")
+        asking = agent.settings(told)
+        query = agent.asked(asking, world)
+        made = i2a.make_agent(asking.agent, make_jax("minipacman:hunt", maze="9x11").spec, query)
+        shapes = jax.eval_shape(made.init, jax.random.key(0))["rollout_policy"]
+        kernels = [x.shape[2] for x in jax.tree.leaves(shapes) if len(x.shape) == 4]
+        assert channels in kernels and 12 not in kernels
 
 
 @pytest.mark.parametrize(
