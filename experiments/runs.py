@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import os
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -67,6 +68,15 @@ def read_config(job: jobs.Job, module: str) -> Any:
     """The config of a training's command line, as its main reads it. module: named where --help is asked for."""
     words = [word for word in job.command if word.startswith("--config")]
     return cli.parse_flags([module, *words], functools.partial(training.define_flags, ""), module).config
+
+
+def define(path: pathlib.Path, definition: dict[str, Any]) -> None:
+    """Notes what the runs of a folder are of, plain values; UsageError where the file tells of something else."""
+    if path.exists() and (old := json.loads(path.read_text())) != definition:
+        changed = [f"{key} {old.get(key)} -> {new}" for key, new in definition.items() if old.get(key) != new]
+        raise UsageError(f"{path.parent} holds runs of other settings: {', '.join(changed)}; choose another --folder")
+    files.make_folder(path.parent)
+    write_whole(path, json.dumps(definition) + "\n")
 
 
 def places(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:

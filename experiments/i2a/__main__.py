@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
         key = jax.random.fold_in(eval_key, counters["updates"])
         params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=learner.params))
         returns, film = play_returns(eval_env, player, params, key[None], Stopwatch(), predictions.FILM)
-        predictions.draw(show, chosen, world, folder, counters["updates"], key, film)
+        predictions.draw(show, chosen, world, learner.params["model"], folder, counters["updates"], key, film)
         return evaluated(returns)
 
     hold()

@@ -15,14 +15,14 @@ from experiments.environment_models.config import is_ball
 from experiments.i2a.config import AGENTS, BLOCKS, EvalConfig, TrainConfig
 from wmjax import envs
 from wmjax.agents import i2a
-from wmjax.envs import VecEnv
+from wmjax.envs import VecEnv, atari_actions
 from wmjax.models import state_space
 from wmjax.models.simulator import compiled
 from wmjax.ops import bernoulli
 from wmjax.run import devices, lifecycle, pools, processes, unroll
 from wmjax.run.cli import build, read_path
 from wmjax.storage import checkpoint, workdir
-from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError
+from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
 LEARNED = ("untrained", "ltq", "modulation")  # agents that ask a network alone
@@ -135,6 +135,7 @@ def asked(chosen: Settings, world: World) -> i2a.Query:
     if chosen.kind == "pixels":
         shape = jax.eval_shape(lambda: decode(world.params, model.initial(world.params, 1))).shape[1:]
         model = model._replace(features=decode, feature_shape=shape)
+        query = query._replace(policy_sees=lambda features: features)
     return query._replace(model=model)
 
 
@@ -157,15 +158,15 @@ def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
         one, two = getattr(loaded.spec, name), getattr(spec, name)
         if one != two:
             raise UsageError(f"config.model_run={folder}: a model of {name} {one}, and {chosen.task} has {two}")
-    data = loaded.chosen.task
-    game = data if is_ball(data) else workdir.read_config(pathlib.Path(data))["game"]
-    if game != chosen.task:
-        raise UsageError(f"config.model_run={folder}: a model of {game}, and the environment is {chosen.task}")
+    check_data(chosen, loaded.chosen.task)
     check_model(chosen, loaded.chosen.model)
     begin = state_space.make_begin(loaded.chosen.model, spec)
     first = lambda key: state_space.make(loaded.chosen.model, spec)[1].init(key).params
     params = jax.jit(first)(key) if chosen.kind == "untrained" else loaded.params
-    query = i2a.Query(loaded.model, begin.images, begin.begin, loaded.chosen.model.jump)
+    model = in_points(loaded.model, loaded.chosen.data.reward_scale)
+    channels = loaded.chosen.model.channels  # of the state: latents are 0 where the rollout policy learns to imitate
+    query = i2a.Query(model, begin.images, begin.begin, loaded.chosen.model.jump)
+    query = query._replace(policy_sees=lambda features: features[..., :channels])
     if chosen.kind == "modulation":
         query = query._replace(
             fresh=lambda key: dict(prior=first(key)["prior"]), merge=lambda params, part: params | part
@@ -176,6 +177,32 @@ def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
         return bernoulli.mean(loaded.model.decode(params, state))
 
     return World(query, params, decode, dict(world=digest(params)))
+
+
+def in_points(model: WorldModel, scale: float) -> WorldModel:
+    """The model with rewards in the environment's own points. scale: config.data.reward_scale of its data."""
+    return model._replace(reward=lambda params, state: model.reward(params, state) / scale)
+
+
+def check_data(chosen: Settings, data: str) -> None:
+    """Raises UsageError unless a model's data, a ball's name or a recorded folder, are of this environment.
+
+    Of an Atari game its actions' numbers count too: sets of the same size are not told apart by the model's spec.
+    """
+    recorded: dict[str, Any] = dict(game=data) if is_ball(data) else workdir.read_config(pathlib.Path(data))
+    if recorded["game"] != chosen.task:
+        told = f"a model of {recorded['game']}, and the environment is {chosen.task}"
+        raise UsageError(f"config.model_run={chosen.model_run}: {told}")
+    if chosen.task.startswith("atari:"):
+        own, theirs = (played_actions(chosen.task, env) for env in (chosen.env, recorded["env"]))
+        if own != theirs:
+            told = f"a model of the actions {theirs}, and the environment has {own}"
+            raise UsageError(f"config.model_run={chosen.model_run}: {told}")
+
+
+def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:
+    """The joystick's numbers of a game's actions. env: options of wmjax.envs.make."""
+    return atari_actions.played_set(task.removeprefix("atari:"), env.get("actions"), bool(env.get("full_action_set")))
 
 
 def check_model(chosen: Settings, config: state_space.StateSpaceConfig) -> None:

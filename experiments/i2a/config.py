@@ -142,6 +142,8 @@ def get_config(argument: str = "") -> ConfigDict:
     config = PRESETS[preset](task)
     config.task, config.kind = task, agent
     config.agent.update(AGENTS[agent])
+    if agent == "pixels" and not config.agent.encoder_strided:
+        config.agent.encoder_strided = (16, 32, 64)  # to the size of a state; the paper: "adding convolutions"
     if AGENTS[agent]["rollout_policy"] in TRAINED:
         config.agent.horizon = max(2, config.agent.horizon)  # the first actions are given
     return config

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.i2a.agent import Settings, World
+from experiments.i2a.agent import Settings, World, played_actions
 from wmjax import imagine
 from wmjax.console import try_drawing
 from wmjax.ops.axes import fold
@@ -48,16 +48,26 @@ def make_show(world: World, spec: EnvSpec) -> Callable | None:
 
 
 def draw(
-    show: Callable | None, chosen: Settings, world: World, folder: pathlib.Path, updates: int, key: Array, film: Step
+    show: Callable | None,
+    chosen: Settings,
+    world: World,
+    trained: Params,
+    folder: pathlib.Path,
+    updates: int,
+    key: Array,
+    film: Step,
 ) -> None:
-    """Writes videos/rollouts_<updates>.png from the first row's last frames of numpy Step [T, E]."""
+    """Writes videos/rollouts_<updates>.png from the first row's last frames of numpy Step [T, E].
+
+    trained: the part of the model's parameters that the agent trains.
+    """
     if show is None or world.query is None:
         return
     row = jax.tree.map(lambda x: x[-world.query.images :, 0], film.obs)
     begun = np.flatnonzero(film.is_first[-world.query.images :, 0])
     if len(row_images := image_of(row)) < world.query.images or len(begun[begun > 0]):
         return  # an episode began in between
-    imagined = np.asarray(show(world.params, key, row))
+    imagined = np.asarray(show(world.query.merge(world.params, trained), key, row))
     images = {
         name: np.concatenate([row_images, own])
         for name, own in zip(names_of(chosen, len(imagined)), imagined, strict=True)
@@ -70,5 +80,6 @@ def names_of(chosen: Settings, count: int) -> list[str]:
     """What the actions are called."""
     if chosen.task.startswith("minipacman:"):
         return ["noop", "up", "right", "left", "down"]
-    numbers = chosen.env.get("actions") or range(count)
-    return [ATARI.get(number, f"action {number}") for number in numbers]
+    atari = chosen.task.startswith("atari:")
+    numbers = played_actions(chosen.task, chosen.env) if atari else range(count)
+    return [ATARI.get(number, f"action {number}") if atari else f"action {number}" for number in numbers]

@@ -19,6 +19,7 @@ from absl import flags
 
 from experiments import runs
 from experiments.environment_models import config as models
+from experiments.environment_models.agent import predicted_steps
 from experiments.environment_models.agent import settings as model_settings
 from experiments.i2a import config as configs
 from experiments.i2a.agent import SIMULATOR, settings
@@ -31,13 +32,17 @@ from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
+from wmjax.types import UsageError
 
+DEFINITION = "table.json"
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
 MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
 RETURN, LENGTH = "collect/return", "collect/episode_length"
 BASELINES = ("model_free", "copy")
 LONG, NEVER = 100, "not reached"  # decisions of an episode that is survived for a while
 SHARDS = 11  # of the recorded data
+MODEL_PRESETS = dict(cpu="cpu_grid", cpu_games="cpu_games", paper="paper")  # of the model, for the agents' preset
+DATALESS = ("model_free", "untrained")  # agents that need none of the model's data
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -46,7 +51,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     flags.DEFINE_list("agents", list(AGENTS), f"of {', '.join(configs.AGENTS)}", flag_values=values)
     flags.DEFINE_string("model", "sssm", f"that is asked: one of {', '.join(MODELS)}", flag_values=values)
-    flags.DEFINE_string("model_preset", "cpu_grid", f"of its training: {', '.join(models.PRESETS)}", flag_values=values)
+    told = f"of its training: {', '.join(models.PRESETS)}; none: that which goes with --preset"
+    flags.DEFINE_string("model_preset", "", told, flag_values=values)
     flags.DEFINE_multi_string("model_set", [], "setting of its training, as model.jump=3", flag_values=values)
     flags.DEFINE_string("policy", "random", "who plays the model's data: random, or a run's folder", flag_values=values)
     cli.int_flag(values, "data", 100_000, "decisions of the model's data", 1)
@@ -63,8 +69,10 @@ def main(argv: list[str]) -> None:
     places = runs.places(folder, options.agents, options.seeds)
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
     trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
-    runs.check(asked, model_settings)  # now: the agents' turn comes after the model's training
+    # Now, for the agents' turn comes after the model's training.
+    runs.check(asked, lambda config: predicted_steps(model_settings(config)))
     runs.check(trainings, settings)
+    runs.define(folder / DEFINITION, definition(options))
     if asks_model:
         runs.train_missing([recording(options, folder, task)])
         runs.train_missing(asked, options.cores)
@@ -81,8 +89,22 @@ def check(options: Any) -> pathlib.Path:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
-    check_name("--model_preset", options.model_preset, models.PRESETS)
+    check_name("--model_preset", model_preset(options), models.PRESETS)
+    if "modulation" in options.agents and options.model != "sssm":
+        raise UsageError(f"--model={options.model}: agent modulation asks an sssm")
     return folder
+
+
+def model_preset(options: Any) -> str:
+    """The preset of the model's training."""
+    return options.model_preset or MODEL_PRESETS[options.preset]
+
+
+def definition(options: Any) -> dict[str, Any]:
+    """What every run of the folder is a function of: runs that are done are not started again, and so not checked."""
+    names = ("env", "preset", "model", "policy", "data")
+    found = {name: getattr(options, name) for name in names} | dict(model_preset=model_preset(options))
+    return found | dict(set=sorted(options.set), model_set=sorted(options.model_set))
 
 
 def models_of(agents: Sequence[str]) -> list[str]:
@@ -99,7 +121,7 @@ def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
     if not task.startswith("atari:"):
         words += [f"--option={each.removeprefix('env.')}" for each in options.set if each.startswith("env.")]
     else:
-        env = configs.PRESETS[options.preset](task).env
+        env = runs.read_config(training(options, folder, folder, "model_free", 0), __name__).env
         words += [f"--size={env.size[0] - env.crop}x{env.size[1]}", f"--actions={','.join(map(str, env.actions))}"]
     return jobs.Job(folder / "data", words)
 
@@ -107,7 +129,7 @@ def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
 def model_training(options: Any, folder: pathlib.Path, name: str) -> jobs.Job:
     """The Job of a model. name: of `models_of`."""
     told = [] if name == "model" else ["model.sees_actions=False"]
-    config = f"{models.__file__}:{folder / 'data'},{options.model},{options.model_preset}"
+    config = f"{models.__file__}:{folder / 'data'},{options.model},{model_preset(options)}"
     return jobs.training("experiments.environment_models", folder / name, config, [*options.model_set, *told])
 
 
@@ -124,7 +146,7 @@ class Curve(NamedTuple):
     """What a run's episodes were like; one number for each line of metrics in which episodes ended."""
 
     frames: np.ndarray
-    seconds: np.ndarray  # of training, from its start
+    seconds: np.ndarray  # of training, from its start, without evaluations
     returns: np.ndarray
     lengths: np.ndarray  # decisions
 
@@ -133,12 +155,13 @@ def read_curve(place: pathlib.Path) -> Curve:
     """The Curve of a run."""
     rows = read_metrics(place)
     frames, returns = plots.series(rows, RETURN, plots.env_steps(rows))
-    seconds, _ = plots.series(rows, RETURN, plots.minutes(rows))
-    return Curve(frames, 60 * seconds, returns, plots.series(rows, LENGTH, plots.env_steps(rows))[1])
+    worked = [sum(own.values()) - own.get("evaluate", 0.0) for own in map(plots.parts, rows)]
+    seconds, _ = plots.series(rows, RETURN, list(np.cumsum(worked)))
+    return Curve(frames, seconds, returns, plots.series(rows, LENGTH, plots.env_steps(rows))[1])
 
 
 def returns_at(curves: Sequence[Curve], axis: str, point: float) -> np.ndarray:
-    """[seeds]: returns at a point of an axis, "frames" or "seconds", between its two lines; nan beyond all lines."""
+    """[seeds]: returns at a point of an axis, "frames" or "seconds", between two lines; nan before and beyond all."""
     none = dict(left=np.nan, right=np.nan)
     return np.array([np.interp(point, getattr(curve, axis), curve.returns, **none) for curve in curves])
 
@@ -155,7 +178,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
     for name, own in curves.items():
         found = {}
         for title, point, counted in points:
-            shift = 0 if name == "model_free" else counted
+            shift = 0 if name in DATALESS else counted
             found[title] = returns_at(own, "frames", point - shift)
         found[f"{seconds:.0f} s"] = returns_at(own, "seconds", seconds)
         cells.append((name, found))
@@ -163,8 +186,9 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         f"{task}, preset {options.preset}, model {options.model}, {options.seeds} seeds "
         f"{' '.join([*options.set, *options.model_set])}".rstrip()
         + f". Returns of training's episodes after {frames / 1e6:.2g} million frames, between two lines of metrics, "
-        f"and over seeds with 95% intervals (Student's t). The model's data are {data * repeat} frames; its training's "
-        "seconds are not counted.",
+        f"and over seeds with 95% intervals (Student's t). The model's data are {data * repeat} frames, played by "
+        f"{options.policy}; not counted are a trained player's own frames and the seconds of the model's training. "
+        "All seeds ask one model.",
         "",
         "![curves](curves.png)",
         "",
@@ -198,12 +222,12 @@ def ratios(cells: list) -> list[str]:
 
 def told(values: np.ndarray, digits: int) -> str:
     """The mean of [seeds] with its interval; words where a run has no number there."""
-    return "beyond a run" if np.isnan(values).any() else with_interval(values, digits)
+    return "no line there" if np.isnan(values).any() else with_interval(values, digits)
 
 
 def survival(curves: dict[str, list[Curve]], data: int) -> list[str]:
-    """The lines of the third table: how soon episodes last long. data: frames, which all but model_free count."""
-    shift = {name: 0 if name == "model_free" else data for name in curves}
+    """The lines of the third table: how soon episodes last long. data: frames, which all but DATALESS count."""
+    shift = {name: 0 if name in DATALESS else data for name in curves}
     reached = {name: [survives(curve) + shift[name] for curve in own] for name, own in curves.items()}
     known = [name for name in BASELINES if name in curves]
     rows = []

@@ -16,7 +16,6 @@ one set of settings. Parts:
     cost        parameters, operations and time (Tables 6, 7)
 """
 
-import json
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -31,8 +30,6 @@ from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import Cell
 from wmjax.envs.check import check_name
 from wmjax.run import cli, jobs
-from wmjax.storage.files import write_whole
-from wmjax.types import UsageError
 
 CURVES = ("crop", "resize", "rewards")  # parts whose runs are compared by their returns alone
 OFFLINE = ("offline", "optimism")
@@ -55,7 +52,7 @@ def main(argv: list[str]) -> None:
     variants = grid.variants(options.preset)
     used = {part: own for part, own in variants.items() if part in needed(options.parts)}
     cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
-    define(folder, dict(preset=options.preset, settings=sorted(options.set)))
+    runs.define(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
     for part in [part for part in OFFLINE if part in options.parts]:
         train(offline.make_cells(part, cells["online"]), options, offline.make_training(cells["online"]))
@@ -75,14 +72,6 @@ def check(options: Any) -> pathlib.Path:
 def needed(parts: Sequence[str]) -> set[str]:
     """The parts whose runs these parts are made of."""
     return {*parts, *(["online"] if set(parts) & set(OFFLINE) else [])}
-
-
-def define(folder: pathlib.Path, definition: dict[str, Any]) -> None:
-    """Notes in the folder what its runs are of; raises UsageError where it holds a study of something else."""
-    path = folder / DEFINITION
-    if path.exists() and (old := json.loads(path.read_text())) != definition:
-        raise UsageError(f"{folder} holds a study with {old}, not {definition}: choose another --folder")
-    write_whole(path, json.dumps(definition) + "\n")
 
 
 def train(cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Sequence[str]], jobs.Job]) -> None:

@@ -1,6 +1,7 @@
 """The table of agents: its numbers from known curves, the runs that it asks for, refusals."""
 
 import argparse
+import json
 
 import numpy as np
 import pytest
@@ -37,7 +38,7 @@ def test_returns_at_equal_frames_and_seconds():
 def test_returns_below_0_have_no_ratio_and_runs_no_number_beyond_them():
     curves = dict(model_free=[curve(-1), curve(1)], uniform=[curve(2, seconds=200.0), curve(2, seconds=200.0)])
     rows = cells(table.lines(options(), "minipacman:hunt", curves, data=0))
-    assert rows[3][-1] == "beyond" and rows[7][1:3] == ["-", "-"]
+    assert rows[3][-1] == "no" and rows[7][1:3] == ["-", "-"]
 
 
 def cells(lines):
@@ -87,6 +88,8 @@ def test_runs_are_those_that_the_mains_take(tmp_path):
     assert chosen.agent.rollout_policy == "none" and chosen.model_run == ""
     record = table.recording(options(env="MsPacman", preset="cpu_games"), tmp_path, "atari:MsPacman").command
     assert "--size=80x64" in record and "--actions=0,2,3,4,5" in record
+    changed = options(env="MsPacman", preset="cpu_games", set=["env.size=(63,48)", "env.crop=3"])
+    assert "--size=60x48" in table.recording(changed, tmp_path, "atari:MsPacman").command
 
 
 @pytest.mark.parametrize(
@@ -106,6 +109,58 @@ def test_presets_fit_the_images_of_their_environments(preset, task, shape):
         assert chosen.env["actions"] == (0, 2, 3, 4, 5)
 
 
+def test_data_count_for_agents_that_need_them():
+    """An untrained model has seen nothing; a random one of 1,000 frames is a tenth later with 100 of data."""
+    told = table.lines(options(), "minipacman:hunt", {name: [curve(1)] for name in ("untrained", "copy")}, data=100)
+    assert [row[4] for row in cells(told)[2:4]] == ["1000.0", "900.0"]
+    assert "played by random" in told[0]
+    assert cells(table.survival(dict(untrained=[lasting(3)], copy=[lasting(3)]), 100_000))[2][1] == "0.30M"
+
+
+def test_seconds_are_those_of_training(tmp_path):
+    rows = [{"env_steps": 10 * i, "time/total": 7.0, "time/evaluate": 2.0, "time/train": 4.0} for i in (1, 2)]
+    told = [json.dumps(row | {table.RETURN: 1.0, table.LENGTH: 1.0}) for row in rows]
+    (tmp_path / "metrics.jsonl").write_text("\n".join(told) + "\n")
+    assert np.array_equal(table.read_curve(tmp_path).seconds, [5.0, 10.0])
+
+
+def test_a_folder_is_of_one_set_of_settings(tmp_path, monkeypatch):
+    """Runs that are done are not started again: with other settings they would be shown under a wrong name."""
+    monkeypatch.setattr(table.runs, "train_missing", lambda *args: None)
+    monkeypatch.setattr(table, "read_curve", lambda place: curve(1))
+    words = ("--model=simulator", "--agents=model_free", "--seeds=1", f"--folder={tmp_path}")
+    for flags, message in (
+        ([], None),
+        (["--seeds=2"], None),
+        (["--set=agent.horizon=3"], "set [] -> ['agent.horizon=3']"),
+        (["--preset=cpu_games"], "preset cpu -> cpu_games"),
+    ):
+        ended = mains.call("i2a.table", *words, *flags)
+        assert ended.code == (2 if message else 0), ended.stderr
+        if message:
+            assert message in ended.stderr and ended.stderr.count("\n") == 1
+
+
+def test_a_models_preset_goes_with_that_of_its_agents(tmp_path):
+    for preset, own in (("cpu", "cpu_grid"), ("cpu_games", "cpu_games"), ("paper", "paper")):
+        told = table.model_training(options(preset=preset, model_preset=""), tmp_path, "model").command
+        assert any(word.endswith(f",sssm,{own}") for word in told)
+    told = table.model_training(options(preset="paper", model_preset="cpu"), tmp_path, "model").command
+    assert any(word.endswith(",sssm,cpu") for word in told)
+
+
+def test_pixels_have_a_stronger_summariser_than_states():
+    for preset in ("paper", "cpu_games"):
+        pixels, states = (config.get_config(f"MsPacman,{name},{preset}").agent for name in ("pixels", "distilled"))
+        assert pixels.encoder_strided and (preset != "paper" or not states.encoder_strided)
+
+
+def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_path):
+    ended = mains.call("i2a.table", f"--folder={tmp_path}", "--agents=modulation", "--model=dssm_det")
+    assert ended.code == 2 and "agent modulation asks an sssm" in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
@@ -116,6 +171,7 @@ def test_presets_fit_the_images_of_their_environments(preset, task, shape):
         ("--cores=a", "--cores=a: must be numbers"),
         ("--cores=0,4096", "--cores=4096: there is no such core; choose of "),
         ("--set=agent.horizn=2", "config.agent.horizn does not exist"),
+        ("--model_set=model.jump=3", "does not divide config.train.predicted=5"),
         ("--model_set=model.jumpp=2", "config.model.jumpp does not exist"),
         ("--model=simulator", "is for environments in pure JAX, and not for agent untrained"),
         ("--seeds=0", "seeds"),

@@ -36,6 +36,7 @@ class Query(NamedTuple):
     jump: int = 1  # decisions in a step of the model, whose actions are as many side by side
     fresh: Callable[..., dict] = lambda key: {}  # (key) -> the part, as it begins
     merge: Callable[..., Any] = lambda params, part: params  # (params, part) -> the model's parameters
+    policy_sees: Callable[[Array], Array] = lambda features: features  # of features [N, X, Y, C], the rollout policy
 
 
 @struct.dataclass
@@ -148,7 +149,7 @@ def make_inputs(config, env_spec, query):
         rewards = [jnp.zeros((1, 1))] if config.sees_rewards else []
         inputs |= dict(encoder=[features, *rewards], lstm=[memory, memory, jnp.zeros((1, config.encoder_units))])
         if config.rollout_policy in TRAINED:
-            inputs["rollout_policy"] = [features]
+            inputs["rollout_policy"] = [query.policy_sees(features)]
     return inputs
 
 
@@ -182,7 +183,7 @@ def make_sight(config, actions, query, apply):
     again = config.rollout_policy == "learned" or config.modulated  # rollouts are made anew, to be differentiated
 
     def policy_logits(agent, features):
-        return apply(agent, "rollout_policy", features)
+        return apply(agent, "rollout_policy", query.policy_sees(features))
 
     def policy(agent):
         """policy(key, features [N, X, Y, C]) -> the model's action, float32 [N, jump * actions]."""

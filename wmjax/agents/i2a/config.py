@@ -60,6 +60,11 @@ class I2AConfig:
             raise UsageError("agent modulated True: needs rollouts, and agent rollout_policy is none")
         if not len(self.kernels) == len(self.strides) == len(self.widths):
             raise UsageError(f"agent kernels, strides, widths {self.kernels, self.strides, self.widths}: equally many")
+        if self.pixels and not len(self.policy_widths) == 2 <= len(self.widths):
+            raise UsageError(
+                f"agent widths, policy_widths {self.widths, self.policy_widths}: with pixels the rollout policy's two "
+                "replace the last two"
+            )
         counts = ("rollouts", "horizon", "units", "encoder_kernel", "encoder_units", "lstm_units", "policy_units")
         for name in counts:
             if getattr(self, name) < 1:
