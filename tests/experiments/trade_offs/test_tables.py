@@ -94,9 +94,34 @@ def test_designs_that_learned_from_different_episodes_are_not_compared():
         offline.digests(found)
 
 
-def test_the_bound_of_optimism_is_the_median_of_the_pool(tmp_path):
-    for i, rewards in enumerate(([1.0, 2.0], [3.0, 4.0, 5.0])):
+@pytest.mark.parametrize(
+    ("rewards", "bound"),
+    [
+        (([1.0, 2.0], [3.0, 4.0, 5.0]), 3.0),
+        (([0.0, 0.0], [0.0, 4.0, 2.0]), 2.0),  # sparse: nothing is below the median
+        (([0.0, 0.0], [0.0]), 1.0),
+    ],
+)
+def test_the_bound_of_optimism_is_the_median_of_the_pool(rewards, bound, tmp_path):
+    for i, own in enumerate(rewards):
         (tmp_path / str(i) / "replay").mkdir(parents=True)
-        reward = np.float32([0.0, *rewards])[:, None]
+        reward = np.float32([0.0, *own])[:, None]
         np.savez(tmp_path / str(i) / "replay" / "0.npz", reward=reward, is_first=np.arange(len(reward))[:, None] == 0)
-    assert offline.bound((tmp_path / "0", tmp_path / "1")) == 3.0
+    assert offline.bound((tmp_path / "0", tmp_path / "1")) == bound
+
+
+def test_measurements_that_are_not_numbers_are_told_as_nan():
+    """Of an evaluation without any reward nothing is explained, nothing is above the bound."""
+    found = summaries(dict.fromkeys(MAIN, 0.1), ["aaa"])
+    for runs in found.values():
+        runs[0]["newest"] |= {"eval/r2_horizon": None, "eval/optimism": None}
+    told = [line for line in offline.scores(found, "cheetah_run") + offline.optimism(found) if "| r " in line]
+    assert [line.count("nan") for line in told] == [1, 2]
+
+
+@pytest.mark.parametrize(("preset", "episodes"), [("paper", 100), ("cpu", 10)])
+def test_offline_scores_are_of_many_episodes_unless_asked_otherwise(preset, episodes, tmp_path):
+    cell = Cell("r", Variant("r"), "cheetah_run", 0, tmp_path / "offline_r_seed_0")
+    job = offline.make_training([cell])(cell, preset, ["evaluation.episodes=4"])
+    asked = [word for word in job.command if "evaluation.episodes" in word]
+    assert asked == [f"--config.evaluation.episodes={episodes}", "--config.evaluation.episodes=4"]
