@@ -8,19 +8,23 @@ import pytest
 from experiments.trade_offs import offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
 
-COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0)
+COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
 
 
 def run(folder, name, returns, seed=0, design=None, correlation=0.0, reward_loss=1.0):
-    """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each."""
+    """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each.
+
+    Before them one line of one random episode.
+    """
     cell = Cell(name, Variant(design or name), "cheetah_run", seed, folder / f"{name}_seed_{seed}")
     cell.folder.mkdir()
     rows = [
-        {"episodes": 10 * i, "env_steps": 4000 * i, "updates": 50 * i, "eval/return_mean": value}
+        {"episodes": 10 * i, "env_steps": 400 + 4000 * i, "updates": 50 * i, "eval/return_mean": value}
         | {"time/act": 2.0, "time/update": 1.0, "train/reward_loss": reward_loss}
         | {"model_error/correlation_1": 0.0, "model_error/correlation_8": correlation}
         for i, value in enumerate(returns, start=1)
     ]
+    rows.insert(0, dict(episodes=1, env_steps=400, updates=0))
     (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return cell
 
@@ -30,7 +34,7 @@ def test_equal_compute_takes_the_last_evaluation_within_the_budget(tmp_path):
     dear = run(tmp_path, "ot_or", [10.0, 20.0, 30.0])
     costs = dict(r=COST, ot_or=COST | dict(decision_gflop=2.0, update_gflop=10.0))
     table = tables.equal_compute(dict(r=[cheap], ot_or=[dear]), costs)
-    assert "20 episodes" in table[2] and "3,000 GFLOP" in table[2] and "6 s" in table[2]
+    assert "20 episodes" in table[2] and "3,000 GFLOP" in table[2] and "| 6 s" in table[2]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[4:]]
     assert cells == [["r", "2", "2", "2"], ["ot_or", "20", "10", "20"]]  # 2,500 GFLOP after ten episodes, then 5,000
 
@@ -39,6 +43,25 @@ def test_no_evaluation_within_the_budget(tmp_path):
     costs = dict(r=COST, ot_or=COST | dict(decision_gflop=9.0))
     table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])], ot_or=[run(tmp_path, "ot_or", [5.0])]), costs)
     assert table[-1].split("|")[3].strip() == "-"
+
+
+def test_seconds_are_told_where_costs_are_timed_alone(tmp_path):
+    cost = {name: number for name, number in COST.items() if not name.endswith("_ms")}
+    table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])]), dict(r=cost))
+    assert "with the part cost" in table[2] and [x.strip() for x in table[-1].split("|")[3:5]] == ["1", "-"]
+
+
+def test_faults_are_compared_with_their_designs_seed_by_seed(tmp_path):
+    values = dict(ot_or=(5.0, 6.0), ot_or_late=(1.0, 4.0), lt_or=(2.0, 2.0), lt_or_leak=(2.0, 5.0))
+    cells = {name: [run(tmp_path, name, [x], seed) for seed, x in enumerate(own)] for name, own in values.items()}
+    late, leak = (line.split("|") for line in tables.faults(cells)[2:])
+    assert late[1].strip() == "ot_or_late" and late[4].strip() == "-4, -2" and late[3].strip().startswith("-3 (")
+    assert leak[2].strip() == "reward_leak=True" and leak[4].strip() == "0, 3"
+
+
+def test_model_errors_are_those_of_the_longest_horizon(tmp_path):
+    table = tables.model_errors(dict(r=[run(tmp_path, "r", [1.0], correlation=0.25)]))
+    assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == ["r", "0.25", "-"]
 
 
 def test_sharing_is_unshared_less_shared_whatever_the_default(tmp_path):
