@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.trade_offs import offline, tables
+from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
 
 COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
@@ -49,6 +49,12 @@ def test_seconds_are_told_where_costs_are_timed_alone(tmp_path):
     cost = {name: number for name, number in COST.items() if not name.endswith("_ms")}
     table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])]), dict(r=cost))
     assert "with the part cost" in table[2] and [x.strip() for x in table[-1].split("|")[3:5]] == ["1", "-"]
+
+
+def test_a_score_is_divided_by_the_seconds_of_its_own_episode():
+    """Of `cpu` it is shorter than the published ones, 125 decisions."""
+    table = cost.worth(dict(r=COST | dict(decisions=125)), dict(r=10.0), "cheetah_run")
+    assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == ["r", "40.00", "20.40", "20.40"]
 
 
 def test_faults_are_compared_with_their_designs_seed_by_seed(tmp_path):
