@@ -78,8 +78,13 @@ def lines(part: str, online: Mapping[str, Sequence[Cell]], task: str, folder: pa
     found = {name: [results(cell) for cell in own] for name, own in cells.items()}
     told = ["The same episodes for every design, by digest: " + "; ".join(digests(found)) + ".", ""]
     picture = folder / f"{part}_{task}.png"
-    try_drawing(heat_maps, picture, cells, found)
-    told += [f"![{part}]({picture.name})", "", "Rewards of windows of the evaluation episodes, seed 0.", ""]
+    try_drawing(heat_maps, picture, cells)
+    told += [
+        f"![{part}]({picture.name})",
+        "",
+        "Rewards of windows of what was learned (train) and of evaluation episodes (eval), seed 0.",
+        "",
+    ]
     return told + (optimism(found) if part == "optimism" else scores(found, task))
 
 
@@ -154,13 +159,14 @@ def optimism(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
     return markdown(["", "predicted less true, above the limit", "seeds", "median reward error"], rows)
 
 
-def heat_maps(
-    path: pathlib.Path, cells: Mapping[str, Sequence[Cell]], found: Mapping[str, Sequence[dict[str, Any]]]
-) -> None:
-    """Draws the first seed's evaluation windows. cells: {design: [Cell]}; found: their results."""
-    counts, edges = {}, np.empty(0)
+def heat_maps(path: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> None:
+    """Draws the first seed's windows of both pools. cells: {design: [Cell]}."""
+    counts: dict[str, dict[str, np.ndarray]] = dict(train={}, eval={})
+    edges = np.empty(0)
     for design, own in cells.items():
         with np.load(own[0].folder / PREDICTIONS) as arrays:
-            counts[design], edges = arrays["eval"], arrays["edges"]
+            edges = arrays["edges"]
+            for name, each in counts.items():
+                each[design] = arrays[name]
     limit = json.loads((next(iter(cells.values()))[0].folder / "config.json").read_text())["offline"]["below"]
     pictures.write_heat_maps(path, counts, edges, limit)

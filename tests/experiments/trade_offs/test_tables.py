@@ -154,3 +154,19 @@ def test_offline_scores_are_of_many_episodes_unless_asked_otherwise(preset, epis
     job = offline.make_training([cell])(cell, preset, ["evaluation.episodes=4"])
     asked = [word for word in job.command if "evaluation.episodes" in word]
     assert asked == [f"--config.evaluation.episodes={episodes}", "--config.evaluation.episodes=4"]
+
+
+def test_heat_maps_are_of_both_pools(tmp_path, monkeypatch):
+    cells = {name: [Cell(name, Variant(name), "cheetah_run", 0, tmp_path / name)] for name in ("r", "lt_lr")}
+    for i, (cell,) in enumerate(cells.values()):
+        cell.folder.mkdir()
+        arrays = dict(train=np.eye(2) * i, eval=np.ones((2, 2)) * i, edges=np.arange(3.0))
+        np.savez(cell.folder / offline.PREDICTIONS, **arrays)
+        (cell.folder / "config.json").write_text('{"offline": {"below": 1.0}}')
+    offline.heat_maps(tmp_path / "a.png", cells)
+    assert (tmp_path / "a.png").stat().st_size > 0
+    monkeypatch.setattr(offline.pictures, "write_heat_maps", lambda path, counts, edges, bound: found.append(counts))
+    found = []
+    offline.heat_maps(tmp_path / "a.png", cells)
+    np.testing.assert_array_equal(found[0]["train"]["lt_lr"], np.eye(2))
+    np.testing.assert_array_equal(found[0]["eval"]["lt_lr"], np.ones((2, 2)))
