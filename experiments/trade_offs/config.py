@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from experiments.planet import config as planet
 from experiments.presets import block
+from wmjax.envs import dmc
 from wmjax.envs.check import check_name
 from wmjax.types import UsageError
 
@@ -98,6 +99,8 @@ def get_config(argument: str = "") -> ConfigDict:
         raise UsageError(f"config {argument!r}: give <task>,<design>,<preset>")
     check_name("design", design, DESIGNS)
     check_name("preset", preset, PRESETS)
+    if ":" not in task:
+        check_name("task", task, dmc.ACTION_REPEAT)
     config = planet.get_config(f"{task if ':' in task else f'physics:{task}'},{BASES[preset]}")
     PRESETS[preset](config)
     family, settings, batch, shown = DESIGNS[design]

@@ -40,6 +40,7 @@ def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), 
     found = dict(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         action_repeat=spec.action_repeat,
+        decisions=spec.time_limit or EPISODE,  # of an episode
         decision_gflop=benchmark.gflops(*decision(whole, state.params, step)),
         update_gflop=benchmark.gflops(whole.learner.update, state, jax.random.key(0), batch),
     )
@@ -98,7 +99,8 @@ def worth(costs: Mapping[str, dict[str, Any]], scores: Mapping[str, float], task
     published, paper = read(FOLDER / "published" / "cost.csv"), read(FOLDER / "published" / "online_scores.csv")
     rows = []
     for design in [each for each in costs if each in scores]:
-        row = [design, f"{scores[design] / (costs[design]['decision_ms'] * EPISODE / 1e3):.2f}", "-", "-"]
+        seconds = costs[design]["decision_ms"] * costs[design]["decisions"] / 1e3
+        row = [design, f"{scores[design] / seconds:.2f}", "-", "-"]
         if design in published and task in paper[design]:
             known = paper[design][task] / published[design]["inference_s"]
             row[2:] = [f"{known:.2f}", f"{known / published[design]['cards']:.2f}"]

@@ -12,12 +12,12 @@ from wmjax.storage.files import write_whole
 BINS = 40
 
 
-def figure_of(columns: int, size: tuple[float, float] = (2.6, 2.4)) -> tuple[Any, list[Any]]:
-    """A matplotlib Figure with so many panels side by side, and its axes."""
+def figure_of(columns: int, size: tuple[float, float] = (2.6, 2.4), rows: int = 1) -> tuple[Any, list[Any]]:
+    """A matplotlib Figure with so many panels side by side, in so many rows, and its axes, row by row."""
     from matplotlib.figure import Figure
 
-    figure: Any = Figure(figsize=(size[0] * columns, size[1]), layout="constrained")
-    return figure, list(figure.subplots(1, columns, squeeze=False).flat)
+    figure: Any = Figure(figsize=(size[0] * columns, size[1] * rows), layout="constrained")
+    return figure, list(figure.subplots(rows, columns, squeeze=False).flat)
 
 
 def write_histograms(path: pathlib.Path, rewards: Mapping[str, np.ndarray]) -> None:
@@ -44,19 +44,24 @@ def write_scatter(path: pathlib.Path, errors: Mapping[str, float], scores: Mappi
 
 
 def write_heat_maps(
-    path: pathlib.Path, counts: Mapping[str, np.ndarray], edges: np.ndarray, bound: float | None = None
+    path: pathlib.Path,
+    counts: Mapping[str, Mapping[str, np.ndarray]],
+    edges: np.ndarray,
+    bound: float | None = None,
 ) -> None:
     """PNG: how often a true reward (across) is predicted as what (up), logarithmic, a panel for each name.
 
-    Args: counts: {name: [true, predicted]}; edges: of the bins of both; bound: a line at this true reward.
+    Args: counts: {set of episodes, a row: {name: [true, predicted]}}; edges: of the bins of both; bound: a line at this
+      true reward.
     """
-    figure, panels = figure_of(len(counts))
-    for axes, (name, each) in zip(panels, counts.items(), strict=True):
-        axes.pcolormesh(edges, edges, np.log10(1 + np.asarray(each).T), cmap="magma")
+    each = [(title, name, found) for title, own in counts.items() for name, found in own.items()]
+    figure, panels = figure_of(len(each) // len(counts), rows=len(counts))
+    for axes, (title, name, found) in zip(panels, each, strict=True):
+        axes.pcolormesh(edges, edges, np.log10(1 + np.asarray(found).T), cmap="magma")
         axes.plot(edges[[0, -1]], edges[[0, -1]], "--", color="tab:green", linewidth=1)
         if bound is not None:
             axes.axvline(bound, color="white", linestyle=":", linewidth=1)
-        axes.set_title(name, fontsize=9)
+        axes.set_title(f"{name}, {title}", fontsize=9)
         axes.set_xlabel("true reward")
     panels[0].set_ylabel("predicted reward")
     write_whole(path, plots.png(figure))

@@ -24,12 +24,14 @@ from typing import Any
 from absl import flags
 
 from experiments import runs
+from experiments.planet.agent import settings
 from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import Cell
 from wmjax.envs.check import check_name
 from wmjax.run import cli, jobs
+from wmjax.types import UsageError
 
 CURVES = ("crop", "resize", "rewards")  # parts whose runs are compared by their returns alone
 OFFLINE = ("offline", "optimism")
@@ -52,6 +54,8 @@ def main(argv: list[str]) -> None:
     variants = grid.variants(options.preset)
     used = {part: own for part, own in variants.items() if part in needed(options.parts)}
     cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
+    firsts = [cell for own in cells.values() for cell in own if cell.seed == 0]
+    runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], settings)
     runs.define(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
     for part in [part for part in OFFLINE if part in options.parts]:
@@ -63,6 +67,8 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    if not options.tasks or not options.parts:
+        raise UsageError("give --tasks=NAME,... and --parts=NAME,...: at least one of each")
     for part in options.parts:
         check_name("--parts", part, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
@@ -85,7 +91,7 @@ def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]
         f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
         "",
         f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t). Scores are returns of the last "
-        "evaluation; published ones are of 1,000 episodes at full size.",
+        f"evaluation; published ones are of 1,000 episodes at full size.{shortened(options)}",
     ]
     for task in options.tasks:
         costs = costs_of(task, options)
@@ -93,6 +99,12 @@ def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]
             own = by_name(cells.get(part, cells.get("online", [])), task)
             lines += ["", f"## {task}: {part}", "", *part_lines(part, own, task, folder, costs)]
     return lines
+
+
+def shortened(options: Any) -> str:
+    """What to tell of returns where episodes are cut short; they are sums over the control steps."""
+    steps = cost.read_config(options.tasks[0], grid.MAIN[0], options.preset, options.set).env.episode_steps
+    return f" Episodes are cut after {steps:,} control steps, published ones have 1,000." if steps else ""
 
 
 def by_name(cells: Sequence[Cell], task: str) -> dict[str, list[Cell]]:

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.planet.scores import published as of_planet
 from experiments.published import read
 from experiments.trade_offs import pictures
-from experiments.trade_offs.cells import MAIN, OTHER_GRADIENT, Cell
+from experiments.trade_offs.cells import FAULTS, MAIN, OTHER_GRADIENT, Cell
 from experiments.trade_offs.cost import FOLDER
 from wmjax.console import try_drawing
 from wmjax.report.metrics import read_metrics
@@ -21,6 +21,7 @@ from wmjax.report.statistics import pearson, significant_correlation, with_inter
 
 PUBLISHED = FOLDER / "published"
 Curve = list[tuple[tuple[float, float, float], float]]  # ((episodes, GFLOP, seconds) spent, score) of evaluations
+HORIZON_ERRORS = ("model_error/correlation", "model_error/regret")
 
 
 def evaluations(cell: Cell) -> list[dict[str, Any]]:
@@ -75,7 +76,32 @@ def online(
     lines += ["### At equal compute", "", *equal_compute(cells, costs), ""]
     lines += ["### Rewards of the collected episodes (Figs. 3, 14)", ""]
     lines += reward_distribution(cells, folder / f"collected_{task}.png")
-    return lines + ["", "### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
+    lines += ["", "### What the faults of the published code cost", "", *faults(cells), ""]
+    lines += ["### Model error while planning", "", *model_errors(cells), ""]
+    return lines + ["### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
+
+
+def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """The score with a fault less that of the design without it, seed by seed."""
+    found, rows = scores(cells), []
+    for name, (design, setting) in FAULTS.items():
+        difference = found[name] - found[design]
+        rows.append([name, setting.removeprefix("model."), with_interval(difference, 0), listed(difference)])
+    return markdown(["", "setting", "score less that without it", "seeds"], rows)
+
+
+def model_errors(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """What the last evaluation's model error is at the planner's horizon; nothing where the simulator is not asked."""
+    rows = []
+    for name, own in cells.items():
+        found = [[of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS]
+        rows.append([name, *(within([np.nan if x is None else x for x in each], 2) for each in found)])
+    told = (
+        "Random action sequences, the planner's first candidates, ranked by the model and by the true simulator from "
+        "states of an episode that the design itself has played. Correlation: 1 is best; regret of the elites: 0 is "
+        "best, 1 no better than chance."
+    )
+    return [told, "", *markdown(["", "rank correlation at the horizon", "regret of the elites"], rows)]
 
 
 def equal_compute(cells: Mapping[str, Sequence[Cell]], costs: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -89,25 +115,31 @@ def equal_compute(cells: Mapping[str, Sequence[Cell]], costs: Mapping[str, dict[
     for name, own in spent.items():
         found = [[at_budget(curve, kind, least[kind]) for curve in own] for kind in range(3)]
         cells_of_rows.append([name, *(within(values) for values in found)])
-    header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.4g} GFLOP", f"{least[2]:.0f} s"]
+    seconds = "seconds: with the part cost" if np.isnan(least[2]) else f"{least[2]:,.4g} s"
+    header = ["", f"{least[0]:.0f} episodes", f"{least[1]:,.4g} GFLOP", seconds]
     return [
-        "Return of the last evaluation that is within what the cheapest run has spent on decisions and updates; - "
-        "where there is none. GFLOP are counted (see cost), seconds are those of these runs beside each other.",
+        "Return of the last evaluation that is within what the cheapest run has spent on planned decisions and "
+        "updates; - where there is none. GFLOP and seconds are their numbers times what one of them costs (Table 6): "
+        "the runs' own seconds hold compilation, and none of updates that ran beside the environment.",
         "",
         *markdown(header, cells_of_rows),
     ]
 
 
 def curve(rows: Sequence[dict[str, Any]], cost: Mapping[str, Any]) -> Curve:
-    """[((episodes, GFLOP, seconds) spent, score)] of a run's evaluations. rows: its metrics."""
-    points, seconds = [], 0.0
-    for row in rows:
-        seconds += row.get("time/act", 0) + row.get("time/update", 0)
-        gflop = (
-            row["env_steps"] / cost["action_repeat"] * cost["decision_gflop"] + row["updates"] * cost["update_gflop"]
-        )
-        if "eval/return_mean" in row:
-            points.append(((row["episodes"], gflop, seconds), row["eval/return_mean"]))
+    """[((episodes, GFLOP, seconds) spent, score)] of a run's evaluations; seconds are nan where no cost is timed.
+
+    Args: rows: its metrics; cost: of `cost.measure`. Nothing is planned in the seed episodes, before any update.
+    """
+    random = max((row["env_steps"] for row in rows if not row["updates"]), default=0)
+    points = []
+    for row in [row for row in rows if "eval/return_mean" in row]:
+        decisions = (row["env_steps"] - random) / cost["action_repeat"]
+        spent = [
+            decisions * cost.get(f"decision_{unit}", np.nan) + row["updates"] * cost.get(f"update_{unit}", np.nan)
+            for unit in ("gflop", "ms")
+        ]
+        points.append(((row["episodes"], spent[0], spent[1] / 1e3), row["eval/return_mean"]))
     return points
 
 
@@ -117,12 +149,14 @@ def at_budget(curve: Curve, kind: int, budget: float) -> float:
     return found[-1] if found else np.nan
 
 
-def within(values: Sequence[float]) -> str:
-    """Scores as a cell; of seeds some of which have none yet, how many have."""
+def within(values: Sequence[float], digits: int = 0) -> str:
+    """Numbers of the seeds as a cell; where some have none, how many have."""
     known = np.array([value for value in values if not np.isnan(value)])
     if not len(known):
         return "-"
-    return with_interval(known, 0) + ("" if len(known) == len(values) else f" [{len(known)} of {len(values)} seeds]")
+    return with_interval(known, digits) + (
+        "" if len(known) == len(values) else f" [{len(known)} of {len(values)} seeds]"
+    )
 
 
 def reward_distribution(cells: Mapping[str, Sequence[Cell]], picture: pathlib.Path) -> list[str]:
@@ -150,8 +184,8 @@ def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """Correlations over runs of the score with what a model could be chosen by."""
     measures = {
         "reward loss while training": "train/reward_loss",
-        "rank correlation with the simulator at the horizon": "model_error/correlation",
-        "regret of the elites at the horizon": "model_error/regret",
+        "rank correlation with the simulator at the horizon": HORIZON_ERRORS[0],
+        "regret of the elites at the horizon": HORIZON_ERRORS[1],
     }
     rows = []
     for told, name in measures.items():

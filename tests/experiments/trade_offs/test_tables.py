@@ -5,22 +5,26 @@ import json
 import numpy as np
 import pytest
 
-from experiments.trade_offs import offline, tables
+from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
 
-COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0)
+COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
 
 
 def run(folder, name, returns, seed=0, design=None, correlation=0.0, reward_loss=1.0):
-    """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each."""
+    """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each.
+
+    Before them one line of one random episode.
+    """
     cell = Cell(name, Variant(design or name), "cheetah_run", seed, folder / f"{name}_seed_{seed}")
     cell.folder.mkdir()
     rows = [
-        {"episodes": 10 * i, "env_steps": 4000 * i, "updates": 50 * i, "eval/return_mean": value}
+        {"episodes": 10 * i, "env_steps": 400 + 4000 * i, "updates": 50 * i, "eval/return_mean": value}
         | {"time/act": 2.0, "time/update": 1.0, "train/reward_loss": reward_loss}
         | {"model_error/correlation_1": 0.0, "model_error/correlation_8": correlation}
         for i, value in enumerate(returns, start=1)
     ]
+    rows.insert(0, dict(episodes=1, env_steps=400, updates=0))
     (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return cell
 
@@ -30,7 +34,7 @@ def test_equal_compute_takes_the_last_evaluation_within_the_budget(tmp_path):
     dear = run(tmp_path, "ot_or", [10.0, 20.0, 30.0])
     costs = dict(r=COST, ot_or=COST | dict(decision_gflop=2.0, update_gflop=10.0))
     table = tables.equal_compute(dict(r=[cheap], ot_or=[dear]), costs)
-    assert "20 episodes" in table[2] and "3,000 GFLOP" in table[2] and "6 s" in table[2]
+    assert "20 episodes" in table[2] and "3,000 GFLOP" in table[2] and "| 6 s" in table[2]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[4:]]
     assert cells == [["r", "2", "2", "2"], ["ot_or", "20", "10", "20"]]  # 2,500 GFLOP after ten episodes, then 5,000
 
@@ -39,6 +43,31 @@ def test_no_evaluation_within_the_budget(tmp_path):
     costs = dict(r=COST, ot_or=COST | dict(decision_gflop=9.0))
     table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])], ot_or=[run(tmp_path, "ot_or", [5.0])]), costs)
     assert table[-1].split("|")[3].strip() == "-"
+
+
+def test_seconds_are_told_where_costs_are_timed_alone(tmp_path):
+    cost = {name: number for name, number in COST.items() if not name.endswith("_ms")}
+    table = tables.equal_compute(dict(r=[run(tmp_path, "r", [1.0])]), dict(r=cost))
+    assert "with the part cost" in table[2] and [x.strip() for x in table[-1].split("|")[3:5]] == ["1", "-"]
+
+
+def test_a_score_is_divided_by_the_seconds_of_its_own_episode():
+    """Of `cpu` it is shorter than the published ones, 125 decisions."""
+    table = cost.worth(dict(r=COST | dict(decisions=125)), dict(r=10.0), "cheetah_run")
+    assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == ["r", "40.00", "20.40", "20.40"]
+
+
+def test_faults_are_compared_with_their_designs_seed_by_seed(tmp_path):
+    values = dict(ot_or=(5.0, 6.0), ot_or_late=(1.0, 4.0), lt_or=(2.0, 2.0), lt_or_leak=(2.0, 5.0))
+    cells = {name: [run(tmp_path, name, [x], seed) for seed, x in enumerate(own)] for name, own in values.items()}
+    late, leak = (line.split("|") for line in tables.faults(cells)[2:])
+    assert late[1].strip() == "ot_or_late" and late[4].strip() == "-4, -2" and late[3].strip().startswith("-3 (")
+    assert leak[2].strip() == "reward_leak=True" and leak[4].strip() == "0, 3"
+
+
+def test_model_errors_are_those_of_the_longest_horizon(tmp_path):
+    table = tables.model_errors(dict(r=[run(tmp_path, "r", [1.0], correlation=0.25)]))
+    assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == ["r", "0.25", "-"]
 
 
 def test_sharing_is_unshared_less_shared_whatever_the_default(tmp_path):
@@ -94,9 +123,50 @@ def test_designs_that_learned_from_different_episodes_are_not_compared():
         offline.digests(found)
 
 
-def test_the_bound_of_optimism_is_the_median_of_the_pool(tmp_path):
-    for i, rewards in enumerate(([1.0, 2.0], [3.0, 4.0, 5.0])):
+@pytest.mark.parametrize(
+    ("rewards", "bound"),
+    [
+        (([1.0, 2.0], [3.0, 4.0, 5.0]), 3.0),
+        (([0.0, 0.0], [0.0, 4.0, 2.0]), 2.0),  # sparse: nothing is below the median
+        (([0.0, 0.0], [0.0]), 1.0),
+    ],
+)
+def test_the_bound_of_optimism_is_the_median_of_the_pool(rewards, bound, tmp_path):
+    for i, own in enumerate(rewards):
         (tmp_path / str(i) / "replay").mkdir(parents=True)
-        reward = np.float32([0.0, *rewards])[:, None]
+        reward = np.float32([0.0, *own])[:, None]
         np.savez(tmp_path / str(i) / "replay" / "0.npz", reward=reward, is_first=np.arange(len(reward))[:, None] == 0)
-    assert offline.bound((tmp_path / "0", tmp_path / "1")) == 3.0
+    assert offline.bound((tmp_path / "0", tmp_path / "1")) == bound
+
+
+def test_measurements_that_are_not_numbers_are_told_as_nan():
+    """Of an evaluation without any reward nothing is explained, nothing is above the bound."""
+    found = summaries(dict.fromkeys(MAIN, 0.1), ["aaa"])
+    for runs in found.values():
+        runs[0]["newest"] |= {"eval/r2_horizon": None, "eval/optimism": None}
+    told = [line for line in offline.scores(found, "cheetah_run") + offline.optimism(found) if "| r " in line]
+    assert [line.count("nan") for line in told] == [1, 2]
+
+
+@pytest.mark.parametrize(("preset", "episodes"), [("paper", 100), ("cpu", 10)])
+def test_offline_scores_are_of_many_episodes_unless_asked_otherwise(preset, episodes, tmp_path):
+    cell = Cell("r", Variant("r"), "cheetah_run", 0, tmp_path / "offline_r_seed_0")
+    job = offline.make_training([cell])(cell, preset, ["evaluation.episodes=4"])
+    asked = [word for word in job.command if "evaluation.episodes" in word]
+    assert asked == [f"--config.evaluation.episodes={episodes}", "--config.evaluation.episodes=4"]
+
+
+def test_heat_maps_are_of_both_pools(tmp_path, monkeypatch):
+    cells = {name: [Cell(name, Variant(name), "cheetah_run", 0, tmp_path / name)] for name in ("r", "lt_lr")}
+    for i, (cell,) in enumerate(cells.values()):
+        cell.folder.mkdir()
+        arrays = dict(train=np.eye(2) * i, eval=np.ones((2, 2)) * i, edges=np.arange(3.0))
+        np.savez(cell.folder / offline.PREDICTIONS, **arrays)
+        (cell.folder / "config.json").write_text('{"offline": {"below": 1.0}}')
+    offline.heat_maps(tmp_path / "a.png", cells)
+    assert (tmp_path / "a.png").stat().st_size > 0
+    monkeypatch.setattr(offline.pictures, "write_heat_maps", lambda path, counts, edges, bound: found.append(counts))
+    found = []
+    offline.heat_maps(tmp_path / "a.png", cells)
+    np.testing.assert_array_equal(found[0]["train"]["lt_lr"], np.eye(2))
+    np.testing.assert_array_equal(found[0]["eval"]["lt_lr"], np.ones((2, 2)))

@@ -105,22 +105,28 @@ def test_an_image_follows_from_the_action_that_led_to_it(late):
     ],
 )
 def test_what_rewards_train_and_what_reaches_them(kind, gradient):
-    """The network of images alone where that is shared. The true rewards reach no prediction of any of them.
+    """Neither loss trains the other's network, unless that is shared. True rewards reach no prediction of any of them.
 
     That is: the loss's gradient with respect to them is that of the comparison.
     """
     config, model, _, params = case(kind, reward_gradient=gradient)
 
-    def loss(params, batch):
-        return model_loss(model, config, SPEC.action, params, KEY, batch, 0.5)[1]["reward_loss"]
+    def loss(params, rewards, part):
+        """part: 1 for the rewards' loss, 0 for the images'."""
+        found = model_loss(model, config, SPEC.action, params, KEY, BATCH.replace(reward=rewards), 0.5)[1]
+        return part * found["reward_loss"] + (1 - part) * found["image_loss"]
 
-    both = jax.value_and_grad(lambda params, rewards: loss(params, BATCH.replace(reward=rewards)), argnums=(0, 1))
-    run = jax.jit(both)
-    at_zero, (_, of_zero) = run(params, np.zeros_like(BATCH.reward))
-    value, (grads, of_rewards) = run(params, BATCH.reward)
-    size = {name: sum(np.abs(x).sum() for x in jax.tree.leaves(jax.device_get(grads[name]))) for name in grads}
-    assert size["reward"] > 0
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
+    at_zero, (_, of_zero) = run(params, np.zeros_like(BATCH.reward), 1.0)
+    value, (grads, of_rewards) = run(params, BATCH.reward, 1.0)
+    of_images = run(params, BATCH.reward, 0.0)[1][0]
+    size, by_images = (
+        {name: sum(np.abs(x).sum() for x in jax.tree.leaves(jax.device_get(each[name]))) for name in each}
+        for each in (grads, of_images)
+    )
+    assert size["reward"] > 0 and by_images["body"] > 0
     assert (size["body"] > 0) == (gradient == "shared")
+    assert (by_images["reward"] > 0) == (gradient == "shared" and kind == "ot_lr")
     count = H if kind == "ot_or" else T - 1
     predicted, rewards = -np.asarray(of_zero) * B * count / 2, BATCH.reward.copy()  # by the gradient where all are 0
     rewards[:, :-count] = 0

@@ -87,7 +87,7 @@ def init_params(key, config, env_spec):
 
 
 def readable(config, tree):
-    """What a reward is read from: without its gradient, unless that is shared."""
+    """What passes between the networks of images and of rewards: without its gradient, unless that is shared."""
     return jax.lax.stop_gradient(tree) if config.reward_gradient == "stopped" else tree
 
 
@@ -111,9 +111,8 @@ def make_model(config, env_spec):
     def imagine(params, key, state, action):
         noise = jax.random.normal(key, (action.shape[0], *noise_shape(config, shape)))
         told = state.action if config.actions_late else action
-        cells, image, activations = modules["body"].apply(
-            params["body"], state.cells, state.image, told, state.reward, noise
-        )
+        fed = readable(config, state.reward)  # or images would train the rewards' network through what it predicts
+        cells, image, activations = modules["body"].apply(params["body"], state.cells, state.image, told, fed, noise)
         reward = None
         if config.kind == "ot_lr":
             reward = modules["reward"].apply(params["reward"], readable(config, activations))

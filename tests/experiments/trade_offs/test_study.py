@@ -1,0 +1,30 @@
+"""The study's command: what it refuses, and what its page begins with."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from experiments.trade_offs import study
+from wmjax.types import UsageError
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--set=model.hiden=8"], "hiden"),
+        (["--tasks=cheeta_run"], "cheetah_run"),
+        (["--parts=crp"], "crop"),
+        (["--tasks="], "--tasks"),
+    ],
+)
+def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        study.main(["study", f"--folder={tmp_path}", "--preset=smoke", "--parts=rewards", "--seeds=1", *flags])
+    assert not (tmp_path / study.DEFINITION).exists()
+
+
+@pytest.mark.parametrize(("preset", "settings", "steps"), [("cpu", [], 500), ("paper", ["env.episode_steps=100"], 100)])
+def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tmp_path):
+    options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], parts=[])
+    assert f"cut after {steps} control steps" in study.page(options, tmp_path, {})[2]
+    assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"]))
