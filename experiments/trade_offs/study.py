@@ -42,6 +42,8 @@ DEFINITION = "study.json"
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
+    told = f"of {', '.join(configs.DESIGNS)}: leaves out the others"
+    flags.DEFINE_list("designs", list(configs.DESIGNS), told, flag_values=values)
     flags.DEFINE_list("tasks", ["cheetah_run"], "as in config.py", flag_values=values)
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     runs.define_flags(values, "env.size=32")
@@ -52,7 +54,9 @@ def main(argv: list[str]) -> None:
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
     variants = grid.variants(options.preset)
-    used = {part: own for part, own in variants.items() if part in needed(options.parts)}
+    used = {part: of_designs(own, options.designs) for part, own in variants.items() if part in needed(options.parts)}
+    if empty := [part for part, own in used.items() if not own]:
+        raise UsageError(f"--designs={','.join(options.designs)}: none of them is in the part {', '.join(empty)}")
     cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
     firsts = [cell for own in cells.values() for cell in own if cell.seed == 0]
     runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], settings)
@@ -71,8 +75,18 @@ def check(options: Any) -> pathlib.Path:
         raise UsageError("give --tasks=NAME,... and --parts=NAME,...: at least one of each")
     for part in options.parts:
         check_name("--parts", part, PARTS)
+    for design in options.designs:
+        check_name("--designs", design, configs.DESIGNS)
+    if left_out := [design for design in grid.MAIN if design not in options.designs]:
+        for part in set(OFFLINE) & set(options.parts):
+            raise UsageError(f"--parts={part}: learns from the episodes of {', '.join(left_out)} too; add to --designs")
     check_name("--preset", options.preset, configs.PRESETS)
     return folder
+
+
+def of_designs(variants: Mapping[str, grid.Variant], designs: Sequence[str]) -> dict[str, grid.Variant]:
+    """{name: Variant} of some designs."""
+    return {name: variant for name, variant in variants.items() if variant.design in designs}
 
 
 def needed(parts: Sequence[str]) -> set[str]:
@@ -118,7 +132,8 @@ def costs_of(task: str, options: Any) -> dict[str, dict[str, Any]]:
     timed = "cost" in options.parts
     if not timed and "online" not in options.parts:
         return {}
-    return {design: cost.measure(task, design, options.preset, options.set, timed) for design in grid.MAIN}
+    designs = [design for design in grid.MAIN if design in options.designs]
+    return {design: cost.measure(task, design, options.preset, options.set, timed) for design in designs}
 
 
 def part_lines(

@@ -78,13 +78,15 @@ def online(
     lines += reward_distribution(cells, folder / f"collected_{task}.png")
     lines += ["", "### What the faults of the published code cost", "", *faults(cells), ""]
     lines += ["### Model error while planning", "", *model_errors(cells), ""]
-    return lines + ["### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN})]
+    return lines + ["### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN if name in cells})]
 
 
 def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """The score with a fault less that of the design without it, seed by seed."""
     found, rows = scores(cells), []
     for name, (design, setting) in FAULTS.items():
+        if name not in cells:
+            continue
         difference = found[name] - found[design]
         rows.append([name, setting.removeprefix("model."), with_interval(difference, 0), listed(difference)])
     return markdown(["", "setting", "score less that without it", "seeds"], rows)
@@ -181,22 +183,23 @@ def collected_rewards(folder: pathlib.Path) -> np.ndarray:
 
 
 def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
-    """Correlations over runs of the score with what a model could be chosen by."""
+    """Correlations over designs of the mean score with what a model could be chosen by.
+
+    Not with losses of training: those of different families are not in one unit. Offline errors are, see `offline`.
+    """
     measures = {
-        "reward loss while training": "train/reward_loss",
         "rank correlation with the simulator at the horizon": HORIZON_ERRORS[0],
         "regret of the elites at the horizon": HORIZON_ERRORS[1],
     }
-    rows = []
+    means, rows = {name: found.mean() for name, found in scores(cells).items()}, []
     for told, name in measures.items():
-        pairs = [(of_run(cell, name), score(cell)) for own in cells.values() for cell in own]
-        pairs = [pair for pair in pairs if pair[0] is not None]
+        found = {design: np.array([of_run(cell, name) for cell in own], float) for design, own in cells.items()}
+        pairs = [(own.mean(), means[design]) for design, own in found.items() if not np.isnan(own).any()]
         rows.append([told, *correlation_cells(pairs)])
     return [
-        f"Pearson's correlation of the score with each measure over {' '.join(cells)} and their seeds. Reward losses "
-        "of different families are not in one unit.",
+        f"Pearson's correlation, over {' '.join(cells)}, of the seeds' mean score with each measure's mean.",
         "",
-        *markdown(["", "rho (95% interval)", "runs", "least that differs from 0 at 5%"], rows),
+        *markdown(["", "rho (95% interval)", "designs", "least that differs from 0 at 5%"], rows),
     ]
 
 

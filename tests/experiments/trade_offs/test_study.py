@@ -15,6 +15,9 @@ from wmjax.types import UsageError
         (["--tasks=cheeta_run"], "cheetah_run"),
         (["--parts=crp"], "crop"),
         (["--tasks="], "--tasks"),
+        (["--designs=lt"], "lt_lr"),
+        (["--designs=ot_or"], "rewards"),
+        (["--designs=r,lt_lr", "--parts=offline"], "ot_or"),
     ],
 )
 def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags, said, tmp_path):
