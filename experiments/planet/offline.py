@@ -47,6 +47,7 @@ SAVE_MINUTES = 5
 PERCENTILE = 90  # of the returns: the trade-offs study's offline score
 SCORE = "eval/return_percentile_90"
 PREDICTIONS = "predictions.npz"
+SHOWN = 2  # rows beyond the horizon of pieces below a limit: the most that a design's chunk has, so all learn the same
 MAY_DIFFER = (*configs.MAY_DIFFER, "offline.updates")
 
 
@@ -177,11 +178,10 @@ def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
         console.say(f"{name}: {own['episodes']} episodes, {own['rows']} rows, sha256 {own['digest']}")
     chunk, horizon = chosen.train.chunk, chosen.planner.horizon
     if options.below is not None:
-        sets["train"] = [x for steps in sets["train"] for x in pool.pieces_below(steps, options.below, chunk)]
+        least = max(chunk, horizon + SHOWN)
+        sets["train"] = [x for steps in sets["train"] for x in pool.pieces_below(steps, options.below, least)]
         if not sets["train"]:
-            raise UsageError(
-                f"--below={options.below}: no {chunk} rows (config.train.chunk) of --train have such rewards"
-            )
+            raise UsageError(f"--below={options.below}: no {least} rows of --train have such rewards")
         console.say(f"learned: {rows(sets['train'])} rows with rewards below {options.below}")
     asked = {}
     for name, own in sets.items():

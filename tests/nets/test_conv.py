@@ -119,7 +119,7 @@ def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
 def test_every_small_grid_by_sums(large, monkeypatch):
     """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles.
 
-    large: a batch whose patches leave the cache.
+    large: by rows of the images, as in large batches.
     """
 
     def pad(x, zero, widths):
@@ -127,7 +127,7 @@ def test_every_small_grid_by_sums(large, monkeypatch):
 
     monkeypatch.setattr(conv, "jnp", np)
     monkeypatch.setattr(conv, "lax", types.SimpleNamespace(pad=pad))
-    monkeypatch.setattr(conv, "_PIECE_BYTES", 0 if large else 2**30)
+    monkeypatch.setattr(conv, "_MANY_ROWS", 0 if large else 2**30)
     for k, rows, cols in itertools.product((1, 3, 5, 7), range(1, 5), range(1, 7)):
         x, kernel, bias = (np.asarray(each) for each in _inputs(rows, cols, k))
         g = np.cos(np.arange(4 * rows * cols * 4)).reshape(4, rows, cols, 4)

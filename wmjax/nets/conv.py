@@ -12,8 +12,8 @@ operations are therefore one matrix product beside one of two linear maps, each 
 Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
 Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
 A fifth of a padded 5 x 5 convolution of a 6 x 6 grid would multiply rows of padding: on small grids every row of the
-kernel is a product of its own, with the rows of the image that it meets; of a batch whose patches leave the cache, one
-product of all rows is faster.
+kernel is a product of its own, with the rows of the image that it meets, or in large batches every row of the image
+with the rows of the kernel.
 Other platforms use XLA's own convolutions, which are the fast ones there.
 """
 
@@ -37,6 +37,8 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _PIECE_BYTES = 8 * 2**20
 # A grid is small up to so many kernels high, while the patches of one row of the kernel have at most so many numbers.
 _SMALL_GRID, _GRID_PATCHES = 2, 2**23
+# Pixels in one row of all images of a batch: from here on on 2 cores, with 5 x 5 kernels and 64 channels.
+_MANY_ROWS = 256
 # Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
 _FEW_CHANNELS = 16
 
@@ -262,7 +264,7 @@ def _column_patches(x, k):
     return jnp.concatenate([x[:, :, j : j + x.shape[2] - k + 1] for j in range(k)], axis=-1)
 
 
-def _meetings(rows, k):
+def _by_kernel_row(rows, k):
     """For each row of a kernel: the rows of the result, and of the image, that it meets: two slices of one length.
 
     Both are empty for a row that meets nothing: on one row of an image a 5 x 5 kernel has four of them.
@@ -275,44 +277,58 @@ def _meetings(rows, k):
     return found
 
 
-def _sum_over_kernel_rows(patches, kernel):
-    """Column patches [B, X, Y, k*C] and [k, k, C, D] -> the padded convolution [B, X, Y, D]."""
-    rows, k = patches.shape[1], kernel.shape[0]
-    parts, total = kernel.reshape(k, -1, kernel.shape[3]), 0
-    if _leave_cache(patches):
-        products = jnp.split(patches @ jnp.concatenate(parts, axis=1), k, axis=-1)
-        for product, (result, image) in zip(products, _meetings(rows, k), strict=True):
-            total += _among_rows(product[:, image], result, rows)
-    else:
-        for part, (result, image) in zip(parts, _meetings(rows, k), strict=True):
-            total += _among_rows(patches[:, image] @ part, result, rows)
+def _by_image_row(rows, k):
+    """For each row of an image: (row of the kernel, row of the result) of all that it meets."""
+    shifts = [(row, k // 2 - row) for row in range(k)]
+    return [[(row, at + shift) for row, shift in shifts if 0 <= at + shift < rows] for at in range(rows)]
+
+
+def _many(x):
+    """Whether images [B, X, Y, C] are so many that a product for each of their rows is faster than for each kernel's.
+
+    It reads the kernel more often, and copies no rows.
+    """
+    return x.shape[0] * x.shape[2] >= _MANY_ROWS
+
+
+def _grid_product(x, kernel):
+    """[B, X, Y, C] and [k, k, C, D] -> the padded convolution [B, X, Y, D], without a bias."""
+    rows, k = x.shape[1], kernel.shape[0]
+    parts = kernel.reshape(k, -1, kernel.shape[3])
+    if _many(x):
+        result = [0] * rows
+        for at, meets in enumerate(_by_image_row(rows, k)):
+            wide = jnp.concatenate([parts[row] for row, _ in meets], axis=1)
+            products = jnp.split(_column_patches(x[:, at : at + 1], k) @ wide, len(meets), axis=-1)
+            for (_, to), product in zip(meets, products, strict=True):
+                result[to] += product
+        return jnp.concatenate(result, axis=1)
+    patches, zero, total = _column_patches(x, k), jnp.zeros((), x.dtype), 0
+    for part, (result, image) in zip(parts, _by_kernel_row(rows, k), strict=True):
+        edges = (result.start, rows - result.stop, 0)
+        total += lax.pad(patches[:, image] @ part, zero, ((0, 0, 0), edges, (0, 0, 0), (0, 0, 0)))
     return total
 
 
-def _sum_over_pixels(patches, g, k):
-    """Column patches [B, X, Y, k*C] of an image and [B, X, Y, D] -> the kernel's gradient [k, k*C, D]."""
-    rows = patches.shape[1]
-    if _leave_cache(patches):
-        met = [_among_rows(g[:, result], image, rows) for result, image in _meetings(rows, k)]
-        return jnp.stack(jnp.split(_outer(patches, jnp.concatenate(met, axis=-1)), k, axis=1))
-    return jnp.stack([_outer(patches[:, image], g[:, result]) for result, image in _meetings(rows, k)])
-
-
-def _leave_cache(patches):
-    """Whether to copy the rows that each row of a kernel meets takes longer than to multiply rows of padding."""
-    return patches.size * patches.dtype.itemsize > _PIECE_BYTES
-
-
-def _among_rows(x, where, rows):
-    """[B, X', Y, C] -> [B, rows, Y, C] with x in the rows of the slice `where`, zeros in the others."""
-    zero = jnp.zeros((), x.dtype)
-    return lax.pad(x, zero, ((0, 0, 0), (where.start, rows - where.stop, 0), (0, 0, 0), (0, 0, 0)))
+def _grid_gradient(x, g, k):
+    """[B, X, Y, C] and [B, X, Y, D], of the result -> the kernel's gradient [k, k*C, D]."""
+    rows = x.shape[1]
+    if _many(x):
+        total = [jnp.zeros((k * x.shape[3], g.shape[3]), x.dtype)] * k
+        for at, meets in enumerate(_by_image_row(rows, k)):
+            wide = jnp.concatenate([g[:, result : result + 1] for _, result in meets], axis=-1)
+            parts = jnp.split(_outer(_column_patches(x[:, at : at + 1], k), wide), len(meets), axis=1)
+            for (row, _), part in zip(meets, parts, strict=True):
+                total[row] = total[row] + part
+        return jnp.stack(total)
+    patches = _column_patches(x, k)
+    return jnp.stack([_outer(patches[:, image], g[:, result]) for result, image in _by_kernel_row(rows, k)])
 
 
 @jax.custom_vjp
 def _grid_conv(x, kernel, bias):
     """Padded convolution of stride 1 that leaves out the rows of padding."""
-    return _sum_over_kernel_rows(_column_patches(x, kernel.shape[0]), kernel) + bias[None, None, None]
+    return _grid_product(x, kernel) + bias[None, None, None]
 
 
 def _grid_fwd(x, kernel, bias):
@@ -321,9 +337,8 @@ def _grid_fwd(x, kernel, bias):
 
 def _grid_bwd(saved, g):
     x, kernel, bias = saved
-    k = kernel.shape[0]
-    d_x = _sum_over_kernel_rows(_column_patches(g, k), kernel[::-1, ::-1].swapaxes(2, 3))
-    d_kernel = _sum_over_pixels(_column_patches(x, k), g, k).reshape(kernel.shape)
+    d_x = _grid_product(g, kernel[::-1, ::-1].swapaxes(2, 3))
+    d_kernel = _grid_gradient(x, g, kernel.shape[0]).reshape(kernel.shape)
     return d_x, d_kernel, g.sum((0, 1, 2)).astype(bias.dtype)
 
 

@@ -164,7 +164,7 @@ def test_its_agent_can_be_evaluated_and_other_episodes_are_refused(recorded, who
         (["--test={empty}"], ["{empty} has no episodes in evaluation or replay/"]),
         (["--updates=5"], ["--updates=5", "multiple of --every=2"]),
         (["--below=nan"], ["--below=nan", "finite"]),
-        (["--below=-9"], ["--below=-9.0", "no 6 rows (config.train.chunk)"]),
+        (["--below=-9"], ["--below=-9.0", "no 6 rows of --train"]),
         (["--above=9"], ["config.planner.horizon=3", "--train", "above 9.0"]),
         (["--config.planner.horizon=13"], ["config.planner.horizon=13", "--train"]),
         (["--config.train.chunk=14"], ["config.train.chunk=14", "13 rows"]),
