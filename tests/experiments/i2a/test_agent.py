@@ -53,11 +53,11 @@ def test_pictures_are_of_the_part_that_the_agent_trains(modulation, tmp_path, mo
     shown = []
     show = lambda params, key, obs: shown.append(params) or np.zeros((5, predictions.STEPS, 9, 11, 3), np.uint8)
     monkeypatch.setattr(predictions, "try_drawing", lambda *args: None)
-    fresh = world.query.fresh(jax.random.key(2))
+    trained = dict(prior=jax.tree.map(lambda x: np.asarray(x) + 1, world.params["prior"]))
     none = np.zeros((8, 1))
     film = Step(none, np.zeros((8, 1, 9, 11, 3), np.uint8), none, none, none > 0, none > 0)
-    predictions.draw(show, chosen, world, fresh, tmp_path, 1, None, film)
-    assert jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params | fresh))
+    predictions.draw(show, chosen, world, trained, tmp_path, 1, None, film)
+    assert jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params | trained))
     assert not jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params))
 
 
