@@ -168,7 +168,7 @@ def test_distillation_pulls_the_rollout_policy_to_the_policy_and_moves_nothing_e
 
     def divergence(own):
         decided = agent.decide(dict(model=unroll.model, agent=own), image_of(unroll.steps.obs), unroll.seen)
-        return learner.distillation(agent, own, decided, jnp.mean)["distillation_loss"]
+        return learner.distillation(agent, own, decided.imagined.start, decided, jnp.mean)["distillation_loss"]
 
     gradient = jax.jit(jax.grad(divergence))(params["agent"])
     assert {name for name, tree in gradient.items() if size(tree) > 0} == {"rollout_policy"}
@@ -177,6 +177,20 @@ def test_distillation_pulls_the_rollout_policy_to_the_policy_and_moves_nothing_e
     for _ in range(50):
         own = jax.tree.map(lambda x, g: x - 0.3 * g, own, slope(own))
     assert measure(own) < 0.2 * before
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_with_pixels_the_rollout_policy_imitates_on_real_images(pixels):
+    config = i2a.I2AConfig(pixels=pixels)
+    steps, given = steps_with_ends(), []
+    start = jnp.zeros((*steps.reward.shape, 2, 3, 1))
+    zeros = jnp.zeros((*steps.reward.shape, tiny_i2a.ACTIONS))
+    decided = i2a.actor.Decided(zeros, zeros[..., 0], i2a.actor.Imagined(start, start, zeros, zeros))
+    policy_logits = lambda params, x: given.append(x) or jnp.zeros((len(x), tiny_i2a.ACTIONS))
+    agent = i2a.actor.Agent(None, None, None, lambda *args: decided, policy_logits)
+    learner.loss_of(config, agent, {}, i2a.Unroll({}, steps, None))
+    expected = np.swapaxes(steps.obs[:-1], 0, 1).reshape(-1, *tiny_i2a.IMAGE.shape) / 255
+    np.testing.assert_allclose(given[0], expected if pixels else np.zeros((24, 2, 3, 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize("policy", ["none", "distilled"])

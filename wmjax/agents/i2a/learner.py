@@ -9,6 +9,7 @@ from flax import struct
 
 from wmjax.ops import distributions
 from wmjax.ops.axes import fold, time_first
+from wmjax.ops.frames import unit_pixels
 from wmjax.ops.gradients import clipped_adam, gradient_step
 from wmjax.ops.returns import generalized_advantage
 from wmjax.types import Learner, LearnerState, Params, Step, image_of
@@ -80,7 +81,9 @@ def loss_of(config, agent, params, unroll):
     )
     loss = parts["policy_loss"] + config.value_scale * parts["value_loss"] - config.entropy * parts["entropy"]
     if config.rollout_policy == "distilled":
-        parts |= distillation(agent, params, decided, mean)
+        # No loss trains what a state at a decision is decoded to, which is not an imagined one.
+        seen = unit_pixels(image_of(unroll.steps.obs)) if config.pixels else decided.imagined.start
+        parts |= distillation(agent, params, seen, decided, mean)
         loss += config.distillation * parts["distillation_loss"]
     if config.rollout_policy == "learned":
         parts["rollout_entropy"] = entropy_of_rollouts(decided.imagined.action)
@@ -88,10 +91,13 @@ def loss_of(config, agent, params, unroll):
     return loss, dict(loss=loss, value_mean=mean(decided.value[:-1]), **parts)
 
 
-def distillation(agent, params, decided, mean):
+def distillation(agent, params, features, decided, mean):
     """distillation_loss, KL(policy || rollout policy) at the decisions, whose gradient is the rollout policy's alone,
-    and rollout_entropy."""
-    start = time_first(jax.lax.stop_gradient(decided.imagined.start[:-1]))  # rows first, as in `read_out`
+    and rollout_entropy.
+
+    Args: features: float32 [T, B, ...], what the rollout policy sees there; mean: of the decisions that count.
+    """
+    start = time_first(jax.lax.stop_gradient(features[:-1]))  # rows first, as in `read_out`
     logits = time_first(agent.policy_logits(params, fold(start)).reshape(*start.shape[:2], -1))
     imitation = distributions.one_hot(logits)
     policy = distributions.one_hot(jax.lax.stop_gradient(decided.logits[:-1]))
