@@ -37,7 +37,7 @@ _NUMBERS = ("NHWC", "HWIO", "NHWC")
 _PIECE_BYTES = 8 * 2**20
 # A grid is small up to so many kernels high, while the patches of one row of the kernel have at most so many numbers.
 _SMALL_GRID, _GRID_PATCHES = 2, 2**23
-# Pixels in one row of all images of a batch: from here on on 2 cores, with 5 x 5 kernels and 64 channels.
+# Pixels in one row of all images of a batch: so many are many (2 cores, 5 x 5 kernels, 32 to 256 images, 64 channels).
 _MANY_ROWS = 256
 # Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
 _FEW_CHANNELS = 16
