@@ -19,12 +19,12 @@ def test_the_kl_weight_rises_once_the_images_are_good_enough():
             found.append(float(state.kl_weight))
         return np.array(found)
 
-    np.testing.assert_allclose(weights(*[40] * 50, *[0.65] * 300), 1e-6, rtol=1e-5)
-    np.testing.assert_allclose(weights(*[0.0] * 5, *[1.0] * 50), 1e-6, rtol=1e-5)
-    found = weights(*[40] * 50, *[0.3] * 100, *[1.0] * 700)  # the average is 0.6 after 42 more updates
-    begun = np.flatnonzero(found > 1.01e-6)[0]
+    np.testing.assert_allclose(weights(*[40] * 50, *[0.65] * 300), 1e-8, rtol=1e-5)
+    np.testing.assert_allclose(weights(*[0.0] * 5, *[1.0] * 50), 1e-8, rtol=1e-5)
+    found = weights(*[40] * 50, *[0.3] * 100, *[1.0] * 400)  # the average is 0.6 after 42 more updates
+    begun = np.flatnonzero(found > 1.01e-8)[0]
     assert 88 <= begun <= 94
-    rise = 1e-6 * 1.02 ** np.arange(1, len(found) - begun + 1)
+    rise = 1e-8 * 1.05 ** np.arange(1, len(found) - begun + 1)
     np.testing.assert_allclose(found[begun:], np.minimum(rise, 1), rtol=1e-3)
     assert found[-1] == 1
 

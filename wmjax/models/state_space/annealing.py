@@ -13,8 +13,8 @@ from flax import struct
 from wmjax.ops import bernoulli
 from wmjax.types import Array
 
-FIRST_WEIGHT = 1e-6  # see docs/lab/2026-11-22-mspacman.md: 1e-4 was too large
-RISE = 1.02  # 698 updates from the first weight to 1; at 1.05 a seed lost its latents on the way
+FIRST_WEIGHT = 1e-8  # see docs/lab/2026-11-22-mspacman.md
+RISE = 1.05  # 378 updates from the first weight to 1
 DECAY = 0.98  # of the moving average over updates
 
 

@@ -29,7 +29,7 @@ class StateSpaceConfig:
     contrast: float = 0.0  # 0: the paper; above: images are deviations from a background, see model.py
     latent_std: float = math.log(2)  # of latents before training; not in the paper: a softplus of zero
     last_layer_scale: float = 1.0  # of the decoder's last layer before training; 1: the paper; 0: first logits are 0
-    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-6 in the loss until the images cost this share
+    kl_anneal_target: float = 0.0  # 0: the paper; else the KL weighs 1e-8 in the loss until the images cost this share
     # of what the data's mean image costs, and rises to 1 from then on; see annealing.py
     pad_context: float = 0.0  # 0: the paper; else the probability that a training chunk's context is as at an
     # episode's start, where the first image stands in place of missing ones: states that agents begin from
