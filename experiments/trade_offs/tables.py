@@ -76,17 +76,16 @@ def online(
     lines += ["### At equal compute", "", *equal_compute(cells, costs), ""]
     lines += ["### Rewards of the collected episodes (Figs. 3, 14)", ""]
     lines += reward_distribution(cells, folder / f"collected_{task}.png")
-    lines += ["", "### What the faults of the published code cost", "", *faults(cells), ""]
-    lines += ["### Model error while planning", "", *model_errors(cells), ""]
+    if any(name in cells for name in FAULTS):
+        lines += ["", "### What the faults of the published code cost", "", *faults(cells)]
+    lines += ["", "### Model error while planning", "", *model_errors(cells), ""]
     return lines + ["### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN if name in cells})]
 
 
 def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """The score with a fault less that of the design without it, seed by seed."""
     found, rows = scores(cells), []
-    for name, (design, setting) in FAULTS.items():
-        if name not in cells:
-            continue
+    for name, (design, setting) in [each for each in FAULTS.items() if each[0] in cells]:
         difference = found[name] - found[design]
         rows.append([name, setting.removeprefix("model."), with_interval(difference, 0), listed(difference)])
     return markdown(["", "setting", "score less that without it", "seeds"], rows)
