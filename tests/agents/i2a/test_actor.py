@@ -168,6 +168,13 @@ def agent_query_embeds(steps):
 def test_pixels_have_a_trunk_for_a_rollout_policy():
     config, _ = tiny_i2a.make_agent("distilled")
     settings = tiny_i2a.SIZES | dict(kernels=(3, 2), strides=(1, 1), widths=(4, 5), policy_widths=(6,))
-    body = actor.make_modules(i2a.I2AConfig(pixels=True, **settings | dict(policy_widths=(6, 7))), tiny_i2a.SPEC)
+    pixels = i2a.I2AConfig(pixels=True, **settings | dict(policy_widths=(6, 7)))
+    body = actor.make_modules(pixels, tiny_i2a.SPEC, tiny_i2a.IMAGE.shape)
     assert body["rollout_policy"].body.widths == (6, 7)
-    assert actor.make_modules(config, tiny_i2a.SPEC)["rollout_policy"].body.widths == (3,)
+    assert actor.make_modules(config, tiny_i2a.SPEC, (2, 3, 1))["rollout_policy"].body.widths == (3,)
+
+
+@pytest.mark.parametrize(("imagined", "strided"), [((4, 6, 8), (5,)), ((2, 3, 8), ())])
+def test_imaginations_as_large_as_images_alone_are_halved(imagined, strided):
+    config = i2a.I2AConfig(**tiny_i2a.SIZES, encoder_strided=(5,))
+    assert actor.make_modules(config, tiny_i2a.SPEC, imagined)["encoder"].strided == strided

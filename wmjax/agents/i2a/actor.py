@@ -79,7 +79,7 @@ def make_agent(config, env_spec, query=None):
     Raises: UsageError for images that are smaller than a kernel of the model-free path.
     """
     check_trunk(config, env_spec.obs_shape)
-    modules = make_modules(config, env_spec)
+    modules = make_modules(config, env_spec, query.model.feature_shape if query else env_spec.obs_shape)
 
     def init(key):
         names = [*inputs, "model"]
@@ -119,13 +119,12 @@ def rows_of(obs, rows):
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape), x.dtype), obs)
 
 
-def make_modules(config, env_spec):
-    """The flax modules of one time step, by the name of their parameters."""
+def make_modules(config, env_spec, imagined):
+    """The flax modules of one time step, by the name of their parameters. imagined: shape of features [X, Y, C]."""
     actions = env_spec.action.size
     sizes = (config.kernels, config.strides)
-    encoder = nets.StepEncoder(
-        config.encoder_kernel, config.encoder_widths, config.encoder_units, config.encoder_strided
-    )
+    strided = config.encoder_strided if imagined[:2] == env_spec.obs_shape[:2] else ()
+    encoder = nets.StepEncoder(config.encoder_kernel, config.encoder_widths, config.encoder_units, strided)
     if config.pixels:  # appendix B.2: as the model-free path, but for the width of its last two convolutions
         body = nets.Trunk(*sizes, (*config.widths[:-2], *config.policy_widths), config.units)
     else:

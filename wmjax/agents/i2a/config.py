@@ -34,7 +34,7 @@ class I2AConfig:
     units: int = 512
     encoder_kernel: int = 4  # of the encoder of imagined steps and of the rollout policy
     encoder_widths: tuple[int, ...] = (32, 16)
-    encoder_strided: tuple[int, ...] = ()  # convolutions that halve imagined images first; not in the paper
+    encoder_strided: tuple[int, ...] = ()  # convolutions that halve imaginations as large as images first; not in paper
     encoder_units: int = 128
     lstm_units: int = 256
     policy_widths: tuple[int, ...] = (32, 32)
