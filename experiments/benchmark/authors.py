@@ -1,8 +1,8 @@
 """The code of Smaller World Models' authors beside ours, where SMALLER_WORLD_MODELS names a clone of it.
 
-    git clone https://github.com/jrobine/smaller-world-models /tmp/authors
+    git clone https://github.com/jrobine/smaller-world-models ../authors
     .venv/bin/uv pip install torch && .venv/bin/uv pip install --no-deps gym==0.17.3
-    SMALLER_WORLD_MODELS=/tmp/authors .venv/bin/python -m experiments.benchmark --only=dream
+    SMALLER_WORLD_MODELS=../authors .venv/bin/python -m experiments.benchmark --only=dream
 
 Its classes are built as its `train.py` builds them, with one frame and as many actions as ours; batches are noise.
 """
