@@ -49,14 +49,7 @@ def autoencoder(folder: pathlib.Path, actions: int, images: int) -> Callable[[],
     model = parts(folder, actions)["model"].train()
     adam = torch.optim.Adam(model.state_repr.parameters(), 1e-4)
     batch = noise(images)
-
-    def update() -> None:
-        adam.zero_grad()
-        loss, _ = model.compute_state_representation_loss(batch)
-        loss.backward()
-        adam.step()
-
-    return update
+    return lambda: step(adam, model.compute_state_representation_loss(batch)[0])
 
 
 def dynamics(folder: pathlib.Path, actions: int, rows: int, time: int) -> Callable[[], None]:
@@ -69,14 +62,7 @@ def dynamics(folder: pathlib.Path, actions: int, rows: int, time: int) -> Callab
     adam = torch.optim.Adam([dict(params=rest, lr=5e-4), dict(params=head, lr=1e-3)])
     lead = (time, rows)
     batch = (noise(*lead), torch.randint(actions, lead), torch.randint(-1, 2, lead).float(), torch.zeros(lead).bool())
-
-    def update() -> None:
-        adam.zero_grad()
-        loss, _ = model.compute_dynamics_loss(*batch, context_size=4, reward_loss_weight=1e-6)
-        loss.backward()
-        adam.step()
-
-    return update
+    return lambda: step(adam, model.compute_dynamics_loss(*batch, context_size=4, reward_loss_weight=1e-6)[0])
 
 
 def imagination(folder: pathlib.Path, actions: int, episodes: int, horizon: int) -> Callable[[], None]:
@@ -96,15 +82,20 @@ def ppo_round(folder: pathlib.Path, actions: int, episodes: int, horizon: int) -
     adam = torch.optim.Adam(network.parameters(), 2.5e-4)
 
     def optimize(loss: Any) -> None:
-        adam.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), max_norm=0.5)
-        adam.step()
+        step(adam, loss, lambda: torch.nn.utils.clip_grad_norm_(network.parameters(), max_norm=0.5))
 
     weights = dict(value_loss_clip=0.1, value_loss_coef=0.5, entropy_coef=0.01, normalize_advantage=True)
     rounds = dict(num_steps=horizon, num_epochs=4, minibatch_size=256, discount_rate=0.99, gae_lambda=0.95, clip=0.1)
     trained = ppo.ProximalPolicyOptimization(network, optimize, lambda *args: None, **rounds, **weights)
     return functools.partial(trained.update, types.SimpleNamespace(sample=lambda *args, **kwargs: batch))
+
+
+def step(adam: Any, loss: Any, clip: Callable[[], Any] = lambda: None) -> None:
+    """A step of torch's Adam down a loss. clip: of the gradients, before it."""
+    adam.zero_grad()
+    loss.backward()
+    clip()
+    adam.step()
 
 
 def parts(folder: pathlib.Path, actions: int) -> dict[str, Any]:

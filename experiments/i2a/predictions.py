@@ -80,6 +80,6 @@ def names_of(chosen: Settings, count: int) -> list[str]:
     """What the actions are called."""
     if chosen.task.startswith("minipacman:"):
         return ["noop", "up", "right", "left", "down"]
-    atari = chosen.task.startswith("atari:")
-    numbers = played_actions(chosen.task, chosen.env) if atari else range(count)
-    return [ATARI.get(number, f"action {number}") if atari else f"action {number}" for number in numbers]
+    if chosen.task.startswith("atari:"):
+        return [ATARI.get(number, f"action {number}") for number in played_actions(chosen.task, chosen.env)]
+    return [f"action {number}" for number in range(count)]

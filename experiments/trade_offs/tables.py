@@ -21,7 +21,10 @@ from wmjax.report.statistics import pearson, significant_correlation, with_inter
 
 PUBLISHED = FOLDER / "published"
 Curve = list[tuple[tuple[float, float, float], float]]  # ((episodes, GFLOP, seconds) spent, score) of evaluations
-HORIZON_ERRORS = ("model_error/correlation", "model_error/regret")
+HORIZON_ERRORS = {  # at the planner's horizon
+    "rank correlation with the simulator": "model_error/correlation",
+    "regret of the elites": "model_error/regret",
+}
 
 
 def evaluations(cell: Cell) -> list[dict[str, Any]]:
@@ -95,14 +98,14 @@ def model_errors(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """What the last evaluation's model error is at the planner's horizon; nothing where the simulator is not asked."""
     rows = []
     for name, own in cells.items():
-        found = [[of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS]
-        rows.append([name, *(within([np.nan if x is None else x for x in each], 2) for each in found)])
+        found = [[of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS.values()]
+        rows.append([name, *(within(each, 2) for each in found)])
     told = (
         "Random action sequences, the planner's first candidates, ranked by the model and by the true simulator from "
         "states of an episode that the design itself has played. Correlation: 1 is best; regret of the elites: 0 is "
         "best, 1 no better than chance."
     )
-    return [told, "", *markdown(["", "rank correlation at the horizon", "regret of the elites"], rows)]
+    return [told, "", *markdown(["", *(f"{measure} at the horizon" for measure in HORIZON_ERRORS)], rows)]
 
 
 def equal_compute(cells: Mapping[str, Sequence[Cell]], costs: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -186,15 +189,11 @@ def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
 
     Not with losses of training: those of different families are not in one unit. Offline errors are, see `offline`.
     """
-    measures = {
-        "rank correlation with the simulator at the horizon": HORIZON_ERRORS[0],
-        "regret of the elites at the horizon": HORIZON_ERRORS[1],
-    }
     means, rows = {name: found.mean() for name, found in scores(cells).items()}, []
-    for told, name in measures.items():
-        found = {design: np.array([of_run(cell, name) for cell in own], float) for design, own in cells.items()}
-        pairs = [(own.mean(), means[design]) for design, own in found.items() if not np.isnan(own).any()]
-        rows.append([told, *correlation_cells(pairs)])
+    for told, name in HORIZON_ERRORS.items():
+        errors = {design: np.mean([of_run(cell, name) for cell in own]) for design, own in cells.items()}
+        pairs = [(error, means[design]) for design, error in errors.items() if not np.isnan(error)]
+        rows.append([f"{told} at the horizon", *correlation_cells(pairs)])
     return [
         f"Pearson's correlation, over {' '.join(cells)}, of the seeds' mean score with each measure's mean.",
         "",
@@ -210,8 +209,8 @@ def correlation_cells(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
     return [f"{rho:.2f} ({low:.2f} to {high:.2f})", str(len(pairs)), f"{significant_correlation(len(pairs)):.2f}"]
 
 
-def of_run(cell: Cell, name: str) -> float | None:
-    """A measure of a run: of training the median over its lines, of evaluations the last; None where there is none.
+def of_run(cell: Cell, name: str) -> float:
+    """A measure of a run: of training the median over its lines, of evaluations the last; nan where there is none.
 
     name: the metric, but for the horizon at its end, of which the longest is taken.
     """
@@ -219,7 +218,7 @@ def of_run(cell: Cell, name: str) -> float | None:
     found = sorted({key for row in rows for key in row if key.startswith(name)}, key=lambda key: (len(key), key))
     values = [row[found[-1]] for row in rows if row.get(found[-1]) is not None] if found else []
     if not values:
-        return None
+        return np.nan
     return float(np.median(values)) if name.startswith("train/") else values[-1]
 
 

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from experiments.trade_offs import cost, offline, tables
+from experiments.planet.offline import SHOWN
+from experiments.trade_offs import config, cost, offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
 
 COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
@@ -174,3 +175,7 @@ def test_heat_maps_are_of_both_pools(tmp_path, monkeypatch):
     offline.heat_maps(tmp_path / "a.png", cells)
     np.testing.assert_array_equal(found[0]["train"]["lt_lr"], np.eye(2))
     np.testing.assert_array_equal(found[0]["eval"]["lt_lr"], np.ones((2, 2)))
+
+
+def test_pieces_of_optimism_are_as_long_as_the_longest_chunk_of_a_design():
+    assert max(design.shown for design in config.DESIGNS.values()) == SHOWN
