@@ -85,6 +85,8 @@ def returns(
 def curve(rows: Rows, name: str) -> str:
     """SVG: one metric of training against updates."""
     figure, axes = _figure(SMALL)
+    figure.set_layout_engine("none")  # of a page's many curves, and measuring texts is a third of drawing one
+    figure.subplots_adjust(left=0.15, right=0.96, bottom=0.19, top=0.88)
     x, y = series(rows, name, [row.get("updates", index) for index, row in enumerate(rows)])
     axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
     if _is_loss(name):
@@ -293,12 +295,18 @@ def _figure(size: tuple[float, float] = SIZE) -> tuple[Any, Any]:
 
 
 def _svg(figure: Any) -> str:
-    """The <svg> element alone, to be put into a page; text stays text, numbers are short."""
-    import matplotlib
+    """The <svg> element alone, to be put into a page; text stays text, numbers are short.
 
+    From the canvas itself: savefig would draw everything twice.
+    """
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+
+    for patch in (figure.patch, *(axes.patch for axes in figure.axes)):
+        patch.set_visible(False)
     content = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}):
-        figure.savefig(content, format="svg", metadata={"Date": None, "Creator": None}, transparent=True)
+        FigureCanvasSVG(figure).print_svg(content, metadata={"Date": None, "Creator": None})
     text = content.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
     text = text.replace(INK, "currentColor").replace(LINE, "var(--line)")
