@@ -129,11 +129,11 @@ def test_a_member_of_a_population_is_the_run_of_its_seed(whole, tmp_path):
 def test_several_games_in_one_program(whole, tmp_path):
     folder = tmp_path / "run"
     games = "--config=experiments/smaller_world_models/config.py:Pong+SpaceInvaders,cpu"
-    ended = mains.start(folder, games, "--config.train.iterations=2", experiment=MAIN, drawn=True)
+    ended = mains.start(folder, games, "--config.train.iterations=1", experiment=MAIN, drawn=True)
     assert ended.code == 0, ended.stderr
     pong, invaders = (folder / f"{game}_seed_0" for game in ("Pong", "SpaceInvaders"))
     rows = metrics(pong)
-    assert rows[-1]["iterations"] == 2
+    assert rows[-1]["iterations"] == 1
     assert_close(metrics(whole[0])[: len(rows)], rows)
     assert json.loads((invaders / "config.json").read_text())["task"] == "atari:SpaceInvaders"
     page = (folder / "report.html").read_text()
