@@ -76,8 +76,8 @@ def cpu(config: ConfigDict) -> None:
     """Two CPU cores: small images, half episodes, one small planner for all designs. Not in the paper."""
     config.env.update(action_repeat=4, episode_steps=500)
     config.planner.update(horizon=8, iterations=3, candidates=32, elites=6)
-    config.train.update(episodes=40, updates_per_episode=40, batch=8)
-    config.evaluation.update(every=10, episodes=3)
+    config.train.update(episodes=24, updates_per_episode=100, batch=16)
+    config.evaluation.update(every=12, episodes=3)
 
 
 def smoke(config: ConfigDict) -> None:

@@ -103,6 +103,20 @@ def test_public_functions_equal_lax(rows, cols, k, stride):
 def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
     x, kernel, bias = _inputs(rows, cols, k, dtype=dtype)
     assert conv._is_small_grid(x.shape, k, 1)
+    _assert_same_padding(x, kernel, bias, dtype)
+
+
+@pytest.mark.parametrize("features", [2, 9, 10])  # around _WIDE times 3 channels
+@pytest.mark.parametrize("rows, cols, k, dtype", [(11, 4, 5, "float32"), (7, 9, 3, "bfloat16"), (4, 5, 1, "float32")])
+def test_padded_gradients_equal_lax(rows, cols, k, dtype, features, monkeypatch):
+    monkeypatch.setattr(conv, "_PIECE_BYTES", 1)
+    x, kernel, bias = _inputs(rows, cols, k, features=features, dtype=dtype)
+    assert not conv._is_small_grid(x.shape, k, 1)
+    _assert_same_padding(x, kernel, bias, dtype)
+
+
+def _assert_same_padding(x, kernel, bias, dtype):
+    k = kernel.shape[0]
 
     def ours(x, kernel, bias, stride, activation):
         return conv.conv2d(x, kernel, stride, padding="SAME", bias=bias, activation=activation)

@@ -9,6 +9,7 @@ operations are therefore one matrix product beside one of two linear maps, each 
     conv2d           = gather(x) @ kernel         its gradients:  gather(x)^T @ g   scatter(g @ kernel^T)
     conv2d_transpose = scatter(x @ kernel)        its gradients:  x^T @ gather(g)   gather(g) @ kernel^T
 
+Of a padded convolution of stride 1 the gradients need one map alone, of g: x^T @ gather(g), gather(g) @ flipped kernel.
 Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
 Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
 A fifth of a padded 5 x 5 convolution of a 6 x 6 grid would multiply rows of padding: on small grids every row of the
@@ -39,6 +40,9 @@ _PIECE_BYTES = 8 * 2**20
 _SMALL_GRID, _GRID_PATCHES = 2, 2**23
 # Pixels in one row of all images of a batch: so many are many (2 cores, 5 x 5 kernels, 32 to 256 images, 64 channels).
 _MANY_ROWS = 256
+# Up to so many times the input's channels, to copy patches of the result's gradient is faster than to copy those of the
+# input and to scatter (2 cores, 3 x 3 and 5 x 5 kernels, 4 to 128 channels).
+_WIDE = 3
 # Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
 _FEW_CHANNELS = 16
 
@@ -83,6 +87,9 @@ def conv2d(
         return _grid_conv(activation(x), kernel, bias)
     if padding != "VALID":
         pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+        odd, narrow = kernel.shape[0] % 2 == 1, kernel.shape[3] <= _WIDE * kernel.shape[2]
+        if stride == 1 and odd and narrow and backend.is_cpu():
+            return _same_conv(x, kernel, bias, activation)
         x, activation = jnp.pad(activation(x), ((0, 0), *pads, (0, 0))), _identity
     conv = _matmul_conv if backend.is_cpu() else _xla_conv
     return conv(x, kernel, bias, stride, activation)
@@ -251,6 +258,49 @@ def _conv_bwd(stride, activation, saved, g):
 _matmul_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
+def _pad_edges(x, k):
+    """[B, X, Y, C] with k // 2 pixels of zeros around each image."""
+    edge = (k // 2, k // 2, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), edge, edge, (0, 0, 0)))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _same_conv(x, kernel, bias, activation):
+    """Padded convolution of stride 1 with an odd kernel."""
+    k, _, channels, features = kernel.shape
+    matrix = kernel.reshape(k * k * channels, features)
+
+    def piece(x):
+        return _gather(_pad_edges(activation(x), k), k, 1) @ matrix + bias[None, None, None]
+
+    return _in_pieces(piece, _same_pieces(x, k), x)
+
+
+def _same_fwd(x, kernel, bias, activation):
+    return _same_conv(x, kernel, bias, activation), (x, kernel, bias)
+
+
+def _same_bwd(activation, saved, g):
+    x, kernel, bias = saved
+    k, _, channels, features = kernel.shape
+    stamps = _stamp_matrix(kernel)  # [C, k*k*D]
+
+    def piece(x, g):
+        x, activation_vjp = jax.vjp(activation, x)
+        patches = _gather(_pad_edges(g, k), k, 1)
+        return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ stamps.T)[0]
+
+    (d_stamps, d_bias), d_x = _gradients_in_pieces(piece, _same_pieces(g, k), (stamps, bias), x, g)
+    return d_x, _kernel_of_stamps(d_stamps, k), d_bias
+
+
+_same_conv.defvjp(_same_fwd, _same_bwd)
+
+
+def _same_pieces(x, k):
+    return _pieces(x.shape[0], (*x.shape[1:3], k * k * x.shape[3]), x.dtype.itemsize)
+
+
 def _is_small_grid(shape, k, stride):
     """Whether much of a padded convolution would be padding, and its patches of one row of the kernel are small."""
     return (
@@ -350,6 +400,11 @@ def _stamp_matrix(kernel):
     return kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
 
 
+def _kernel_of_stamps(matrix, k):
+    """The kernel whose `_stamp_matrix` this is."""
+    return matrix.reshape(matrix.shape[0], k, k, -1).transpose(1, 2, 0, 3)[::-1, ::-1]
+
+
 def _transpose_pieces(x, matrix):
     return _pieces(x.shape[0], (*x.shape[1:3], matrix.shape[1]), x.dtype.itemsize)
 
@@ -371,8 +426,7 @@ def _conv_transpose_fwd(x, kernel, bias, stride, activation):
 
 def _conv_transpose_bwd(stride, activation, saved, g):
     x, kernel, bias = saved
-    k, _, channels, features = kernel.shape
-    matrix = _stamp_matrix(kernel)
+    k, matrix = kernel.shape[0], _stamp_matrix(kernel)
 
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)
@@ -380,8 +434,7 @@ def _conv_transpose_bwd(stride, activation, saved, g):
         return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ matrix.T)[0]
 
     (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, matrix), (matrix, bias), x, g)
-    d_kernel = d_matrix.reshape(channels, k, k, features).transpose(1, 2, 0, 3)[::-1, ::-1]
-    return d_x, d_kernel, d_bias
+    return d_x, _kernel_of_stamps(d_matrix, k), d_bias
 
 
 _matmul_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
