@@ -72,7 +72,11 @@ def read_config(job: jobs.Job, module: str) -> Any:
 
 def define(path: pathlib.Path, definition: dict[str, Any]) -> None:
     """Notes what the runs of a folder are of, plain values; UsageError where the file tells of something else."""
-    if path.exists() and (old := json.loads(path.read_text())) != definition:
+    try:
+        old = dict(json.loads(path.read_bytes())) if path.exists() else definition
+    except (OSError, TypeError, ValueError) as error:
+        raise UsageError(f"{path} is damaged: choose another --folder, or remove it") from error
+    if old != definition:
         changed = [f"{key} {old.get(key)} -> {new}" for key, new in definition.items() if old.get(key) != new]
         raise UsageError(f"{path.parent} holds runs of other settings: {', '.join(changed)}; choose another --folder")
     files.make_folder(path.parent)

@@ -139,6 +139,10 @@ def test_a_folder_is_of_one_set_of_settings(tmp_path, monkeypatch):
         assert ended.code == (2 if message else 0), ended.stderr
         if message:
             assert message in ended.stderr and ended.stderr.count("\n") == 1
+    for damage in ("", "[1]", "{"):
+        (tmp_path / table.DEFINITION).write_text(damage)
+        ended = mains.call("i2a.table", *words)
+        assert ended.code == 2 and "is damaged" in ended.stderr and ended.stderr.count("\n") == 1, damage
 
 
 def test_a_models_preset_goes_with_that_of_its_agents(tmp_path):
