@@ -9,7 +9,8 @@ operations are therefore one matrix product beside one of two linear maps, each 
     conv2d           = gather(x) @ kernel         its gradients:  gather(x)^T @ g   scatter(g @ kernel^T)
     conv2d_transpose = scatter(x @ kernel)        its gradients:  x^T @ gather(g)   gather(g) @ kernel^T
 
-Of a padded convolution of stride 1 the gradients need one map alone, of g: x^T @ gather(g), gather(g) @ flipped kernel.
+A padded convolution of stride 1 copies less: patches of k*C, one row of pixels each, whose products with every row of
+the kernel are added up; and its gradients need one map alone, of g: x^T @ gather(g) and gather(g) @ flipped kernel.
 Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
 Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
 A fifth of a padded 5 x 5 convolution of a 6 x 6 grid would multiply rows of padding: on small grids every row of the
@@ -40,8 +41,8 @@ _PIECE_BYTES = 8 * 2**20
 _SMALL_GRID, _GRID_PATCHES = 2, 2**23
 # Pixels in one row of all images of a batch: so many are many (2 cores, 5 x 5 kernels, 32 to 256 images, 64 channels).
 _MANY_ROWS = 256
-# Up to so many times the input's channels, to copy patches of the result's gradient is faster than to copy those of the
-# input and to scatter (2 cores, 3 x 3 and 5 x 5 kernels, 4 to 128 channels).
+# Up to so many times the input's channels, patches of the result's gradient are faster to copy than those of the input
+# and their scattering (2 cores, 3 x 3 and 5 x 5 kernels, 4 to 128 channels).
 _WIDE = 3
 # Below this many channels patches are copied s pixels at a time: XLA's copies of a few bytes are slow.
 _FEW_CHANNELS = 16
@@ -162,6 +163,12 @@ def _gather(x, k, stride):
         return jax.jit(_copy_patches, static_argnums=(1, 2))(x, k, stride)
 
 
+def _gather_columns(x, k):
+    """`_column_patches` as a call of its own, for the same reason."""
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(_column_patches, static_argnums=1)(x, k)
+
+
 def _copy_patches(x, k, stride):
     """Image [B, X, Y, C] -> patches [B, X', Y', k*k*C], the last axis in the order of the kernel's."""
     batch, rows, cols, channels = x.shape
@@ -264,16 +271,25 @@ def _pad_edges(x, k):
     return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), edge, edge, (0, 0, 0)))
 
 
+def _add_rows(products, k):
+    """[B, X, Y, k*D], products of each pixel with every row of a kernel -> [B, X, Y, D]: sums of what meets."""
+    total, zero = 0, jnp.zeros((), products.dtype)
+    for row, product in enumerate(jnp.split(products, k, axis=-1)):
+        shift = k // 2 - row  # downwards
+        total += lax.pad(product, zero, ((0, 0, 0), (shift, -shift, 0), (0, 0, 0), (0, 0, 0)))
+    return total
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _same_conv(x, kernel, bias, activation):
     """Padded convolution of stride 1 with an odd kernel."""
     k, _, channels, features = kernel.shape
-    matrix = kernel.reshape(k * k * channels, features)
+    matrix = kernel.transpose(1, 2, 0, 3).reshape(k * channels, k * features)
 
     def piece(x):
-        return _gather(_pad_edges(activation(x), k), k, 1) @ matrix + bias[None, None, None]
+        return _add_rows(_gather_columns(activation(x), k) @ matrix, k) + bias[None, None, None]
 
-    return _in_pieces(piece, _same_pieces(x, k), x)
+    return _in_pieces(piece, _pieces(x.shape[0], (*x.shape[1:3], sum(matrix.shape)), x.dtype.itemsize), x)
 
 
 def _same_fwd(x, kernel, bias, activation):
@@ -290,15 +306,11 @@ def _same_bwd(activation, saved, g):
         patches = _gather(_pad_edges(g, k), k, 1)
         return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ stamps.T)[0]
 
-    (d_stamps, d_bias), d_x = _gradients_in_pieces(piece, _same_pieces(g, k), (stamps, bias), x, g)
+    (d_stamps, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, stamps), (stamps, bias), x, g)
     return d_x, _kernel_of_stamps(d_stamps, k), d_bias
 
 
 _same_conv.defvjp(_same_fwd, _same_bwd)
-
-
-def _same_pieces(x, k):
-    return _pieces(x.shape[0], (*x.shape[1:3], k * k * x.shape[3]), x.dtype.itemsize)
 
 
 def _is_small_grid(shape, k, stride):
