@@ -37,9 +37,11 @@ def variants(preset: str) -> dict[str, dict[str, Variant]]:
     base = configs.get_config(f"cheetah_run,lt_lr,{preset}")
     video = configs.get_config(f"cheetah_run,ot_or,{preset}")
     plain = {design: Variant(design) for design in configs.DESIGNS}
+    faulty = {name: Variant(design, (setting,)) for name, (design, setting) in FAULTS.items()}
     sides = [base.env.size * side // 64 for side in few(SIDES, preset)]
     return dict(
-        online={name: plain[name] for name in MAIN} | {name: Variant(d, (s,)) for name, (d, s) in FAULTS.items()},
+        online={name: plain[name] for name in MAIN},
+        faults={own.design: plain[own.design] for own in faulty.values()} | faulty,
         crop=cut(plain, sides, "crop"),
         resize=cut(plain, sides, "resize"),
         scale=scaled_latent(base, preset) | scaled_video(video),

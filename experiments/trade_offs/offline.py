@@ -27,21 +27,15 @@ LOW = 0.5  # of all rewards: what `optimism` learns from
 
 
 def make_cells(part: str, online: Sequence[Cell]) -> list[Cell]:
-    """A Cell of a part for each of those of the designs of Fig. 1. online: the Cells that collect."""
-    return [
-        cell._replace(folder=cell.folder.with_name(f"{part}_{cell.folder.name}"))
-        for cell in online
-        if cell.name in MAIN
-    ]
+    """A Cell of a part for each of those that collect, `online`."""
+    return [cell._replace(folder=cell.folder.with_name(f"{part}_{cell.folder.name}")) for cell in online]
 
 
 def make_training(online: Sequence[Cell]) -> Callable[[Cell, str, Sequence[str]], jobs.Job]:
     """A function (cell, preset, settings) -> Job of the offline trainer. online: the Cells that have collected."""
 
     def training(cell: Cell, preset: str, settings: Sequence[str]) -> jobs.Job:
-        pool = [
-            each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed) and each.name in MAIN
-        ]
+        pool = [each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed)]
         settings = [f"evaluation.episodes={PLAYED[preset]}", *settings]
         job = training_of("experiments.planet.offline", cell, preset, settings)
         folders, updates = ",".join(map(str, pool)), UPDATES[preset]

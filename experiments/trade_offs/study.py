@@ -6,7 +6,8 @@ Trains what is missing, as processes of PlaNet's main and of its offline trainer
 paper's tables and figures beside the published numbers. The same command goes on; a folder belongs to one preset and
 one set of settings. Parts:
 
-    online      the five designs of Fig. 1, and two faults of the published code (Table 5, Figs. 2, 3, 14)
+    online      the five designs of Fig. 1 (Table 5, Figs. 2, 3, 14)
+    faults      what two faults of the published code cost
     offline     the same designs on the episodes of all of them (Tables 1, 2, Fig. 8)
     optimism    offline, without episodes of high reward (Fig. 9)
     crop, resize  lt_lr that predicts less of the image (Figs. 4, 6)
@@ -35,7 +36,7 @@ from wmjax.types import UsageError
 
 CURVES = ("crop", "resize", "rewards")  # parts whose runs are compared by their returns alone
 OFFLINE = ("offline", "optimism")
-PARTS = ("online", "offline", "optimism", "crop", "resize", "scale", "sharing", "rewards", "cost")
+PARTS = ("online", "faults", "offline", "optimism", "crop", "resize", "scale", "sharing", "rewards", "cost")
 DEFINITION = "study.json"
 
 
@@ -142,6 +143,8 @@ def part_lines(
     """The lines of one part and task."""
     if part == "online":
         return tables.online(cells, task, folder, costs)
+    if part == "faults":
+        return [*tables.faults(cells), "", *tables.model_errors(cells)]
     if part in OFFLINE:
         return offline.lines(part, cells, task, folder)
     if part in CURVES:

@@ -12,7 +12,7 @@ import numpy as np
 from experiments.planet.scores import published as of_planet
 from experiments.published import read
 from experiments.trade_offs import pictures
-from experiments.trade_offs.cells import FAULTS, MAIN, OTHER_GRADIENT, Cell
+from experiments.trade_offs.cells import FAULTS, OTHER_GRADIENT, Cell
 from experiments.trade_offs.cost import FOLDER
 from wmjax.console import try_drawing
 from wmjax.report.metrics import read_metrics
@@ -79,10 +79,8 @@ def online(
     lines += ["### At equal compute", "", *equal_compute(cells, costs), ""]
     lines += ["### Rewards of the collected episodes (Figs. 3, 14)", ""]
     lines += reward_distribution(cells, folder / f"collected_{task}.png")
-    if any(name in cells for name in FAULTS):
-        lines += ["", "### What the faults of the published code cost", "", *faults(cells)]
     lines += ["", "### Model error while planning", "", *model_errors(cells), ""]
-    return lines + ["### What ranks the scores", "", *rankings({name: cells[name] for name in MAIN if name in cells})]
+    return lines + ["### What ranks the scores", "", *rankings(cells)]
 
 
 def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:

@@ -31,3 +31,9 @@ def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tm
     options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], parts=[])
     assert f"cut after {steps} control steps" in study.page(options, tmp_path, {})[2]
     assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"]))
+
+
+def test_faults_stand_beside_their_designs():
+    variants = study.grid.variants("smoke")
+    assert set(variants["online"]) == set(study.grid.MAIN)  # no fault is trained where only the designs are asked for
+    assert set(study.of_designs(variants["faults"], ["lt_or", "r"])) == {"lt_or", "lt_or_leak"}
