@@ -102,10 +102,11 @@ def train(cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Se
 
 def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """The lines of study.md. cells: of the parts that are trained online."""
+    means = f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t)."
     lines = [
         f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
         "",
-        f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t). Scores are returns of the last "
+        f"{means if options.seeds > 1 else 'Seed 0 alone.'} Scores are returns of the last "
         f"evaluation; published ones are of 1,000 episodes at full size.{shortened(options)}",
     ]
     for task in options.tasks:
