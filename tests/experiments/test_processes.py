@@ -71,7 +71,7 @@ CASES = dict(
     ),
 )
 EVERY = pytest.mark.parametrize("experiment", CASES)
-SLOW = dict.fromkeys(("environment_models", "i2a"), pytest.mark.slow)  # their shares are PlaNet's and the other's
+SLOW = dict.fromkeys(("environment_models", "i2a"), pytest.mark.slow)  # they repeat PlaNet's and the other's
 SPEAKS = "[Gloo]"  # the library that connects processes on CPUs, on standard output
 
 

@@ -298,8 +298,7 @@ def _same_fwd(x, kernel, bias, activation):
 
 def _same_bwd(activation, saved, g):
     x, kernel, bias = saved
-    k, _, channels, features = kernel.shape
-    stamps = _stamp_matrix(kernel)  # [C, k*k*D]
+    k, stamps = kernel.shape[0], _stamp_matrix(kernel)  # [C, k*k*D]
 
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)

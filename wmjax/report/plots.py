@@ -85,7 +85,7 @@ def returns(
 def curve(rows: Rows, name: str) -> str:
     """SVG: one metric of training against updates."""
     figure, axes = _figure(SMALL)
-    figure.set_layout_engine("none")  # of a page's many curves, and measuring texts is a third of drawing one
+    figure.set_layout_engine("none")  # a page has many of these, and measuring their texts takes long
     figure.subplots_adjust(left=0.15, right=0.96, bottom=0.19, top=0.88)
     x, y = series(rows, name, [row.get("updates", index) for index, row in enumerate(rows)])
     axes.plot(x, y, color=COLOURS[0], linewidth=1.2, marker="o" if len(y) < 3 else None)
