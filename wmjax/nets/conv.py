@@ -157,16 +157,14 @@ def _merge(x):
     return x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
 
 
+def _apart(copy, x, *sizes):
+    """copy(x, *sizes) as a call of its own: fused with what makes x, XLA makes every pixel as often as it is copied."""
+    with set_xla_metadata(inlineable="false"):
+        return jax.jit(copy, static_argnums=tuple(range(1, 1 + len(sizes))))(x, *sizes)
+
+
 def _gather(x, k, stride):
-    """`_copy_patches` as a call of its own: fused with what makes x, XLA makes every pixel k*k / stride**2 times."""
-    with set_xla_metadata(inlineable="false"):
-        return jax.jit(_copy_patches, static_argnums=(1, 2))(x, k, stride)
-
-
-def _gather_columns(x, k):
-    """`_column_patches` as a call of its own, for the same reason."""
-    with set_xla_metadata(inlineable="false"):
-        return jax.jit(_column_patches, static_argnums=1)(x, k)
+    return _apart(_copy_patches, x, k, stride)
 
 
 def _copy_patches(x, k, stride):
@@ -265,12 +263,6 @@ def _conv_bwd(stride, activation, saved, g):
 _matmul_conv.defvjp(_conv_fwd, _conv_bwd)
 
 
-def _pad_edges(x, k):
-    """[B, X, Y, C] with k // 2 pixels of zeros around each image."""
-    edge = (k // 2, k // 2, 0)
-    return lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), edge, edge, (0, 0, 0)))
-
-
 def _add_rows(products, k):
     """[B, X, Y, k*D], products of each pixel with every row of a kernel -> [B, X, Y, D]: sums of what meets."""
     total, zero = 0, jnp.zeros((), products.dtype)
@@ -287,7 +279,7 @@ def _same_conv(x, kernel, bias, activation):
     matrix = kernel.transpose(1, 2, 0, 3).reshape(k * channels, k * features)
 
     def piece(x):
-        return _add_rows(_gather_columns(activation(x), k) @ matrix, k) + bias[None, None, None]
+        return _add_rows(_apart(_column_patches, activation(x), k) @ matrix, k) + bias[None, None, None]
 
     return _in_pieces(piece, _pieces(x.shape[0], (*x.shape[1:3], sum(matrix.shape)), x.dtype.itemsize), x)
 
@@ -297,16 +289,9 @@ def _same_fwd(x, kernel, bias, activation):
 
 
 def _same_bwd(activation, saved, g):
-    x, kernel, bias = saved
-    k, stamps = kernel.shape[0], _stamp_matrix(kernel)  # [C, k*k*D]
-
-    def piece(x, g):
-        x, activation_vjp = jax.vjp(activation, x)
-        patches = _gather(_pad_edges(g, k), k, 1)
-        return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ stamps.T)[0]
-
-    (d_stamps, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, stamps), (stamps, bias), x, g)
-    return d_x, _kernel_of_stamps(d_stamps, k), d_bias
+    """Those of a transposed convolution whose edges are not cut off."""
+    edge = (saved[1].shape[0] // 2,) * 2
+    return _conv_transpose_bwd(1, activation, saved, jnp.pad(g, ((0, 0), edge, edge, (0, 0))))
 
 
 _same_conv.defvjp(_same_fwd, _same_bwd)
@@ -411,11 +396,6 @@ def _stamp_matrix(kernel):
     return kernel[::-1, ::-1].transpose(2, 0, 1, 3).reshape(kernel.shape[2], -1)
 
 
-def _kernel_of_stamps(matrix, k):
-    """The kernel whose `_stamp_matrix` this is."""
-    return matrix.reshape(matrix.shape[0], k, k, -1).transpose(1, 2, 0, 3)[::-1, ::-1]
-
-
 def _transpose_pieces(x, matrix):
     return _pieces(x.shape[0], (*x.shape[1:3], matrix.shape[1]), x.dtype.itemsize)
 
@@ -437,7 +417,8 @@ def _conv_transpose_fwd(x, kernel, bias, stride, activation):
 
 def _conv_transpose_bwd(stride, activation, saved, g):
     x, kernel, bias = saved
-    k, matrix = kernel.shape[0], _stamp_matrix(kernel)
+    k, _, channels, features = kernel.shape
+    matrix = _stamp_matrix(kernel)
 
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)
@@ -445,7 +426,8 @@ def _conv_transpose_bwd(stride, activation, saved, g):
         return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ matrix.T)[0]
 
     (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, matrix), (matrix, bias), x, g)
-    return d_x, _kernel_of_stamps(d_matrix, k), d_bias
+    d_kernel = d_matrix.reshape(channels, k, k, features).transpose(1, 2, 0, 3)[::-1, ::-1]
+    return d_x, d_kernel, d_bias
 
 
 _matmul_conv_transpose.defvjp(_conv_transpose_fwd, _conv_transpose_bwd)
