@@ -1,8 +1,6 @@
 """Both forms of the convolutions agree, in values and gradients."""
 
 import functools
-import itertools
-import types
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +8,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from wmjax.nets import conv
+from wmjax.nets import conv, small_grids
 
 SIZES = [  # X, Y, k, stride
     (31, 31, 4, 2),
@@ -102,7 +100,7 @@ def test_public_functions_equal_lax(rows, cols, k, stride):
 )
 def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
     x, kernel, bias = _inputs(rows, cols, k, dtype=dtype)
-    assert conv._is_small_grid(x.shape, k, 1)
+    assert small_grids.is_small_grid(x.shape, k, 1)
     _assert_same_padding(x, kernel, bias, dtype)
 
 
@@ -111,7 +109,7 @@ def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
 def test_padded_gradients_equal_lax(rows, cols, k, dtype, features, monkeypatch):
     monkeypatch.setattr(conv, "_PIECE_BYTES", 1)
     x, kernel, bias = _inputs(rows, cols, k, features=features, dtype=dtype)
-    assert not conv._is_small_grid(x.shape, k, 1)
+    assert not small_grids.is_small_grid(x.shape, k, 1)
     _assert_same_padding(x, kernel, bias, dtype)
 
 
@@ -127,45 +125,6 @@ def _assert_same_padding(x, kernel, bias, dtype):
 
     arguments = (x, kernel, bias, 1, jax.nn.elu)
     _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), dtype)
-
-
-@pytest.mark.parametrize("large", [False, True])
-def test_every_small_grid_by_sums(large, monkeypatch):
-    """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles.
-
-    large: by rows of the images, as in large batches.
-    """
-
-    def pad(x, zero, widths):
-        return np.pad(x, [(low, high) for low, high, _ in widths])
-
-    monkeypatch.setattr(conv, "jnp", np)
-    monkeypatch.setattr(conv, "lax", types.SimpleNamespace(pad=pad))
-    monkeypatch.setattr(conv, "_MANY_ROWS", 0 if large else 2**30)
-    for k, rows, cols in itertools.product((1, 3, 5, 7), range(1, 5), range(1, 7)):
-        x, kernel, bias = (np.asarray(each) for each in _inputs(rows, cols, k))
-        g = np.cos(np.arange(4 * rows * cols * 4)).reshape(4, rows, cols, 4)
-        h = k // 2
-        padded, y, d_kernel = np.pad(x, ((0, 0), (h, h), (h, h), (0, 0))), np.zeros(g.shape), np.zeros(kernel.shape)
-        d_padded = np.zeros(padded.shape)
-        for a, b in itertools.product(range(k), repeat=2):
-            under = np.s_[:, a : a + rows, b : b + cols]
-            y += padded[under] @ kernel[a, b]
-            d_padded[under] += g @ kernel[a, b].T
-            d_kernel[a, b] = np.einsum("nxyc,nxyd->cd", padded[under], g)
-        expected = (y + bias, d_padded[:, h : h + rows, h : h + cols], d_kernel, g.sum((0, 1, 2)))
-        found = (conv._grid_conv.fun(x, kernel, bias), *conv._grid_bwd((x, kernel, bias), g))
-        for ours, reference in zip(found, expected, strict=True):
-            assert ours.shape == reference.shape, (k, rows, cols)
-            np.testing.assert_allclose(ours, reference, atol=1e-4, err_msg=f"{k} on {rows} x {cols}")
-
-
-def test_what_counts_as_a_small_grid():
-    cases = {((16, 6, 6, 128), 5, 1): True, ((16, 6, 6, 128), 5, 2): False, ((16, 6, 6, 128), 4, 1): False}
-    cases |= {((16, 6, 6, 128), 1, 1): False, ((16, 11, 6, 128), 5, 1): False, ((40, 6, 6, 256), 3, 1): True}
-    cases |= {((10_000, 6, 6, 256), 3, 1): False}
-    for arguments, small in cases.items():
-        assert conv._is_small_grid(*arguments) == small, arguments
 
 
 def test_same_padding_pads_after_the_activation():

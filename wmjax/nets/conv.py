@@ -13,10 +13,8 @@ A padded convolution of stride 1 copies less: patches of k*C, one row of pixels 
 the kernel are added up; and its gradients need one map alone, of g: x^T @ gather(g) and gather(g) @ flipped kernel.
 Both maps see the image as blocks of stride x stride pixels: a kernel of k = q * stride is q x q shifted slices of it.
 Patches are several times larger than images: a large batch is worked through in pieces whose patches stay in the cache.
-A fifth of a padded 5 x 5 convolution of a 6 x 6 grid would multiply rows of padding: on small grids every row of the
-kernel is a product of its own, with the rows of the image that it meets, or in large batches every row of the image
-with the rows of the kernel.
-Other platforms use XLA's own convolutions, which are the fast ones there.
+Small grids have a form of their own: `wmjax.nets.small_grids`. Other platforms use XLA's own convolutions, which are
+the fast ones there.
 """
 
 import functools
@@ -32,15 +30,12 @@ from jax import lax
 from jax.experimental.xla_metadata import set_xla_metadata
 
 from wmjax import backend
+from wmjax.nets.small_grids import column_patches, grid_conv, is_small_grid, outer
 from wmjax.types import Array
 
 _NUMBERS = ("NHWC", "HWIO", "NHWC")
 # Not sensitive: within 10% from 4 to 16 MiB on 2 cores with 32 MiB of shared cache.
 _PIECE_BYTES = 8 * 2**20
-# A grid is small up to so many kernels high, while the patches of one row of the kernel have at most so many numbers.
-_SMALL_GRID, _GRID_PATCHES = 2, 2**23
-# Pixels in one row of all images of a batch: so many are many (2 cores, 5 x 5 kernels, 32 to 256 images, 64 channels).
-_MANY_ROWS = 256
 # Up to so many times the input's channels, patches of the result's gradient are faster to copy than those of the input
 # and their scattering (2 cores, 3 x 3 and 5 x 5 kernels, 4 to 128 channels).
 _WIDE = 3
@@ -84,8 +79,8 @@ def conv2d(
     if padding == "VALID" and min(x.shape[1:3]) < kernel.shape[0]:
         raise ValueError(f"an image of {x.shape[1]} x {x.shape[2]} is smaller than the kernel {kernel.shape[0]}")
     bias = jnp.zeros(kernel.shape[3:], kernel.dtype) if bias is None else bias
-    if padding == "SAME" and backend.is_cpu() and _is_small_grid(x.shape, kernel.shape[0], stride):
-        return _grid_conv(activation(x), kernel, bias)
+    if padding == "SAME" and backend.is_cpu() and is_small_grid(x.shape, kernel.shape[0], stride):
+        return grid_conv(activation(x), kernel, bias)
     if padding != "VALID":
         pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
         odd, narrow = kernel.shape[0] % 2 == 1, kernel.shape[3] <= _WIDE * kernel.shape[2]
@@ -202,11 +197,6 @@ def _scatter(patches, rows, cols, k, stride):
     return lax.pad(image, zero, ((0, 0, 0), (0, rows - h * s, 0), (0, cols - w * s, 0), (0, 0, 0)))
 
 
-def _outer(a, b):
-    """Sum over rows: [..., M], [..., N] -> [M, N]. Rows are flattened first, else XLA copies a transposed operand."""
-    return jnp.einsum("rm,rn->mn", a.reshape(-1, a.shape[-1]), b.reshape(-1, b.shape[-1]))
-
-
 def _in_pieces(function, n, x):
     """Maps [B, ...] -> [B, ...] piece by piece."""
     return _merge(lax.map(function, _split(x, n)))
@@ -254,7 +244,7 @@ def _conv_bwd(stride, activation, saved, g):
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)
         d_x = activation_vjp(_scatter(g @ matrix, rows, cols, k, stride))[0]
-        return (_outer(g, _gather(x, k, stride)), g.sum((0, 1, 2))), d_x
+        return (outer(g, _gather(x, k, stride)), g.sum((0, 1, 2))), d_x
 
     (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _conv_pieces(x, kernel, stride), (matrix, bias), x, g)
     return d_x, d_matrix.T.reshape(kernel.shape), d_bias
@@ -279,7 +269,7 @@ def _same_conv(x, kernel, bias, activation):
     matrix = kernel.transpose(1, 2, 0, 3).reshape(k * channels, k * features)
 
     def piece(x):
-        return _add_rows(_apart(_column_patches, activation(x), k) @ matrix, k) + bias[None, None, None]
+        return _add_rows(_apart(column_patches, activation(x), k) @ matrix, k) + bias[None, None, None]
 
     return _in_pieces(piece, _pieces(x.shape[0], (*x.shape[1:3], sum(matrix.shape)), x.dtype.itemsize), x)
 
@@ -295,100 +285,6 @@ def _same_bwd(activation, saved, g):
 
 
 _same_conv.defvjp(_same_fwd, _same_bwd)
-
-
-def _is_small_grid(shape, k, stride):
-    """Whether much of a padded convolution would be padding, and its patches of one row of the kernel are small."""
-    return (
-        stride == 1 and k % 2 == 1 and 1 < k and shape[1] <= _SMALL_GRID * k and math.prod(shape) * k <= _GRID_PATCHES
-    )
-
-
-def _column_patches(x, k):
-    """[B, X, Y, C] -> [B, X, Y, k*C]: the pixels left and right of each, zeros beyond the edges."""
-    x = jnp.pad(x, ((0, 0), (0, 0), (k // 2, k // 2), (0, 0)))
-    return jnp.concatenate([x[:, :, j : j + x.shape[2] - k + 1] for j in range(k)], axis=-1)
-
-
-def _by_kernel_row(rows, k):
-    """For each row of a kernel: the rows of the result, and of the image, that it meets: two slices of one length.
-
-    Both are empty for a row that meets nothing: on one row of an image a 5 x 5 kernel has four of them.
-    """
-    found = []
-    for shift in range(-(k // 2), k // 2 + 1):
-        result, image = min(rows, max(0, -shift)), min(rows, max(0, shift))
-        met = max(0, rows - abs(shift))
-        found.append((slice(result, result + met), slice(image, image + met)))
-    return found
-
-
-def _by_image_row(rows, k):
-    """For each row of an image: (row of the kernel, row of the result) of all that it meets."""
-    shifts = [(row, k // 2 - row) for row in range(k)]
-    return [[(row, at + shift) for row, shift in shifts if 0 <= at + shift < rows] for at in range(rows)]
-
-
-def _many(x):
-    """Whether images [B, X, Y, C] are so many that a product for each of their rows is faster than for each kernel's.
-
-    It reads the kernel more often, and copies no rows.
-    """
-    return x.shape[0] * x.shape[2] >= _MANY_ROWS
-
-
-def _grid_product(x, kernel):
-    """[B, X, Y, C] and [k, k, C, D] -> the padded convolution [B, X, Y, D], without a bias."""
-    rows, k = x.shape[1], kernel.shape[0]
-    parts = kernel.reshape(k, -1, kernel.shape[3])
-    if _many(x):
-        result = [0] * rows
-        for at, meets in enumerate(_by_image_row(rows, k)):
-            wide = jnp.concatenate([parts[row] for row, _ in meets], axis=1)
-            products = jnp.split(_column_patches(x[:, at : at + 1], k) @ wide, len(meets), axis=-1)
-            for (_, to), product in zip(meets, products, strict=True):
-                result[to] += product
-        return jnp.concatenate(result, axis=1)
-    patches, zero, total = _column_patches(x, k), jnp.zeros((), x.dtype), 0
-    for part, (result, image) in zip(parts, _by_kernel_row(rows, k), strict=True):
-        edges = (result.start, rows - result.stop, 0)
-        total += lax.pad(patches[:, image] @ part, zero, ((0, 0, 0), edges, (0, 0, 0), (0, 0, 0)))
-    return total
-
-
-def _grid_gradient(x, g, k):
-    """[B, X, Y, C] and [B, X, Y, D], of the result -> the kernel's gradient [k, k*C, D]."""
-    rows = x.shape[1]
-    if _many(x):
-        total = [jnp.zeros((k * x.shape[3], g.shape[3]), x.dtype)] * k
-        for at, meets in enumerate(_by_image_row(rows, k)):
-            wide = jnp.concatenate([g[:, result : result + 1] for _, result in meets], axis=-1)
-            parts = jnp.split(_outer(_column_patches(x[:, at : at + 1], k), wide), len(meets), axis=1)
-            for (row, _), part in zip(meets, parts, strict=True):
-                total[row] = total[row] + part
-        return jnp.stack(total)
-    patches = _column_patches(x, k)
-    return jnp.stack([_outer(patches[:, image], g[:, result]) for result, image in _by_kernel_row(rows, k)])
-
-
-@jax.custom_vjp
-def _grid_conv(x, kernel, bias):
-    """Padded convolution of stride 1 that leaves out the rows of padding."""
-    return _grid_product(x, kernel) + bias[None, None, None]
-
-
-def _grid_fwd(x, kernel, bias):
-    return _grid_conv(x, kernel, bias), (x, kernel, bias)
-
-
-def _grid_bwd(saved, g):
-    x, kernel, bias = saved
-    d_x = _grid_product(g, kernel[::-1, ::-1].swapaxes(2, 3))
-    d_kernel = _grid_gradient(x, g, kernel.shape[0]).reshape(kernel.shape)
-    return d_x, d_kernel, g.sum((0, 1, 2)).astype(bias.dtype)
-
-
-_grid_conv.defvjp(_grid_fwd, _grid_bwd)
 
 
 def _stamp_matrix(kernel):
@@ -423,7 +319,7 @@ def _conv_transpose_bwd(stride, activation, saved, g):
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)
         patches = _gather(g, k, stride)
-        return (_outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ matrix.T)[0]
+        return (outer(x, patches), g.sum((0, 1, 2))), activation_vjp(patches @ matrix.T)[0]
 
     (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _transpose_pieces(x, matrix), (matrix, bias), x, g)
     d_kernel = d_matrix.reshape(channels, k, k, features).transpose(1, 2, 0, 3)[::-1, ::-1]
