@@ -101,20 +101,26 @@ def spec_of(chosen: Settings) -> tuple[EnvSpec, JaxEnv | None]:
     return (env.spec, env) if env else (pools.spec_of(chosen.task, chosen.env), None)
 
 
+def check_actions(chosen: Settings, spec: EnvSpec) -> None:
+    """Raises UsageError unless the agent can choose, and where it must ask about, each of an environment's actions."""
+    if not spec.action.discrete:
+        raise UsageError(f"{chosen.task}: its actions are continuous, and these agents choose among actions")
+    forced = chosen.kind != "model_free" and chosen.agent.force_first
+    if forced and chosen.agent.rollouts != spec.action.size:
+        raise UsageError(
+            f"config.agent.rollouts={chosen.agent.rollouts}: with force_first=True there is one for each of the "
+            f"{spec.action.size} actions of {chosen.task}"
+        )
+
+
 def make_world(chosen: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) -> World:
     """The World of a run. key: of an untrained model and of fresh parts.
 
     Raises: UsageError for a model that is not there, unfinished, or of another environment.
     """
-    if not spec.action.discrete:
-        raise UsageError(f"{chosen.task}: its actions are continuous, and these agents choose among actions")
+    check_actions(chosen, spec)
     if chosen.kind == "model_free":
         return World(None, {}, None, {})
-    if chosen.agent.force_first and chosen.agent.rollouts != spec.action.size:
-        raise UsageError(
-            f"config.agent.rollouts={chosen.agent.rollouts}: with force_first=True there is one for each of the "
-            f"{spec.action.size} actions of {chosen.task}"
-        )
     world = of_simulator(chosen, env) if chosen.model_run == SIMULATOR else of_run(chosen, spec, key)
     assert world.query is not None
     decisions = chosen.agent.horizon * world.query.jump

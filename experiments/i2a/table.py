@@ -22,7 +22,7 @@ from experiments.environment_models import config as models
 from experiments.environment_models.agent import predicted_steps
 from experiments.environment_models.agent import settings as model_settings
 from experiments.i2a import config as configs
-from experiments.i2a.agent import SIMULATOR, settings
+from experiments.i2a.agent import SIMULATOR, check_actions, settings, spec_of
 from experiments.presets import tasks
 from wmjax import console
 from wmjax.envs.check import check_name
@@ -72,6 +72,7 @@ def main(argv: list[str]) -> None:
     # Now, for the agents' turn comes after the model's training.
     runs.check(asked, lambda config: predicted_steps(model_settings(config)))
     runs.check(trainings, settings)
+    runs.check(trainings[: len(options.agents)], check_task)  # other seeds have the same environment
     runs.define(folder / DEFINITION, definition(options))
     if asks_model:
         runs.train_missing([recording(options, folder, task)])
@@ -93,6 +94,12 @@ def check(options: Any) -> pathlib.Path:
     if "modulation" in options.agents and options.model != "sssm":
         raise UsageError(f"--model={options.model}: agent modulation asks an sssm")
     return folder
+
+
+def check_task(config: Any) -> None:
+    """Raises UsageError for an environment that an agent cannot play, or not with so many rollouts."""
+    chosen = settings(config)
+    check_actions(chosen, spec_of(chosen)[0])
 
 
 def model_preset(options: Any) -> str:

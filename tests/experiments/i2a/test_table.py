@@ -174,6 +174,8 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
         ("--preset=tiny", "unknown --preset 'tiny'"),
         ("--cores=a", "--cores=a: must be numbers"),
         ("--cores=0,4096", "--cores=4096: there is no such core; choose of "),
+        ("--set=agent.rollouts=4", "config.agent.rollouts=4: with force_first=True there is one for each of the 5"),
+        ("--env=minipacman:ping", "unknown minipacman mode 'ping'"),
         ("--set=agent.horizn=2", "config.agent.horizn does not exist"),
         ("--model_set=model.jump=3", "does not divide config.train.predicted=5"),
         ("--model_set=model.jumpp=2", "config.model.jumpp does not exist"),
