@@ -5,6 +5,8 @@ PRESET ?= $(if $(filter cpu,$(ACCELERATOR)),cpu,paper)
 WORKDIR ?= runs/cheetah_run_$(PRESET)
 BIN := .venv/bin
 export PYTHON
+# Images of containers like to set it: every process would compile the 2,000 modules that it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # XLA on the CPU allocates large arrays with malloc, and glibc hands each one back to the kernel when it is freed, only to
 # fault it in again page by page. These keep the memory and ask for huge pages. glibc reads them before Python starts.

@@ -4,6 +4,7 @@ import ctypes
 import gc
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -29,6 +30,9 @@ _QUICK = (
     "--xla_cpu_parallel_codegen_split_count=1",
 )
 os.environ["XLA_FLAGS"] = " ".join((*_QUICK, os.environ.get("XLA_FLAGS", ""))).strip()  # of two, the last counts
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; what tests start would inherit it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_finish():
