@@ -98,7 +98,9 @@ def test_public_functions_equal_lax(rows, cols, k, stride):
 @pytest.mark.parametrize(
     "rows, cols, k, dtype", [(6, 6, 5, "float32"), (10, 10, 5, "bfloat16"), (2, 3, 7, "float32"), (1, 2, 5, "bfloat16")]
 )
-def test_small_grids_leave_out_padding_and_equal_lax(rows, cols, k, dtype):
+@pytest.mark.parametrize("few", [0, 16])
+def test_small_grids_equal_lax(rows, cols, k, dtype, few, monkeypatch):
+    monkeypatch.setattr(small_grids, "_FEW_IMAGES", few)
     x, kernel, bias = _inputs(rows, cols, k, dtype=dtype)
     assert small_grids.is_small_grid(x.shape, k, 1)
     _assert_same_padding(x, kernel, bias, dtype)

@@ -1,6 +1,7 @@
 """Convolutions of small grids equal sums written out in numpy."""
 
 import itertools
+import math
 import types
 
 import numpy as np
@@ -9,11 +10,11 @@ import pytest
 from wmjax.nets import small_grids
 
 
-@pytest.mark.parametrize("large", [False, True])
-def test_every_small_grid_by_sums(large, monkeypatch):
+@pytest.mark.parametrize("few", [False, True])
+def test_every_small_grid_by_sums(few, monkeypatch):
     """All grids of 1 to 4 x 1 to 6, in value and gradient, smaller than the kernel too; in numpy nothing compiles.
 
-    large: by rows of the images, as in large batches.
+    few: for each row of the kernel, as of few images; else by frequencies.
     """
 
     def pad(x, zero, widths):
@@ -21,7 +22,7 @@ def test_every_small_grid_by_sums(large, monkeypatch):
 
     monkeypatch.setattr(small_grids, "jnp", np)
     monkeypatch.setattr(small_grids, "lax", types.SimpleNamespace(pad=pad))
-    monkeypatch.setattr(small_grids, "_MANY_ROWS", 0 if large else 2**30)
+    monkeypatch.setattr(small_grids, "_FEW_IMAGES", 2**30 if few else 0)
     for k, rows, cols in itertools.product((1, 3, 5, 7), range(1, 5), range(1, 7)):
         rng = np.random.default_rng(0)
         shapes = (4, rows, cols, 3), (k, k, 3, 4), (4,)
@@ -48,3 +49,13 @@ def test_what_counts_as_a_small_grid():
     cases |= {((10_000, 6, 6, 256), 3, 1): False}
     for arguments, small in cases.items():
         assert small_grids.is_small_grid(*arguments) == small, arguments
+
+
+@pytest.mark.parametrize(("rows", "cols", "k"), [(6, 6, 5), (8, 8, 5), (6, 6, 3), (5, 4, 7), (1, 3, 5)])
+def test_frequencies_are_as_few_as_they_can_be(rows, cols, k):
+    """Of real numbers one product, of each pair of conjugate ones three."""
+    size = rows + k // 2, cols + k // 2
+    real = math.prod(2 if each % 2 == 0 else 1 for each in size)  # frequencies that are their own conjugates
+    forward, of_kernel, inverse = small_grids.transforms(rows, cols, k)
+    assert len(forward) == len(of_kernel) == inverse.shape[1] == real + 3 * (math.prod(size) - real) // 2
+    assert small_grids.transforms(6, 6, 5)[0].shape == (94, 36)
