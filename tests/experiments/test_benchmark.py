@@ -33,7 +33,8 @@ def test_the_work_of_an_image_is_counted_as_by_hand():
     """Multiplications and additions of SV2P, (side, inputs with their own, filters) of its cells first."""
     cells = [(32, 64, 32), (32, 64, 32), (16, 96, 64), (16, 128, 64), (16, 192, 64), (32, 128, 32)]
     body = sum(side**2 * 25 * seen * 4 * filters for side, seen, filters in cells)
-    body += 8 * 5 * (6 + 7 + 8 + 7 + 6) * 192 * 4 * 128  # the cell of 8 x 8, without rows of padding
+    body += 148 * (8 * 8 * 192 + 192 * 4 * 128 + 8 * 8 * 4 * 128)  # the cell of 8 x 8 by its frequencies on 10 x 10
+    body += 148 * 25 * 192 * 4 * 128 / 16  # those of its kernel, for all of 16 sequences
     body += 32**2 * 25 * 3 * 32 + 16**2 * 9 * 32 * 32 + 8**2 * 9 * 64 * 64  # the halvings
     body += 9 * (8**2 * 128 * 128 + 16**2 * 96 * 96 + 32**2 * 64 * 64)  # the doublings: each input by every weight
     body += 6 * 64 + 8**2 * 66 * 64 + 8**2 * 128 * 250 + 64**2 * (64 * 14 + 25 * 9)  # action, kernels, masks, shares
