@@ -55,13 +55,12 @@ def has_core(core: int) -> bool:
     return True
 
 
-def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> None:
+def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> list[Any]:
     """Raises UsageError for settings that a main would refuse, before anything is trained.
 
-    Args: trainings: of `jobs.training`; settings: that of the experiment's agent.py.
+    Args: trainings: of `jobs.training`; settings: that of the experiment's agent.py. Returns: what it makes of each.
     """
-    for job in trainings:
-        settings(read_config(job, __name__))
+    return [settings(read_config(job, __name__)) for job in trainings]
 
 
 def read_config(job: jobs.Job, module: str) -> Any:

@@ -71,8 +71,10 @@ def main(argv: list[str]) -> None:
     trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
     # Now, for the agents' turn comes after the model's training.
     runs.check(asked, lambda config: predicted_steps(model_settings(config)))
-    runs.check(trainings, settings)
-    runs.check(trainings[: len(options.agents)], check_task)  # other seeds have the same environment
+    chosen = runs.check(trainings, settings)
+    spec, _ = spec_of(chosen[0])  # all of them play the same environment
+    for agent in chosen:
+        check_actions(agent, spec)
     runs.define(folder / DEFINITION, definition(options))
     if asks_model:
         runs.train_missing([recording(options, folder, task)])
@@ -86,6 +88,8 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    if not options.agents:
+        raise UsageError(f"--agents=: give at least one of {', '.join(configs.AGENTS)}")
     for name in options.agents:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
@@ -94,12 +98,6 @@ def check(options: Any) -> pathlib.Path:
     if "modulation" in options.agents and options.model != "sssm":
         raise UsageError(f"--model={options.model}: agent modulation asks an sssm")
     return folder
-
-
-def check_task(config: Any) -> None:
-    """Raises UsageError for an environment that an agent cannot play, or not with so many rollouts."""
-    chosen = settings(config)
-    check_actions(chosen, spec_of(chosen)[0])
 
 
 def model_preset(options: Any) -> str:

@@ -169,6 +169,7 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
     ("flag", "message"),
     [
         ("--agents=uniform,a3c", "unknown --agents 'a3c'"),
+        ("--agents=", "give at least one of model_free, copy,"),
         ("--model=gan", "unknown --model 'gan'"),
         ("--model=ar", "unknown --model 'ar'"),
         ("--preset=tiny", "unknown --preset 'tiny'"),
