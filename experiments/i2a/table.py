@@ -86,6 +86,8 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    if not options.agents:
+        raise UsageError(f"--agents=: give at least one of {', '.join(configs.AGENTS)}")
     for name in options.agents:
         check_name("--agents", name, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)

@@ -93,6 +93,8 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    if not options.parts:
+        raise UsageError(f"--parts=: give at least one of {', '.join(PARTS)}")
     for part in options.parts:
         check_name("--parts", part, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)

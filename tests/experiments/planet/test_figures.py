@@ -84,6 +84,7 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
     ("args", "message"),
     [
         ([], "give --folder=DIR"),
+        (["--folder=x", "--parts="], "--parts=: give at least one of models, planning"),
         (["--folder=x", "--parts=fig4"], "unknown --parts 'fig4'. Allowed: activations, models"),
         (["--folder=x", "--preset=gpu"], "unknown --preset 'gpu'. Did you mean cpu"),
         (["--folder=x", "--cores=a"], "--cores=a: must be numbers of cores"),
