@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     chosen = agents.settings(options.config)
     if len(chosen.members) > 1:
         raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
+    if str(chosen.devices) != "1":
+        raise UsageError(f"config.devices={chosen.devices}: a model is fitted on 1")
     train, (task, seed) = chosen.train, chosen.members[0]
     spec, _ = pools.first_step(chosen.members, 1, chosen.env)
     agent = agents.make_agent(chosen, spec)

@@ -210,3 +210,13 @@ def test_another_config_is_refused_and_nothing_touched(whole):
     with pytest.raises(UsageError, match="population 1 -> 2"):
         attempt(whole[1], members=2)
     assert metrics(whole[1]) == before
+
+
+def test_what_is_refused_at_a_resume_takes_nothing_away(tmp_path):
+    attempt(tmp_path)
+    written = tmp_path / "metrics.jsonl"
+    written.write_bytes(b"\n" + written.read_bytes())
+    before = {name: (tmp_path / name).read_bytes() for name in ("metrics.jsonl", "summary.json")}
+    with pytest.raises(UsageError, match="damaged at line 1"):
+        attempt(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before

@@ -67,6 +67,8 @@ class Run:
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
         if processes.is_first():
             self._writers = [MetricsWriter(*each) for each in zip(self.member_folders, begun, strict=True)]
+            for place in (self.folder, *self.member_folders):
+                drop_summary(place)
         self._row_begun = clocks["row_begun"]
         self.progress = Progress(self._planned, self._minutes, done_minutes=clocks["minutes"], unit=self._unit)
         if not restored:
@@ -215,13 +217,11 @@ def open_folders(folder: Path, config: dict, members: Sequence[Member], may_diff
     """Opens the working folder and makes those of the members, which it returns. Arguments as of `open_run`."""
     kept = {name: value for name, value in config.items() if name != "devices"}
     workdir.open_workdir(folder, kept, may_differ)
-    drop_summary(folder)
     member_folders = [folder]
     if len(members) > 1:
         member_folders = [folder / name for name in folder_names(members)]
         for place, each in zip(member_folders, members, strict=True):
             place.mkdir(exist_ok=True)
-            drop_summary(place)
             settings = kept | each._asdict() | dict(population=1)
             files.atomic_write(place / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
     return member_folders
