@@ -23,7 +23,7 @@ from typing import Any
 from wmjax import console
 from wmjax.report import page
 from wmjax.report.metrics import MetricsWriter, read_metrics
-from wmjax.report.page import drop_summary, write_population_report, write_report, write_summary
+from wmjax.report.page import SUMMARY, drop_summary, write_population_report, write_report, write_summary
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
 from wmjax.run import processes, stop
@@ -60,8 +60,12 @@ class Run:
 
         Args: template: the state as of `checkpoint.restore_latest`.
         Returns: the saved state, None if there is none.
+        Raises: UsageError where there was one, but no longer.
         """
         restored = checkpoint.restore_latest(self.folder, template | dict(run=checkpoint.AS_SAVED))
+        ended = (self.folder / SUMMARY).exists() and any(map(read_metrics, self.member_folders))
+        if ended and not restored:  # with a checkpoint, which `finish` writes before the summary
+            raise UsageError(f"{self.folder} has results, but its checkpoints are gone: choose another folder")
         state: dict[str, Any] = restored[1] if restored else {}
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
