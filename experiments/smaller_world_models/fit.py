@@ -65,6 +65,7 @@ def main(argv: list[str]) -> None:
 
     steps = phases.newest(record(options, chosen, spec, collect_keys), train.frames)
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
+    agents.check_chunk(train, agents.longest(learnt.is_first))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
     memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
     mesh = devices.make_mesh("1")
