@@ -10,6 +10,7 @@ from wmjax.types import UsageError
 
 TASK = "task"  # the key whose values stand in --config's argument
 SEED = "seed"  # the key whose values are outermost: all variants of a seed first, so that a part can be compared
+MOST = 100_000  # values of a range
 LONGEST, LONGEST_NAME = 40, 160  # characters of a value in a name, and of a name
 
 Cell = dict[str, str]  # key -> value, as written
@@ -45,6 +46,8 @@ def read_values(where: str, text: str) -> list[str]:
     values: list[str] = []
     for each in split_outside(text):
         numbers = re.fullmatch(r"(-?\d+):(-?\d+)", each)
+        if numbers and int(numbers[2]) - int(numbers[1]) > MOST:
+            raise UsageError(f"{where}: a range has at most {MOST:,} values")
         values += map(str, range(int(numbers[1]), int(numbers[2]))) if numbers else [each]
         if not each or (numbers and int(numbers[1]) >= int(numbers[2])):
             raise UsageError(f"{where}: a value is empty: give V1,V2 or a range FROM:TO, TO not among them")

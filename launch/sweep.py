@@ -215,7 +215,7 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
     module = definition["main"]
     try:
         found = importlib.util.find_spec(f"{module}.__main__") and importlib.import_module(f"{module}.agent")
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise UsageError(f"--main={module}: {error}; give a training main, such as experiments.planet") from error
     if not hasattr(found, "settings"):
         raise UsageError(f"--main={module} is no training main: {module}.agent has no settings")

@@ -157,6 +157,12 @@ def test_a_config_without_a_doctor_is_refused():
             doctor.doctor_beside(place)
 
 
+def test_the_doctor_is_found_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    main = doctor.doctor_beside(f"{mains.ROOT}/experiments/planet/config.py:fake:counter,cpu")
+    assert main.__module__ == "experiments.planet.doctor"
+
+
 def test_it_says_what_is_missing_before_it_imports_it():
     """A Python without site-packages, as a system's own is: -S."""
     command = [sys.executable, "-S", "-m", "wmjax.doctor"]

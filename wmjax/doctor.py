@@ -83,10 +83,11 @@ def doctor_beside(place: str) -> Callable[[list[str]], None]:
     """
     from wmjax.types import UsageError
 
-    folder = pathlib.Path(os.path.relpath(place.partition(":")[0] or ".")).parent
-    if ".." in folder.parts or not (folder / "doctor.py").is_file():
-        raise UsageError(f"--config={place}: no doctor.py beside it")
-    return importlib.import_module(".".join([*folder.parts, "doctor"])).main
+    folder = pathlib.Path(place.partition(":")[0]).absolute().parent
+    for root in (pathlib.Path.cwd(), ROOT):  # from where modules are imported
+        if folder.is_relative_to(root) and folder != root and (folder / "doctor.py").is_file():
+            return importlib.import_module(".".join([*folder.relative_to(root).parts, "doctor"])).main
+    raise UsageError(f"--config={place}: no doctor.py beside it")
 
 
 def tell(points: Iterable[Point]) -> None:

@@ -16,6 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments import runs
+from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS, StateSpaceConfig
@@ -47,7 +48,9 @@ def main(argv: list[str]) -> None:
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
     places = runs.places(folder, variants, options.seeds)
     each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
-    runs.train_all([training(options, *one) for one in each], options.cores)
+    trainings = [training(options, *one) for one in each]
+    runs.check(trainings, agents.settings)
+    runs.train_all(trainings, options.cores)
     runs.publish(folder / "table.md", table(options, places))
 
 

@@ -14,7 +14,7 @@ from wmjax.models import state_space
 from wmjax.models.state_space import StateSpaceConfig
 from wmjax.replay import Replay
 from wmjax.run import devices, lifecycle
-from wmjax.run.cli import build, read_path
+from wmjax.run.cli import build, check_top, read_path
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
 
@@ -36,8 +36,9 @@ class Settings(NamedTuple):
 def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
+    check_top(blocks, dict(task=str, seed=int), BLOCKS)
     seed = blocks["seed"]
-    if type(seed) is not int or not 0 <= seed < 2**31:
+    if not 0 <= seed < 2**31:
         raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
     task = blocks["task"] if is_ball(blocks["task"]) else read_path("config.task", blocks["task"])
     built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}

@@ -16,7 +16,7 @@ from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.check import check_name
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, lifecycle, pools
-from wmjax.run.cli import build
+from wmjax.run.cli import build, check_top
 from wmjax.run.members import Member, by_task, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
 from wmjax.train import acting_params, with_average
@@ -70,6 +70,7 @@ class Loaded(NamedTuple):
 def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
+    check_top(blocks, dict(task=str, seed=int, population=int, family=str), (*BLOCKS, "env"))
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     family = blocks["family"]
     check_name("config.family", family, MODELS)

@@ -20,7 +20,7 @@ from absl import flags
 
 from experiments import runs
 from experiments.planet import config as configs
-from experiments.planet.agent import load, test_env
+from experiments.planet.agent import load, settings, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
 from wmjax.envs.check import check_name
@@ -76,6 +76,7 @@ def main(argv: list[str]) -> None:
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     places = runs.places(folder, used, options.seeds)
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
+    runs.check(trainings, settings)
     runs.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     lines = [
@@ -92,6 +93,8 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    if not options.parts:
+        raise UsageError(f"--parts=: give at least one of {', '.join(PARTS)}")
     for part in options.parts:
         check_name("--parts", part, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)

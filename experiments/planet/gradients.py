@@ -10,6 +10,7 @@ reward's gradient in the GRU, in norms of the image's there.
 """
 
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -19,7 +20,7 @@ import optax
 from absl import flags
 
 from experiments.planet import config as configs
-from experiments.planet.agent import make_agent, settings
+from experiments.planet.agent import check_chunk, make_agent, settings
 from experiments.presets import config_flag
 from wmjax import console, envs, replay
 from wmjax.agents.random import make_random_actor
@@ -48,6 +49,8 @@ def main(argv: list[str]) -> None:
     cli.use_jax()
     chosen = settings(options.config)
     check_name("config.family", chosen.family, ["rssm"])  # whose loss is taken apart here
+    if len(chosen.members) > 1:
+        raise UsageError("config.task, config.population: one task and one seed are looked at")
     task, seed = chosen.members[0]
     env = envs.make(task, options.episodes, seed, **chosen.env)
     agent = make_agent(chosen, env.spec)
@@ -56,9 +59,10 @@ def main(argv: list[str]) -> None:
     steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Stopwatch())
     memory = replay.init(len(steps.reward), options.episodes, jax.tree.map(lambda x: x[0], steps))
     memory = replay.extend(memory, steps)
+    check_chunk(chosen.train, jax.tree.map(lambda x: x[None], memory))
     optimizer = make_optimizer(chosen.model)
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnums=(3, 4, 5))  # a config checks its scales
     def gradient(params: Params, memory: replay.Replay, key: Array, image: float, reward: float, kl: float) -> Params:
         """Of the loss with these scales, on a batch of this key."""
         sample_key, loss_key = jax.random.split(key)

@@ -149,6 +149,8 @@ def check_options(options: Any) -> None:
     """Raises UsageError for flags that are missing or do not fit each other."""
     if options.config is None or options.workdir is None or not options.train or not options.test:
         raise UsageError(f"give --config={configs.USAGE}, --train=DIR,..., --test=DIR,... and --workdir=DIR")
+    if options.distributed != "off":
+        raise UsageError(f"--distributed={options.distributed}: offline training is one process, as config.devices=1")
     if options.updates % options.every:
         raise UsageError(f"--updates={options.updates}: must be a multiple of --every={options.every}")
     for name in ("below", "above"):

@@ -75,6 +75,8 @@ def main(argv: list[str]) -> None:
     check_name("--setting", options.setting, PLANNERS)
     check_name("--action", options.action, ACTIONS)
     tasks = list(ACTION_REPEAT) if options.tasks == ["all"] else options.tasks
+    if not tasks:
+        raise UsageError(f"--tasks=: give all, or at least one of {', '.join(ACTION_REPEAT)}")
     for task in tasks:
         check_name("task", task, ACTION_REPEAT)
     planner = CEMConfig(**vars(PLANNERS[options.setting]) | dict(action=options.action))

@@ -12,7 +12,7 @@ from wmjax.agents import ppo
 from wmjax.models import vq_convlstm
 from wmjax.nets.policy import GridPolicy, ImagePolicy, VectorPolicy
 from wmjax.run import lifecycle, pools
-from wmjax.run.cli import build
+from wmjax.run.cli import build, check_top
 from wmjax.run.members import Member, make_members, member_keys, pick
 from wmjax.storage import checkpoint, workdir
 from wmjax.types import ActionSpec, Actor, EnvSpec, Learner, UsageError, WorldModel
@@ -57,6 +57,7 @@ class Loaded(NamedTuple):
 def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
+    check_top(blocks, dict(task=str, seed=int, population=int), (*BLOCKS, "env"))
     members = make_members(blocks["task"], blocks["seed"], blocks["population"])
     built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
     env = {name: value for name, value in dict(blocks["env"]).items() if value is not None}

@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
     chosen = agents.settings(options.config)
     if len(chosen.members) > 1:
         raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
+    if str(chosen.devices) != "1":
+        raise UsageError(f"config.devices={chosen.devices}: a model is fitted on 1")
     train, (task, seed) = chosen.train, chosen.members[0]
     spec, _ = pools.first_step(chosen.members, 1, chosen.env)
     agent = agents.make_agent(chosen, spec)
@@ -63,6 +65,7 @@ def main(argv: list[str]) -> None:
 
     steps = phases.newest(record(options, chosen, spec, collect_keys), train.frames)
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
+    agents.check_chunk(train, agents.longest(learnt.is_first))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
     memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
     mesh = devices.make_mesh("1")

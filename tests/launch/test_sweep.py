@@ -124,6 +124,7 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
         (["--status"], "holds no sweep"),
         (["--extend", "--set=seed=1"], "holds no sweep"),
         ([*MAIN, "--set=seed="], "--set=seed=: a value is empty"),
+        ([*MAIN, "--set=seed=0:10000000000"], "--set=seed=0:10000000000: a range has at most 100,000 values"),
         ([*MAIN, "--set=seed=1", "--set=seed=2"], "there is an axis seed already"),
         ([*MAIN, "--set=seed=1", "--config.seed=2"], "--config.seed=2: there is an axis of it"),
         ([*MAIN, "--set=seed=1", "--config.seed"], "--config.seed: give --config.key=value"),
@@ -132,6 +133,7 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
         ([*MAIN, "--set=model.kind=ssm", "--pack=seed"], "--pack=seed needs --set=seed"),
         ([*MAIN[:1], "--config=nowhere.py:a,b", "--set=seed=1"], "config file 'nowhere.py' does not exist"),
         (["--main=experiments.plant", MAIN[1], "--set=seed=1"], "--main=experiments.plant: No module named"),
+        (["--main=./planet", MAIN[1], "--set=seed=1"], "--main=./planet: "),
         (["--main=wmjax.run", MAIN[1], "--set=seed=1"], "--main=wmjax.run is no training main"),
     ],
 )

@@ -1,5 +1,6 @@
 """What surrounds a main: config blocks, exit codes, and the first number that is not finite."""
 
+import contextlib
 import dataclasses
 import errno
 
@@ -88,6 +89,9 @@ def raising(error):
         (NonFiniteError("update 7: kl is not finite"), 3, "error: update 7: kl is not finite"),
         (OSError(errno.ENOSPC, "No space", "/x/y"), 2, "error: disk full while writing /x/y; the last"),
         (OSError(errno.EDQUOT, "Quota", "/x/y"), 2, "error: disk full while writing /x/y; the last"),
+        (PermissionError(errno.EACCES, "Permission denied", "/x/y"), 2, "error: cannot use /x/y: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "/x/y"), 2, "error: cannot use /x/y: File name too long"),
+        (RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nlong"), 2, "error: no memory for these"),
         (KeyboardInterrupt(), 130, "error: interrupted; the same command resumes"),
     ],
 )
@@ -103,7 +107,15 @@ def test_a_good_run_says_nothing(capsys):
     assert seen == [["main", "--a"]] and capsys.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("error", [ValueError("a bug"), OSError(errno.EACCES, "denied", "/x"), ArithmeticError("bug")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("a bug"),
+        OSError(errno.EACCES, "denied"),
+        FileNotFoundError(errno.ENOENT, "", "/x"),
+        RuntimeError("bug"),
+    ],
+)
 def test_bugs_keep_their_traceback(error):
     with pytest.raises(type(error)):
         cli.run(raising(error), ["main"])
@@ -173,6 +185,58 @@ def test_keys_are_checked_however_the_config_is_given(words):
     assert ended.code == 2 and ended.stderr.startswith("error: config.train.bacth does not exist: did you mean batch?")
     ended = started.call("planet.__main__", "--workdir=w", "--config")
     assert ended.code == 2 and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero, at {path}:1"),
+        ("def get_config(:", "SyntaxError"),
+        ("x = 1", "KeyError: 'get_config'"),
+        ("def get_config(argument):\n    raise ValueError(argument)", "ValueError: fake:counter,cpu, at {path}:2"),
+        ("def get_config(argument): pass", "get_config returns a NoneType, not a ConfigDict"),
+    ],
+)
+def test_a_config_file_that_makes_no_config_is_one_line(text, told, tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    ended = started.call("planet.__main__", f"--workdir={tmp_path / 'w'}", f"--config={path}:fake:counter,cpu")
+    assert ended.code == 2 and ended.stderr.count("\n") == 1 and not (tmp_path / "w").exists()
+    assert ended.stderr.startswith(f"error: config file '{path}': ") and told.format(path=path) in ended.stderr
+
+
+TOP = dict(task="a", seed=1, train=dict(batch=2))
+
+
+@pytest.mark.parametrize(
+    ("config", "told"),
+    [
+        (TOP, ""),
+        (TOP | dict(more=3), ""),
+        (dict(task="a", train={}), "config.seed is missing, so .* it has task, train"),
+        (dict(task="a", seed=1), "config.train is missing"),
+        (TOP | dict(task=None), "config.task=None: must be of type str"),
+        (TOP | dict(train="big"), "config.train='big': must be a block of settings"),
+    ],
+)
+def test_what_a_config_must_have(config, told):
+    with pytest.raises(UsageError, match=told) if told else contextlib.nullcontext():
+        cli.check_top(config, dict(task=str, seed=int), ["train"])
+
+
+@pytest.mark.parametrize(
+    ("experiment", "other"),
+    [
+        ("planet", "environment_models/config.py:ball,vae,cpu"),
+        ("smaller_world_models", "planet/config.py:fake:counter,cpu"),
+        ("environment_models", "i2a/config.py:minipacman:hunt,model_free,cpu"),
+        ("i2a", "planet/config.py:fake:counter,cpu"),
+    ],
+)
+def test_the_config_of_another_experiment_is_refused(experiment, other, tmp_path):
+    ended = started.call(f"{experiment}.__main__", f"--workdir={tmp_path / 'w'}", f"--config=experiments/{other}")
+    assert ended.code == 2 and ended.stderr.count("\n") == 1 and not (tmp_path / "w").exists()
+    assert " is missing, so it is the config of something else" in ended.stderr
 
 
 @pytest.fixture

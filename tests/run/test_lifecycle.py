@@ -6,6 +6,7 @@ several dispatches, evaluates, writes metrics and holds what it would go back to
 
 import itertools
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -210,3 +211,22 @@ def test_another_config_is_refused_and_nothing_touched(whole):
     with pytest.raises(UsageError, match="population 1 -> 2"):
         attempt(whole[1], members=2)
     assert metrics(whole[1]) == before
+
+
+def test_what_is_refused_at_a_resume_takes_nothing_away(tmp_path):
+    attempt(tmp_path)
+    written = tmp_path / "metrics.jsonl"
+    written.write_bytes(b"\n" + written.read_bytes())
+    before = {name: (tmp_path / name).read_bytes() for name in ("metrics.jsonl", "summary.json")}
+    with pytest.raises(UsageError, match="damaged at line 1"):
+        attempt(tmp_path)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+
+
+def test_a_run_without_its_checkpoints_does_not_begin_anew(tmp_path):
+    attempt(tmp_path)
+    shutil.rmtree(tmp_path / "checkpoints")
+    before = (tmp_path / "metrics.jsonl").read_bytes(), sorted((tmp_path / "replay").iterdir())
+    with pytest.raises(UsageError, match="has results, but its checkpoints are gone"):
+        attempt(tmp_path)
+    assert before == ((tmp_path / "metrics.jsonl").read_bytes(), sorted((tmp_path / "replay").iterdir()))

@@ -191,6 +191,10 @@ def test_other_versions_are_told(folder, capfd):
     assert "other versions" in (told := capfd.readouterr().err) and "jax 0.1 -> " in told
     workdir.open_workdir(folder, CONFIG)
     assert capfd.readouterr().err == ""
+    for damaged in ("3", "[1]", "{}", "x"):
+        (folder / "versions.json").write_text(damaged)
+        workdir.open_workdir(folder, CONFIG)
+        assert len(workdir.read_starts(folder)) == 1
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
@@ -244,9 +248,17 @@ def test_lost_or_damaged_lines_are_told(tmp_path):
     writer.write({"env_steps": 1})
     with pytest.raises(UsageError, match="lines are lost"):
         metrics.MetricsWriter(tmp_path, resume_at=writer.offset + 1)
-    (tmp_path / "metrics.jsonl").write_bytes(b'{"a": 1}\n{"a\n{"a": 2}\n')
-    with pytest.raises(UsageError, match="damaged at line 2"):
-        metrics.read_metrics(tmp_path)
+    for second in (b'{"a', b"[1]", b"3"):
+        content = b'{"a": 1}\n' + second + b'\n{"a": 2}\n{"a": 3}\n'
+        (tmp_path / "metrics.jsonl").write_bytes(content)
+        with pytest.raises(UsageError, match="damaged at line 2"):
+            metrics.read_metrics(tmp_path)
+        with pytest.raises(UsageError, match="damaged at line 2"):
+            metrics.MetricsWriter(tmp_path, resume_at=len(content) - 9)
+        assert (tmp_path / "metrics.jsonl").read_bytes() == content  # nothing is cut off
+    with pytest.raises(UsageError, match="was changed: no line ends at byte 5"):
+        metrics.MetricsWriter(tmp_path, resume_at=5)
+    assert (tmp_path / "metrics.jsonl").read_bytes() == content
 
 
 def read_events(path):

@@ -35,19 +35,24 @@ class MetricsWriter:
         resume_at: bytes of metrics.jsonl to keep, the `offset` of the checkpoint that was restored; 0 starts afresh.
 
     Raises:
-        UsageError: metrics.jsonl is shorter than resume_at, so lines of the run are lost.
+        UsageError: metrics.jsonl is shorter than resume_at, so lines of the run are lost, or not of whole lines until
+            there: someone changed it. It is left as it is.
     """
 
     def __init__(self, workdir: str | Path, resume_at: int = 0) -> None:
         path = Path(workdir) / METRICS
         self._file = open(path, "ab")  # noqa: SIM115  open as long as the run
-        size = os.fstat(self._file.fileno()).st_size
-        if size < resume_at:
+        content = path.read_bytes()
+        if len(content) < resume_at:
             self._file.close()
-            raise UsageError(f"{path} has {size} bytes but the checkpoint was taken at {resume_at}: lines are lost")
+            told = f"has {len(content)} bytes but the checkpoint was taken at {resume_at}: lines are lost"
+            raise UsageError(f"{path} {told}")
+        kept = rows_of(path, content[:resume_at])
+        if resume_at and content[resume_at - 1 : resume_at] != b"\n":
+            self._file.close()
+            raise UsageError(f"{path} was changed: no line ends at byte {resume_at}, where the checkpoint was taken")
         self._file.truncate(resume_at)
         self.offset = resume_at
-        kept = read_metrics(workdir)
         after_kept = 1 + _step(kept[-1]) if kept else 0
         self._events = console.try_drawing(open_events, Path(workdir) / EVENTS, after_kept)  # None: run without them
 
@@ -89,13 +94,20 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     path = Path(workdir) / METRICS
     if not path.exists():
         return []
-    lines = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline is half-written or empty
+    return rows_of(path, path.read_bytes())
+
+
+def rows_of(path: Path, content: bytes) -> list[dict[str, Any]]:
+    """The lines of a metrics.jsonl with this content as dicts; as of `read_metrics`."""
     rows = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # after the last newline: half-written, empty
         try:
-            rows.append(json.loads(line))
-        except ValueError as error:
-            raise UsageError(f"{path} is damaged at line {number}") from error
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if not isinstance(row, dict):
+            raise UsageError(f"{path} is damaged at line {number}")
+        rows.append(row)
     return rows
 
 

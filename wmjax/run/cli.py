@@ -1,6 +1,6 @@
 """What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
 
-exit 0   done            exit 2   bad input, no driver, disk full          exit 3   NaN or infinity in training
+exit 0   done            exit 2   bad input, no driver, disk or memory full      exit 3   NaN or infinity in training
 exit 75  stopped by a signal, in order: the same command goes on
 """
 
@@ -27,6 +27,9 @@ from wmjax.run import help_page, paths, processes, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
+# What the operating system says of paths that a user gave.
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors of that begin
 Settings = typing.TypeVar("Settings")  # a dataclass
 
 
@@ -57,9 +60,15 @@ def ended(main: Callable[[list[str]], Any], argv: list[str]) -> int:
     except NonFiniteError as error:
         return fail(error, 3)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)
+        if error.errno in REFUSED and error.filename is not None:
+            return fail(f"cannot use {error.filename}: {error.strerror}", 2)
+        raise
+    except RuntimeError as error:  # of which jax's own is one
+        if not str(error).startswith(OUT_OF_MEMORY):
             raise
-        return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)
+        return fail(f"no memory for these sizes; the last checkpoint is untouched: {str(error).splitlines()[0]}", 2)
     except KeyboardInterrupt:
         return fail("interrupted; the same command resumes from the last checkpoint", 130)
     except stop.Stopped as stopped:
@@ -188,11 +197,21 @@ def show_help(values: flags.FlagValues, module: str, configs: types.ModuleType |
 
 
 def load_config(place: str) -> Any:
-    """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or as its get_config says."""
+    """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or it fails to make one."""
     path, _, argument = place.partition(":")
     if not os.path.isfile(path):
         raise UsageError(f"config file {path!r} does not exist: give experiments/<paper>/config.py:<task>,<preset>")
-    return runpy.run_path(path)["get_config"](argument)
+    try:
+        config = runpy.run_path(path)["get_config"](argument)
+    except UsageError:
+        raise
+    except Exception as error:  # whatever a user's file may raise
+        file, line, *_ = traceback.extract_tb(error.__traceback__)[-1]
+        why = f"{type(error).__name__}: {error}, at {file}:{line}"
+        raise UsageError(f"config file {path!r}: no get_config(argument) that returns a ConfigDict: {why}") from error
+    if not hasattr(config, "keys"):
+        raise UsageError(f"config file {path!r}: get_config returns a {type(config).__name__}, not a ConfigDict")
+    return config
 
 
 def check_keys(overrides: Iterable[str], config: Any) -> None:
@@ -208,6 +227,23 @@ def check_keys(overrides: Iterable[str], config: Any) -> None:
                 hint = f"did you mean {near[0]}? " if near else ""
                 raise UsageError(f"config.{name} does not exist: {hint}{where} has {allowed}")
             block = block[key]
+
+
+def check_top(config: Mapping[str, Any], settings: Mapping[str, type], blocks: Iterable[str]) -> None:
+    """Raises UsageError unless a config has what its experiment reads, as one of another experiment has not.
+
+    Args: config: of a run; settings: types by name, of those that stand alone; blocks: names of blocks of settings.
+    """
+    for name in (*settings, *blocks):
+        if name not in config:
+            raise UsageError(
+                f"config.{name} is missing, so it is the config of something else: it has {', '.join(config)}"
+            )
+    for name, kind in settings.items():
+        convert(config[name], kind, f"config.{name}")
+    for name in blocks:
+        if not hasattr(config[name], "keys"):
+            raise UsageError(f"config.{name}={config[name]!r}: must be a block of settings")
 
 
 def build(cls: type[Settings], block: Mapping[str, Any], name: str) -> Settings:

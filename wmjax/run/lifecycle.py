@@ -23,7 +23,7 @@ from typing import Any
 from wmjax import console
 from wmjax.report import page
 from wmjax.report.metrics import MetricsWriter, read_metrics
-from wmjax.report.page import drop_summary, write_population_report, write_report, write_summary
+from wmjax.report.page import SUMMARY, drop_summary, write_population_report, write_report, write_summary
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
 from wmjax.run import processes, stop
@@ -60,13 +60,19 @@ class Run:
 
         Args: template: the state as of `checkpoint.restore_latest`.
         Returns: the saved state, None if there is none.
+        Raises: UsageError where there was one, but no longer.
         """
         restored = checkpoint.restore_latest(self.folder, template | dict(run=checkpoint.AS_SAVED))
+        ended = (self.folder / SUMMARY).exists() and any(map(read_metrics, self.member_folders))
+        if ended and not restored:  # with a checkpoint, which `finish` writes before the summary
+            raise UsageError(f"{self.folder} has results, but its checkpoints are gone: choose another folder")
         state: dict[str, Any] = restored[1] if restored else {}
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
         if processes.is_first():
             self._writers = [MetricsWriter(*each) for each in zip(self.member_folders, begun, strict=True)]
+            for place in (self.folder, *self.member_folders):
+                drop_summary(place)
         self._row_begun = clocks["row_begun"]
         self.progress = Progress(self._planned, self._minutes, done_minutes=clocks["minutes"], unit=self._unit)
         if not restored:
@@ -215,13 +221,11 @@ def open_folders(folder: Path, config: dict, members: Sequence[Member], may_diff
     """Opens the working folder and makes those of the members, which it returns. Arguments as of `open_run`."""
     kept = {name: value for name, value in config.items() if name != "devices"}
     workdir.open_workdir(folder, kept, may_differ)
-    drop_summary(folder)
     member_folders = [folder]
     if len(members) > 1:
         member_folders = [folder / name for name in folder_names(members)]
         for place, each in zip(member_folders, members, strict=True):
             place.mkdir(exist_ok=True)
-            drop_summary(place)
             settings = kept | each._asdict() | dict(population=1)
             files.atomic_write(place / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
     return member_folders

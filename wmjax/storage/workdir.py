@@ -158,11 +158,12 @@ def versions() -> dict[str, Any]:
 
 
 def read_starts(path: str | Path) -> list[dict]:
-    """The entries of versions.json, oldest first; [] if there are none."""
+    """The entries of versions.json, oldest first; [] if there are none, or it is damaged."""
     try:
-        return json.loads((Path(path) / VERSIONS).read_text())
+        starts = json.loads((Path(path) / VERSIONS).read_text())
     except (OSError, ValueError):
         return []
+    return starts if isinstance(starts, list) and all(isinstance(each, dict) for each in starts) else []
 
 
 def _note_start(path: Path, settings: list[str]) -> None:

@@ -349,12 +349,21 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path, monkeypatch)
         ("--horizons=0", "--horizons=0"),
         ("--batches=" + "9" * 5000, "--batches=9"),
         ("--horizons=10", "a multiple of 3"),
-        ("--set=model.kinds=3", "exit code 2"),
+        ("--set=model.kinds=3", "config.model.kinds does not exist"),
+        ("--set=seed=3", "config.seed: --set gives it twice, or it is what this command sets itself"),
     ],
 )
 def test_table_refuses_in_one_line(flag, message, tmp_path):
     ended = mains.call("environment_models.table", f"--folder={tmp_path}", flag)
-    assert ended.code == 2 and message in ended.stderr and "Traceback" not in ended.stderr
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("setting", ["model.contrast=1", "seed=3", "train.updates=8", "model.jump=x"])
+def test_ablations_refuse_settings_that_undo_their_own(setting, tmp_path):
+    ended = mains.call("environment_models.ablations", "--data=ball", f"--folder={tmp_path}", f"--set={setting}")
+    assert ended.code == 2 and setting.partition("=")[0] in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):

@@ -168,8 +168,8 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
+        ("--agents=", "--agents=: give at least one of model_free, copy"),
         ("--agents=uniform,a3c", "unknown --agents 'a3c'"),
-        ("--agents=", "give at least one of model_free, copy,"),
         ("--model=gan", "unknown --model 'gan'"),
         ("--model=ar", "unknown --model 'ar'"),
         ("--preset=tiny", "unknown --preset 'tiny'"),

@@ -37,9 +37,16 @@ def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatc
 
     monkeypatch.setattr(jobs, "run_all", run_all)
     monkeypatch.setattr(figures, "PARTS", dict(models=["rssm", "ssm"], open_loop=["rssm"]))
-    options = ("--task=fake:counter", "--seeds=2", "--episodes=5", "--set=env.size=16", "--cores=1", "--parts=models")
+    options = (
+        "--task=fake:counter",
+        "--seeds=2",
+        "--episodes=5",
+        "--set=train.seed_episodes=2",
+        "--cores=1",
+        "--parts=models",
+    )
     assert run(*options, f"--folder={tmp_path}") == 0
-    common = ("train.episodes=5", "env.size=16", "taskset", "-c", "1")
+    common = ("train.episodes=5", "train.seed_episodes=2", "taskset", "-c", "1")
     assert sorted(asked) == sorted(
         (f"seed={seed}", common[0], *kind, *common[1:]) for seed in (0, 1) for kind in ((), ("model.kind=ssm",))
     )
@@ -77,9 +84,11 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
     ("args", "message"),
     [
         ([], "give --folder=DIR"),
+        (["--folder=x", "--parts="], "--parts=: give at least one of models, planning"),
         (["--folder=x", "--parts=fig4"], "unknown --parts 'fig4'. Allowed: activations, models"),
         (["--folder=x", "--preset=gpu"], "unknown --preset 'gpu'. Did you mean cpu"),
         (["--folder=x", "--cores=a"], "--cores=a: must be numbers of cores"),
+        (["--folder=x", "--set=model.kind=ssm"], "config.model.kind: --set gives it twice, or it is what this command"),
         (["--folder=/dev/null"], "cannot write into /dev/null"),
     ],
 )

@@ -163,6 +163,7 @@ def test_its_agent_can_be_evaluated_and_other_episodes_are_refused(recorded, who
         (["--test={copy}"], ["in common", "{first}/replay/000001.npz and {copy}/evaluation/000000.npz"]),
         (["--test={empty}"], ["{empty} has no episodes in evaluation or replay/"]),
         (["--updates=5"], ["--updates=5", "multiple of --every=2"]),
+        (["--distributed=h:1/2/0"], ["--distributed=h:1/2/0", "one process"]),
         (["--below=nan"], ["--below=nan", "finite"]),
         (["--below=-9"], ["--below=-9.0", "no 6 rows of --train"]),
         (["--above=9"], ["config.planner.horizon=3", "--train", "above 9.0"]),

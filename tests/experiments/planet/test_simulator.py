@@ -90,6 +90,7 @@ def test_the_sweep_plays_every_point_once_and_draws_them(tmp_path, played):
     [
         (simulator, [], "give --folder=DIR"),
         (planner_sweep, [], "give --folder=DIR"),
+        (simulator, ["--folder=x", "--tasks="], "--tasks=: give all, or at least one of "),
         (simulator, ["--folder=x", "--tasks=hopper_hop"], "unknown task 'hopper_hop'"),
         (planner_sweep, ["--folder=x", "--task=cheetah"], "unknown task 'cheetah'. Did you mean cheetah_run or"),
         (simulator, ["--folder=x", "--setting=paper"], "unknown --setting 'paper'"),
