@@ -10,6 +10,7 @@ reward's gradient in the GRU, in norms of the image's there.
 """
 
 import dataclasses
+import functools
 import sys
 
 import jax
@@ -58,7 +59,7 @@ def main(argv: list[str]) -> None:
     memory = replay.extend(memory, steps)
     optimizer = make_optimizer(chosen.model)
 
-    @jax.jit
+    @functools.partial(jax.jit, static_argnums=(3, 4, 5))
     def gradient(params: Params, memory: replay.Replay, key: Array, image: float, reward: float, kl: float) -> Params:
         """Of the loss with these scales, on a batch of this key."""
         sample_key, loss_key = jax.random.split(key)
