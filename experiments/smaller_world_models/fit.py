@@ -68,8 +68,8 @@ def main(argv: list[str]) -> None:
     mesh = devices.make_mesh("1")
     warm_up, fit = phases.make_warm_up(agent, train, mesh), phases.make_fit(agent, train, mesh)
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)
-    windows = predictions.windows(held_out)
-    images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
+    seen = as_seen(held_out, train.frames)
+    windows, images = predictions.windows(seen), seen.obs[:IMAGES, 0]
     asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
     def show(updates: dict[str, Any], found: Mapping[str, Any]) -> None:
@@ -103,6 +103,12 @@ def record(options: Any, chosen: agents.Settings, spec: EnvSpec, keys: Array) ->
 def split(rows: int) -> tuple[slice, slice]:
     """(slice of what is trained on, slice of the last fifth)."""
     return slice(4 * rows // 5), slice(4 * rows // 5, rows)
+
+
+def as_seen(steps: Step, count: int) -> Step:
+    """Step [T, E] of single frames -> numpy Step [T - count + 1, E] whose images are stacks of `count`."""
+    rows_first = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), steps)
+    return jax.tree.map(lambda x: np.asarray(x).swapaxes(0, 1), phases.stacked(rows_first, count))
 
 
 def measure(agent: agents.Agent, params: Params, key: Array, images: np.ndarray) -> dict[str, Any]:
