@@ -11,7 +11,8 @@ autoencoder and after every point:
     explained      share of what moves, the held-out images' variance about their mean, that the reconstructions'
                    deviations from theirs explain
     codes          how many are used; largest_logit: of a pixel; rewards: how many random play was given
-    latent_*, reward_*, ...    as of a run's held-out episodes, see `predictions.make_prediction_metrics`
+    latent_loss, reward_loss       of the training
+    one_step/*, open_loop/*        as of a run's held-out episodes, see `predictions.make_prediction_metrics`
 """
 
 import json
