@@ -11,7 +11,8 @@ autoencoder and after every point:
     explained      share of what moves, the held-out images' variance about their mean, that the reconstructions'
                    deviations from theirs explain
     codes          how many are used; largest_logit: of a pixel; rewards: how many random play was given
-    latent_*, reward_*, ...    as of a run's held-out episodes, see `predictions.make_prediction_metrics`
+    latent_loss, reward_loss       of the training
+    one_step/*, open_loop/*        as of a run's held-out episodes, see `predictions.make_prediction_metrics`
 """
 
 import json
@@ -71,8 +72,8 @@ def main(argv: list[str]) -> None:
     mesh = devices.make_mesh("1")
     warm_up, fit = phases.make_warm_up(agent, train, mesh), phases.make_fit(agent, train, mesh)
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)
-    windows = predictions.windows(held_out)
-    images = phases.stacked(jax.tree.map(lambda x: np.swapaxes(x[:IMAGES], 0, 1), held_out), train.frames).obs[0]
+    seen = as_seen(held_out, train.frames)
+    windows, images = predictions.windows(seen), seen.obs[:IMAGES, 0]
     asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
     def show(updates: dict[str, Any], found: Mapping[str, Any]) -> None:
@@ -106,6 +107,12 @@ def record(options: Any, chosen: agents.Settings, spec: EnvSpec, keys: Array) ->
 def split(rows: int) -> tuple[slice, slice]:
     """(slice of what is trained on, slice of the last fifth)."""
     return slice(4 * rows // 5), slice(4 * rows // 5, rows)
+
+
+def as_seen(steps: Step, count: int) -> Step:
+    """Step [T, E] of single frames -> numpy Step [T - count + 1, E] whose images are stacks of `count`."""
+    rows_first = jax.tree.map(lambda x: np.swapaxes(x, 0, 1), steps)
+    return jax.tree.map(lambda x: np.asarray(x).swapaxes(0, 1), phases.stacked(rows_first, count))
 
 
 def measure(agent: agents.Agent, params: Params, key: Array, images: np.ndarray) -> dict[str, Any]:
