@@ -5,7 +5,7 @@ import functools
 import json
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -42,6 +42,14 @@ def check_folder(options: Any) -> pathlib.Path:
     if (folder / workdir.CONFIG).exists():
         raise UsageError(f"--folder={folder} is the working folder of a run: choose another folder")
     return folder
+
+
+def check_set(options: Any, chosen: Mapping[str, str]) -> None:
+    """Raises UsageError for a --set of what another flag chooses, run by run. chosen: {key: that flag}."""
+    for setting in options.set:
+        key = setting.partition("=")[0]
+        if key in chosen:
+            raise UsageError(f"--set={setting}: give {chosen[key]} instead")
 
 
 def has_core(core: int) -> bool:

@@ -88,6 +88,7 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
+    runs.check_set(options, {"task": "--env", "kind": "--agents", "model_run": "--model"})
     if not options.agents:
         raise UsageError(f"--agents=: give at least one of {', '.join(configs.AGENTS)}")
     for name in options.agents:

@@ -350,6 +350,7 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path, monkeypatch)
         ("--batches=" + "9" * 5000, "--batches=9"),
         ("--horizons=10", "a multiple of 3"),
         ("--set=model.kinds=3", "config.model.kinds does not exist"),
+        ("--set=model.kind=vae", "--set=model.kind=vae: give --models instead"),
         ("--set=seed=3", "config.seed: --set gives it twice, or it is what this command sets itself"),
     ],
 )

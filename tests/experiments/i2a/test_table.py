@@ -168,6 +168,7 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
 @pytest.mark.parametrize(
     ("flag", "message"),
     [
+        ("--set=kind=copy", "--set=kind=copy: give --agents instead"),
         ("--agents=", "--agents=: give at least one of model_free, copy"),
         ("--agents=uniform,a3c", "unknown --agents 'a3c'"),
         ("--model=gan", "unknown --model 'gan'"),
