@@ -25,7 +25,7 @@ from experiments.i2a import config as configs
 from experiments.i2a.agent import SIMULATOR, check_actions, settings, spec_of
 from experiments.presets import tasks
 from wmjax import console
-from wmjax.envs.check import check_name
+from wmjax.envs.check import check_name, check_names
 from wmjax.models.state_space import KINDS
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
@@ -89,10 +89,7 @@ def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
     runs.check_set(options, {"task": "--env", "kind": "--agents", "model_run": "--model"})
-    if not options.agents:
-        raise UsageError(f"--agents=: give at least one of {', '.join(configs.AGENTS)}")
-    for name in options.agents:
-        check_name("--agents", name, configs.AGENTS)
+    check_names("--agents", options.agents, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
     check_name("--model_preset", model_preset(options), models.PRESETS)

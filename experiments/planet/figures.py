@@ -23,7 +23,7 @@ from experiments.planet import config as configs
 from experiments.planet.agent import load, settings, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
-from wmjax.envs.check import check_name
+from wmjax.envs.check import check_name, check_names
 from wmjax.report import plots
 from wmjax.report.metrics import read_metrics
 from wmjax.report.page import markdown, write_comparison
@@ -93,10 +93,7 @@ def main(argv: list[str]) -> None:
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
     folder = runs.check_folder(options)
-    if not options.parts:
-        raise UsageError(f"--parts=: give at least one of {', '.join(PARTS)}")
-    for part in options.parts:
-        check_name("--parts", part, PARTS)
+    check_names("--parts", options.parts, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
     return folder
 

@@ -82,8 +82,8 @@ def main(argv: list[str]) -> None:
             changes, opt_state = update(gradient(*batch, image, scale, kl), opt_state, params)
             heads.append(mean_steps(changes["reward"], chosen.model.learning_rate))
             if i % 4 == 0:
-                ours, others = gradient(*batch, 0.0, scale, 0.0)["gru"], gradient(*batch, image, 0.0, 0.0)["gru"]
-                shares.append(optax.global_norm(ours) / optax.global_norm(others))
+                ours, others = gradient(*batch, 0.0, 1.0, 0.0)["gru"], gradient(*batch, image, 0.0, 0.0)["gru"]
+                shares.append(scale * optax.global_norm(ours) / optax.global_norm(others))
             params = optax.apply_updates(params, changes)
         steps = ", ".join(f"{each:.2f}" for each in np.mean(heads, axis=0))
         console.say(f"| {scale:g} | {steps} | {np.mean(shares):.3f} |")

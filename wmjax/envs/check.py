@@ -4,7 +4,7 @@ import difflib
 import numbers
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,14 @@ def check_name(what: str, name: str, allowed: Iterable[str], meant: str | None =
     near = nearest(str(meant or name), allowed)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(f"unknown {what} {name!r}.{hint} Allowed: {', '.join(allowed)}.")
+
+
+def check_names(what: str, names: Sequence[str], allowed: Collection[str]) -> None:
+    """Raises unless there are `names`, each one of `allowed`."""
+    if not names:
+        raise UsageError(f"{what}=: give at least one of {', '.join(allowed)}")
+    for name in names:
+        check_name(what, name, allowed)
 
 
 def nearest(name: str, allowed: list[str]) -> list[str]:

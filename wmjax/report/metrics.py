@@ -41,16 +41,14 @@ class MetricsWriter:
 
     def __init__(self, workdir: str | Path, resume_at: int = 0) -> None:
         path = Path(workdir) / METRICS
-        self._file = open(path, "ab")  # noqa: SIM115  open as long as the run
-        content = path.read_bytes()
+        content = path.read_bytes() if path.exists() else b""
         if len(content) < resume_at:
-            self._file.close()
             told = f"has {len(content)} bytes but the checkpoint was taken at {resume_at}: lines are lost"
             raise UsageError(f"{path} {told}")
         kept = rows_of(path, content[:resume_at])
         if resume_at and content[resume_at - 1 : resume_at] != b"\n":
-            self._file.close()
             raise UsageError(f"{path} was changed: no line ends at byte {resume_at}, where the checkpoint was taken")
+        self._file = open(path, "ab")  # noqa: SIM115  open as long as the run
         self._file.truncate(resume_at)
         self.offset = resume_at
         after_kept = 1 + _step(kept[-1]) if kept else 0

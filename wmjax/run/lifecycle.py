@@ -63,8 +63,8 @@ class Run:
         Raises: UsageError where there was one, but no longer.
         """
         restored = checkpoint.restore_latest(self.folder, template | dict(run=checkpoint.AS_SAVED))
-        ended = (self.folder / SUMMARY).exists() and any(map(read_metrics, self.member_folders))
-        if ended and not restored:  # with a checkpoint, which `finish` writes before the summary
+        ended = not restored and (self.folder / SUMMARY).exists()  # after a checkpoint, which `finish` writes first
+        if ended and any(map(read_metrics, self.member_folders)):
             raise UsageError(f"{self.folder} has results, but its checkpoints are gone: choose another folder")
         state: dict[str, Any] = restored[1] if restored else {}
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
