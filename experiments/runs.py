@@ -28,8 +28,12 @@ def define_flags(values: flags.FlagValues, example: str) -> None:
     flags.DEFINE_list("cores", [], told, flag_values=values)
 
 
-def check_folder(options: Any) -> pathlib.Path:
-    """--folder. Raises UsageError where it is not given or holds a run, and for --cores that are not there."""
+def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
+    """The folder of the runs.
+
+    Args: options: of `define_flags`; chosen: {key of a config: the flag that chooses it, run by run}.
+    Raises UsageError for a --folder that is missing or a run, --cores that are not there, and a --set of `chosen`.
+    """
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the runs are, or will be")
     allowed = ", ".join(map(str, jobs.allowed_cores()))
@@ -38,18 +42,14 @@ def check_folder(options: Any) -> pathlib.Path:
             raise UsageError(f"--cores={core}: must be numbers of cores, such as 0,1")
         if not has_core(int(core)):
             raise UsageError(f"--cores={core}: there is no such core; choose of {allowed}")
+    chosen = {"seed": "--seeds", **chosen}
+    for setting in options.set:
+        if (key := setting.partition("=")[0]) in chosen:
+            raise UsageError(f"--set={setting}: give {chosen[key]} instead")
     folder = pathlib.Path(options.folder)
     if (folder / workdir.CONFIG).exists():
         raise UsageError(f"--folder={folder} is the working folder of a run: choose another folder")
     return folder
-
-
-def check_set(options: Any, chosen: Mapping[str, str]) -> None:
-    """Raises UsageError for a --set of what another flag chooses, run by run. chosen: {key: that flag}."""
-    for setting in options.set:
-        key = setting.partition("=")[0]
-        if key in chosen:
-            raise UsageError(f"--set={setting}: give {chosen[key]} instead")
 
 
 def has_core(core: int) -> bool:

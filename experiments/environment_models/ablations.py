@@ -59,7 +59,7 @@ def check(options: Any) -> pathlib.Path:
     if options.data is None:
         raise UsageError("give --data=DATA, what the models learn, and --folder=DIR, where the runs are, or will be")
     check_name("--model", options.model, KINDS)
-    return runs.check_folder(options)
+    return runs.check_flags(options, {"task": "--data", "model.kind": "--model", "train.updates": "--updates"})
 
 
 def left_out(name: str) -> list[str]:

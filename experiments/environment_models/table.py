@@ -80,8 +80,7 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that name nothing."""
-    folder = processes.check_folder(options)
-    processes.check_set(options, {"task": "--data", "model.kind": "--models"})
+    folder = processes.check_flags(options, {"task": "--data", "model.kind": "--models"})
     check_name("--preset", options.preset, configs.PRESETS)
     for flag, names in (("models", options.models), ("timed", options.timed)):
         for name in names:

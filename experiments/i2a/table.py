@@ -87,8 +87,7 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_folder(options)
-    runs.check_set(options, {"task": "--env", "kind": "--agents", "model_run": "--model"})
+    folder = runs.check_flags(options, {"task": "--env", "kind": "--agents", "model_run": "--model"})
     check_names("--agents", options.agents, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)

@@ -92,7 +92,7 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_folder(options)
+    folder = runs.check_flags(options, {"task": "--task", "train.episodes": "--episodes", "model.kind": "--parts"})
     check_names("--parts", options.parts, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
     return folder

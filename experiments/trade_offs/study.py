@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_folder(options)
+    folder = runs.check_flags(options, {"task": "--tasks"} | dict.fromkeys(("family", "model.kind"), "--designs"))
     if not options.tasks or not options.parts:
         raise UsageError("give --tasks=NAME,... and --parts=NAME,...: at least one of each")
     for part in options.parts:

@@ -351,7 +351,7 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path, monkeypatch)
         ("--horizons=10", "a multiple of 3"),
         ("--set=model.kinds=3", "config.model.kinds does not exist"),
         ("--set=model.kind=vae", "--set=model.kind=vae: give --models instead"),
-        ("--set=seed=3", "config.seed: --set gives it twice, or it is what this command sets itself"),
+        ("--set=seed=3", "--set=seed=3: give --seeds instead"),
     ],
 )
 def test_table_refuses_in_one_line(flag, message, tmp_path):
@@ -360,7 +360,7 @@ def test_table_refuses_in_one_line(flag, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("setting", ["model.contrast=1", "seed=3", "train.updates=8", "model.jump=x"])
+@pytest.mark.parametrize("setting", ["model.contrast=1", "seed=3", "task=ball", "train.updates=8", "model.jump=x"])
 def test_ablations_refuse_settings_that_undo_their_own(setting, tmp_path):
     ended = mains.call("environment_models.ablations", "--data=ball", f"--folder={tmp_path}", f"--set={setting}")
     assert ended.code == 2 and setting.partition("=")[0] in ended.stderr and ended.stderr.count("\n") == 1

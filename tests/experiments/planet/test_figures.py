@@ -88,7 +88,12 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
         (["--folder=x", "--parts=fig4"], "unknown --parts 'fig4'. Allowed: activations, models"),
         (["--folder=x", "--preset=gpu"], "unknown --preset 'gpu'. Did you mean cpu"),
         (["--folder=x", "--cores=a"], "--cores=a: must be numbers of cores"),
-        (["--folder=x", "--set=model.kind=ssm"], "config.model.kind: --set gives it twice, or it is what this command"),
+        (["--folder=x", "--set=model.kind=ssm"], "--set=model.kind=ssm: give --parts instead"),
+        (["--folder=x", "--set=task=walker_walk"], "--set=task=walker_walk: give --task instead"),
+        (
+            ["--folder=x", "--set=planner.name=cem"],
+            "config.planner.name: --set gives it twice, or it is what this command",
+        ),
         (["--folder=/dev/null"], "cannot write into /dev/null"),
     ],
 )

@@ -15,6 +15,8 @@ from wmjax.types import UsageError
         (["--tasks=cheeta_run"], "cheetah_run"),
         (["--parts=crp"], "crop"),
         (["--tasks="], "--tasks"),
+        (["--set=task=fake:counter"], "give --tasks instead"),
+        (["--set=family=rssm"], "give --designs instead"),
         (["--designs=lt"], "lt_lr"),
         (["--designs=ot_or"], "rewards"),
         (["--designs=r,lt_lr", "--parts=offline"], "ot_or"),
