@@ -15,6 +15,7 @@ from wmjax.models.state_space import StateSpaceConfig
 from wmjax.replay import Replay
 from wmjax.run import devices, lifecycle
 from wmjax.run.cli import build, check_top, read_path
+from wmjax.run.members import check_seed
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Array, EnvSpec, Learner, LearnerState, UsageError, WorldModel
 
@@ -37,12 +38,10 @@ def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     check_top(blocks, dict(task=str, seed=int), BLOCKS)
-    seed = blocks["seed"]
-    if not 0 <= seed < 2**31:
-        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
+    check_seed(blocks["seed"])
     task = blocks["task"] if is_ball(blocks["task"]) else read_path("config.task", blocks["task"])
     built: dict[str, Any] = {name: build(cls, blocks[name], name) for name, cls in BLOCKS.items()}
-    return Settings(task, seed, blocks["devices"], **built)
+    return Settings(task, blocks["seed"], blocks["devices"], **built)
 
 
 def make_mesh(chosen: Settings) -> Mesh:

@@ -21,6 +21,7 @@ from wmjax.models.simulator import compiled
 from wmjax.ops import bernoulli
 from wmjax.run import devices, lifecycle, pools, processes, unroll
 from wmjax.run.cli import build, check_top, read_path
+from wmjax.run.members import check_seed
 from wmjax.storage import checkpoint, workdir
 from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
 
@@ -61,8 +62,7 @@ def settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     check_top(config, dict(task=str, seed=int, kind=str, model_run=str), (*BLOCKS, "env"))
     seed, kind, run = config["seed"], config["kind"], config["model_run"]
-    if not 0 <= seed < 2**31:
-        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {2**31 - 1}")
+    check_seed(seed)
     if kind not in AGENTS:
         raise UsageError(f"config.kind={kind!r}: choose one of {', '.join(AGENTS)}")
     if (kind == "model_free") != (run == ""):

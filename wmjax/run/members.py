@@ -24,8 +24,6 @@ def by_member(tree: Any, members: int, axis: int = 0) -> Any:
 
 
 MOST_MEMBERS = 1024
-
-
 LARGEST_SEED = 2**31 - 1 - MOST_MEMBERS  # of the first member
 
 
@@ -36,13 +34,18 @@ class Member(NamedTuple):
     seed: int
 
 
+def check_seed(seed: int) -> None:
+    """Raises UsageError for a config's seed that is out of range."""
+    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
+        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {LARGEST_SEED}")
+
+
 def make_members(task: str, seed: int, population: int) -> tuple[Member, ...]:
     """A tuple of Member: every task of "first+second+...", each with the seeds seed, seed + 1, ...
 
     Raises: UsageError for numbers out of range and for a task that is named twice.
     """
-    if type(seed) is not int or not 0 <= seed <= LARGEST_SEED:
-        raise UsageError(f"config.seed={seed!r}: must be an integer from 0 to {LARGEST_SEED}")
+    check_seed(seed)
     tasks = task.split("+")
     if len(set(tasks)) < len(tasks):
         raise UsageError(f"config.task={task!r}: names one task twice; config.population is for several seeds")
