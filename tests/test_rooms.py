@@ -1,6 +1,6 @@
 """The rooms of the library: left never imports right, siblings never import each other.
 
-types, backend < nets, ops < imagine < models/*, planners < agents/* < train < run
+types, checks, backend < nets, ops < imagine < models/*, planners < agents/* < train < run
 types, console, memory, backend < envs, replay, storage < report < run < doctor < experiments/* < launch
 (of siblings report alone sees another: it reads what storage holds)
 """
@@ -16,12 +16,13 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
 
-BASE = {"types", "console", "memory", "backend"}
+BASE = {"types", "checks", "console", "memory", "backend"}
 CORE = BASE | {"nets", "ops", "imagine"}
 AGENTS = CORE | {"models", "planners", "agents"}
 SHELL = {"envs", "replay", "storage", "report"}
 MAY_IMPORT = {
     "types": set(),
+    "checks": {"types"},
     "console": set(),
     "memory": {"types"},
     "backend": set(),

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import jax
 import jax.numpy as jnp
 
+from wmjax import checks
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_horizon, check_search, over_rows, score
+from wmjax.planners.search import check_horizon, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 ACTIONS = ("mean", "best")
@@ -30,13 +31,11 @@ class CEMConfig:
     action: str = "mean"
 
     def __post_init__(self):
-        check_search(self.horizon, self.candidates)
-        if self.iterations < 1:
-            raise UsageError(f"planner iterations {self.iterations}: must be at least 1")
+        checks.at_least_one(self, "planner", "horizon", "candidates")
+        checks.at_least_one(self, "planner", "iterations")
         if not 1 <= self.elites <= self.candidates:
             raise UsageError(f"planner elites {self.elites}: must be between 1 and candidates, {self.candidates}")
-        if self.action not in ACTIONS:
-            raise UsageError(f"planner action {self.action!r}: choose one of {', '.join(ACTIONS)}")
+        checks.one_of(self, "planner", action=ACTIONS)
 
 
 def make_cem(model, action_spec, config):

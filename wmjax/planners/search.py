@@ -1,4 +1,4 @@
-"""What planners share: scoring of action sequences, one search for every environment, checks of settings."""
+"""What planners share: scoring of action sequences, one search for every environment, the check of the horizon."""
 
 import functools
 
@@ -30,14 +30,6 @@ def over_rows(plan):
         return vmap_or_map(functools.partial(plan, params))(keys, state)
 
     return plan_all
-
-
-def check_search(horizon, candidates):
-    """Raises UsageError unless there is something to search."""
-    if horizon < 1:
-        raise UsageError(f"planner horizon {horizon}: must be at least 1")
-    if candidates < 1:
-        raise UsageError(f"planner candidates {candidates}: must be at least 1")
 
 
 def check_horizon(model, horizon):

@@ -1,12 +1,13 @@
-"""Random shooting: the best of many random action sequences (PlaNet, Fig. 5), and the scoring that planners share."""
+"""Random shooting: the best of many random action sequences (PlaNet, Fig. 5)."""
 
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 
+from wmjax import checks
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_horizon, check_search, over_rows, score
+from wmjax.planners.search import check_horizon, over_rows, score
 from wmjax.types import Plan, Planner
 
 
@@ -18,7 +19,7 @@ class ShootingConfig:
     candidates: int = 1000
 
     def __post_init__(self):
-        check_search(self.horizon, self.candidates)
+        checks.at_least_one(self, "planner", "horizon", "candidates")
 
 
 def make_random_shooting(model, action_spec, config):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 POLICIES = ("none", "uniform", "distilled", "learned")
@@ -48,10 +49,7 @@ class I2AConfig:
     reward_scale: float = 1.0  # of rewards as the agent learns from them
 
     def __post_init__(self):
-        if self.rollout_policy not in POLICIES:
-            raise UsageError(f"agent rollout_policy {self.rollout_policy!r}: choose one of {', '.join(POLICIES)}")
-        if self.jump_actions not in JUMP_ACTIONS:
-            raise UsageError(f"agent jump_actions {self.jump_actions!r}: choose one of {', '.join(JUMP_ACTIONS)}")
+        checks.one_of(self, "agent", rollout_policy=POLICIES, jump_actions=JUMP_ACTIONS)
         if self.rollout_policy in TRAINED and self.force_first and self.horizon == 1:
             raise UsageError(
                 f"agent horizon 1: of a {self.rollout_policy} rollout policy at least 2, the first actions are given"
@@ -66,18 +64,12 @@ class I2AConfig:
                 "replace the last two"
             )
         counts = ("rollouts", "horizon", "units", "encoder_kernel", "encoder_units", "lstm_units", "policy_units")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be at least 1")
+        checks.at_least_one(self, "agent", *counts)
         tuples = ("kernels", "strides", "widths", "encoder_widths", "encoder_strided", "policy_widths")
         for name in tuples:
-            if any(each < 1 for each in getattr(self, name)):
+            if any(number < 1 for number in getattr(self, name)):
                 raise UsageError(f"agent {name} {getattr(self, name)}: must be at least 1 each")
-        for name in ("learning_rate", "adam_epsilon", "clip_norm", "reward_scale"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be above 0")
-        for name in ("distillation", "rollout_entropy", "entropy", "value_scale"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be 0 or more")
+        checks.above_zero(self, "agent", "learning_rate", "adam_epsilon", "clip_norm", "reward_scale")
+        checks.not_negative(self, "agent", "distillation", "rollout_entropy", "entropy", "value_scale")
         if not 0 <= self.discount <= 1:
             raise UsageError(f"agent discount {self.discount}: must be between 0 and 1")

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from wmjax.types import UsageError
+from wmjax import checks
 
 
 @dataclass(frozen=True)
@@ -15,5 +15,4 @@ class MPCConfig:
     exploration_noise: float = 0.3
 
     def __post_init__(self):
-        if not self.exploration_noise >= 0:
-            raise UsageError(f"agent exploration_noise {self.exploration_noise}: must be 0 or more")
+        checks.not_negative(self, "agent", "exploration_noise")

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 
@@ -23,15 +24,9 @@ class PPOConfig:
     temperature: float = 1.5  # tau of Equation 19, when collecting real experience
 
     def __post_init__(self):
-        for name in ("learning_rate", "adam_epsilon", "clip_norm", "clip", "temperature"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be above 0")
+        checks.above_zero(self, "agent", "learning_rate", "adam_epsilon", "clip_norm", "clip", "temperature")
         for name in ("discount", "gae_lambda"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"agent {name} {getattr(self, name)}: must be between 0 and 1")
-        for name in ("entropy", "value_scale"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be 0 or more")
-        for name in ("epochs", "minibatch"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be at least 1")
+        checks.not_negative(self, "agent", "entropy", "value_scale")
+        checks.at_least_one(self, "agent", "epochs", "minibatch")

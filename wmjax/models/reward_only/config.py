@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 KINDS = ("recurrent", "conv")
@@ -26,13 +27,8 @@ class RewardOnlyConfig:
     adam_epsilon: float = 1e-3
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
+        checks.one_of(self, "model", kind=KINDS)
         if not 0 <= self.dropout < 1:
             raise UsageError(f"model dropout {self.dropout}: must be at least 0 and below 1")
-        for name in ("horizon", "code", "lstm_units", "learning_rate", "adam_epsilon"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
-        for name in ("encoder_widths", "action_widths", "reward_widths"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise UsageError(f"model {name} {getattr(self, name)}: give at least one width, each above 0")
+        checks.above_zero(self, "model", "horizon", "code", "lstm_units", "learning_rate", "adam_epsilon")
+        checks.widths(self, "model", "encoder_widths", "action_widths", "reward_widths")

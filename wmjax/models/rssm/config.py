@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 CHOICES = dict(
@@ -65,24 +66,16 @@ class RSSMConfig:
         return self.image_scale > 0 and self.image_side > 0
 
     def __post_init__(self):
-        for name, allowed in CHOICES.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(allowed)}")
+        checks.one_of(self, "model", **CHOICES)
         if not 1 <= self.image_bits <= 8:
             raise UsageError(f"model image_bits {self.image_bits}: choose 1 to 8")
         if self.overshooting_distance < 1:
             raise UsageError(f"model overshooting_distance {self.overshooting_distance}: choose 1 (off) or more")
         if self.overshooting_distance > 1 and self.kind == "rnn":
             raise UsageError("model kind 'rnn' has no stochastic latents to overshoot: set overshooting_distance=1")
-        for name in POSITIVE.split():
-            if not getattr(self, name) > 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
-        for name in NOT_NEGATIVE.split():
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
-        for name in WIDTHS:
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise UsageError(f"model {name} {getattr(self, name)}: give at least one width, each above 0")
+        checks.above_zero(self, "model", *POSITIVE.split())
+        checks.not_negative(self, "model", *NOT_NEGATIVE.split())
+        checks.widths(self, "model", *WIDTHS)
         if self.reward_from == "images" and not self.predicts_images:
             raise UsageError("model reward_from 'images' needs them: set image_scale and image_side above 0")
         if self.reward_from == "features" and self.reward_leak:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 KINDS = ("sssm", "dssm_vae", "dssm_det", "rar", "ar", "vae")
@@ -36,10 +37,7 @@ class StateSpaceConfig:
     clip_norm: float = 1000.0  # of the gradient; not in the paper: one divergent step would fill Adam's memory
 
     def __post_init__(self):
-        if self.kind not in KINDS:
-            raise UsageError(f"model kind {self.kind!r}: choose one of {', '.join(KINDS)}")
-        if self.compute_dtype not in DTYPES:
-            raise UsageError(f"model compute_dtype {self.compute_dtype!r}: choose one of {', '.join(DTYPES)}")
+        checks.one_of(self, "model", kind=KINDS, compute_dtype=DTYPES)
         if self.channels < 8 or self.channels % 8:
             raise UsageError(f"model channels {self.channels}: must be a multiple of 8")
         if len(self.blocks) != 2 or not all(1 <= block <= 16 for block in self.blocks):
@@ -66,9 +64,7 @@ class StateSpaceConfig:
             raise UsageError(f"model pad_context {self.pad_context}: not for kind 'ar', whose states see actions too")
         if not 0 < self.latent_std <= 10:
             raise UsageError(f"model latent_std {self.latent_std}: must be above 0 and at most 10")
-        for name in ("learning_rate", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
+        checks.above_zero(self, "model", "learning_rate", "clip_norm")
 
 
 def map_of(config, obs_shape):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.nets.sv2p import FILTERS
 from wmjax.types import UsageError
 
@@ -30,22 +31,13 @@ class VideoConfig:
     compute_dtype: str = "float32"  # or bfloat16, for accelerators: of SV2P's convolutions
 
     def __post_init__(self):
-        for name, choices in (("kind", KINDS), ("reward_gradient", GRADIENTS), ("compute_dtype", DTYPES)):
-            if getattr(self, name) not in choices:
-                raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(choices)}")
+        checks.one_of(self, "model", kind=KINDS, reward_gradient=GRADIENTS, compute_dtype=DTYPES)
         if self.filters_divisor < 1 or any(filters % self.filters_divisor for filters in FILTERS):
             raise UsageError(f"model filters_divisor {self.filters_divisor}: choose 1, 2, 4, 8, 16 or 32")
-        for name in ("horizon", "context", "sampling_updates"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be at least 1")
-        for name in ("learning_rate", "adam_epsilon", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
-        if not self.reward_widths or min(self.reward_widths) < 1:
-            raise UsageError(f"model reward_widths {self.reward_widths}: give at least one width, each above 0")
-        for name in ("latent_channels", "reward_scale"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
+        checks.at_least_one(self, "model", "horizon", "context", "sampling_updates")
+        checks.above_zero(self, "model", "learning_rate", "adam_epsilon", "clip_norm")
+        checks.widths(self, "model", "reward_widths")
+        checks.not_negative(self, "model", "latent_channels", "reward_scale")
 
     @property
     def filters(self):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from wmjax import checks
 from wmjax.types import UsageError
 
 LARGEST_GRID = 16  # cells a side; a kernel sees five of them
@@ -41,11 +42,9 @@ class VQConvLSTMConfig:
                 f"model encoder_widths {self.encoder_widths} and decoder_widths {self.decoder_widths}: as many of one "
                 "as of the other"
             )
-        choices = dict(latent=("discrete", "continuous"), dimensions=(2, 1), encoder_kernel=(4, 2))
-        choices |= dict(predictor=("independent", "autoregressive"), likelihood=("continuous_bernoulli", "bernoulli"))
-        for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise UsageError(f"model {name} {getattr(self, name)!r}: choose one of {', '.join(map(str, allowed))}")
+        checks.one_of(self, "model", latent=("discrete", "continuous"), dimensions=(2, 1), encoder_kernel=(4, 2))
+        checks.one_of(self, "model", predictor=("independent", "autoregressive"))
+        checks.one_of(self, "model", likelihood=("continuous_bernoulli", "bernoulli"))
         if self.latent == "continuous" and self.predictor == "autoregressive":
             raise UsageError("model predictor 'autoregressive': only for discrete latents")
         if self.kernel < 1 or self.kernel % 2 == 0:
@@ -55,13 +54,9 @@ class VQConvLSTMConfig:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be at least 0 and below 1")
         if not self.cells:
             raise UsageError("model cells (): name the channels of at least one")
-        for name in ("restart_below", "reward_scale"):
-            if not getattr(self, name) >= 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be 0 or more")
+        checks.not_negative(self, "model", "restart_below", "reward_scale")
         positive = "codes code_size reward_channels reward_hidden commitment codebook_epsilon learning_rate context"
-        for name in (*positive.split(), "dynamics_learning_rate", "reward_learning_rate"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
+        checks.above_zero(self, "model", *positive.split(), "dynamics_learning_rate", "reward_learning_rate")
         for name in ("encoder_widths", "decoder_widths", "cells"):
             if min(getattr(self, name)) < 1:
                 raise UsageError(f"model {name} {getattr(self, name)}: must be above 0")
