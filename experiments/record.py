@@ -24,14 +24,13 @@ import numpy as np
 from absl import flags
 
 from experiments import players
-from experiments.i2a.agent import digest
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
 from wmjax.run import cli
 from wmjax.run.collect import Player, arrivals, make_player
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import datasets
+from wmjax.storage import datasets, manifest
 from wmjax.types import Array, Step, UsageError
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
@@ -174,7 +173,7 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
         raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models or i2a")
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
-    told = restored.told | dict(parameters=digest(restored.params))
+    told = restored.told | dict(parameters=manifest.digest(restored.params)[:16])
     return Policy(restored.actor, restored.params, restored.env, told)
 
 

@@ -22,6 +22,7 @@ from experiments.environment_models import phases, predictions
 from experiments.training import read_command
 from wmjax.console import try_drawing
 from wmjax.models import state_space
+from wmjax.report.metrics import appended
 from wmjax.report.video import write_film
 from wmjax.run import cli, devices, lifecycle, stop
 from wmjax.run.members import Member
@@ -94,7 +95,7 @@ def main(argv: list[str]) -> None:
             metrics = jax.device_get(metrics)
             check_finite(metrics, counters["updates"] + 1)
             del metrics["grad_finite"]
-            losses = {name: np.concatenate([losses.get(name, x[:0]), x]) for name, x in metrics.items()}
+            losses = appended(losses, metrics)
             counters["updates"] += size
             hold()
             run.progress.phase("training", done // size + 1, train.every // size)

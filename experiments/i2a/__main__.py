@@ -22,7 +22,7 @@ from experiments.i2a import config as configs
 from experiments.i2a import phases, predictions
 from experiments.training import read_command
 from wmjax.agents.i2a import make_actor
-from wmjax.report.metrics import evaluated
+from wmjax.report.metrics import appended, evaluated
 from wmjax.run import cli, devices, lifecycle, pools, processes, stop
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.members import Member
@@ -104,7 +104,7 @@ def main(argv: list[str]) -> None:
         counters["env_steps"] += phases.decisions(played, began) * spec.action_repeat
         tally, returns, lengths, began = tally.after(played, began)
         counters |= dict(updates=counters["updates"] + size, episodes=counters["episodes"] + len(returns))
-        losses = {name: np.concatenate([partial["losses"].get(name, x[:0]), x]) for name, x in metrics.items()}
+        losses = appended(partial["losses"], metrics)
         partial = dict(losses=losses, returns=partial["returns"] + returns, lengths=partial["lengths"] + lengths)
         snapshots = snapshots | dict(env=loop.snapshot())
         if counters["updates"] % train.every == 0:

@@ -1,13 +1,11 @@
 """The agent of a run and the model that it asks, made from a config or loaded from folders."""
 
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
 from experiments.environment_models import agent as world_models
@@ -22,7 +20,7 @@ from wmjax.ops import bernoulli
 from wmjax.run import devices, lifecycle, pools, processes, unroll
 from wmjax.run.cli import build, check_top, read_path
 from wmjax.run.members import check_seed
-from wmjax.storage import checkpoint, workdir
+from wmjax.storage import checkpoint, manifest, workdir
 from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
@@ -183,7 +181,7 @@ def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
         assert loaded.model.decode is not None
         return bernoulli.mean(loaded.model.decode(params, state))
 
-    return World(query, params, decode, dict(world=digest(params)))
+    return World(query, params, decode, dict(world=manifest.digest(params)[:16]))
 
 
 def in_points(model: WorldModel, scale: float) -> WorldModel:
@@ -222,14 +220,6 @@ def check_model(chosen: Settings, config: state_space.StateSpaceConfig) -> None:
         )
     if modulated and config.kind != "sssm":
         raise UsageError(f"config.model_run={chosen.model_run}: is {config.kind}, and agent modulation asks an sssm")
-
-
-def digest(params: Params) -> str:
-    """A name for parameters: equal ones have the same."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        found.update(np.asarray(leaf).tobytes())
-    return found.hexdigest()[:16]
 
 
 def make(chosen: Settings, spec: EnvSpec, world: World) -> Made:

@@ -34,7 +34,7 @@ from experiments.planet import config as configs
 from experiments.planet import phases, pool, predictions, windows
 from experiments.planet.config import TrainConfig
 from wmjax import console, replay
-from wmjax.report.metrics import read_metrics
+from wmjax.report.metrics import appended, read_metrics
 from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player
 from wmjax.run.members import member, member_keys
@@ -244,7 +244,7 @@ def make_train(
         metrics = member(jax.device_get(metrics), (slice(None), 0))
         check_finite(metrics, done + 1)
         del metrics["grad_finite"]
-        losses = {name: np.concatenate([losses.get(name, x[:0]), x]) for name, x in metrics.items()}
+        losses = appended(losses, metrics)
         return dict(learner=after, counters=state["counters"] | dict(updates=done + size), losses=losses)
 
     return advance

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from wmjax.run.members import member
-from wmjax.storage import checkpoint
+from wmjax.storage import checkpoint, manifest
 from wmjax.types import EnvSpec, Step, UsageError
 
 TRAIN = (checkpoint.REPLAY,)  # folders of a run's rows, of which the first that there is counts
@@ -35,7 +35,7 @@ def read(folders: Iterable[str], rows: Sequence[str], spec: EnvSpec) -> dict[str
         for index, steps in enumerate(checkpoint.load_rows(folder, counts[name], name)):
             check_shapes(folder, steps, spec)
             for episode in split(steps):
-                found.setdefault(digest_of(episode), Episode(episode, f"{folder}/{name}/{index:06d}.npz"))
+                found.setdefault(manifest.digest(episode), Episode(episode, f"{folder}/{name}/{index:06d}.npz"))
     return found
 
 
@@ -58,14 +58,6 @@ def split(steps: Step) -> list[Step]:
         for first, after in zip(begun, [*begun[1:], len(steps.reward)], strict=True):
             episodes.append(member(steps, (slice(first, after), slice(row, row + 1))))
     return episodes
-
-
-def digest_of(steps: Step) -> str:
-    """sha256 in hexadecimal of all that is in a Step of numpy arrays."""
-    found = hashlib.sha256()
-    for leaf in jax.tree.leaves(steps):
-        found.update(leaf.tobytes())
-    return found.hexdigest()
 
 
 def digest(episodes: Iterable[str]) -> str:

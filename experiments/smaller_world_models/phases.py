@@ -24,12 +24,9 @@ from wmjax.types import Array, EnvSpec, LearnerState, Step
 
 PHASES = ("collect", "warm_up", "fit", "dream", "evaluate")  # of an iteration; warm_up in the first alone
 
-
 DOING = dict(warm_up="warming up the autoencoder", fit="fitting the model", dream="training the policy in dreams")
 
-
 BINS = 20  # points on the curves of one training phase
-
 
 DISPATCHED = dict(warm_up=100, fit=10, dream=10)  # updates of one dispatch, of all members: seconds on two cores
 

@@ -282,7 +282,7 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     _, film = play_returns(own, player, restored.params, keys, Stopwatch(), 26)  # its first episode
     for field in ("reward", "discount", "is_first", "is_last"):
         np.testing.assert_array_equal(getattr(film, field), getattr(steps, field)[:26], err_msg=field)
-    used = atari_actions.in_full_set("Pong")
+    used = atari_actions.places(atari_actions.own_set("Pong"), atari_actions.full_set("Pong"))
     np.testing.assert_array_equal(used[film.prev_action[1:]], steps.prev_action[1:26])
     again = envs.make("atari:Pong", 2, seed, size=(21, 16), colour=True, episode_steps=25)
     frames = [again.reset().obs] + [again.step(action).obs for action in film.prev_action[1:]]

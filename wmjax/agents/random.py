@@ -1,8 +1,9 @@
-"""Actions by chance."""
+"""Random actions, to collect first episodes and to compare with."""
 
 import jax
 import jax.numpy as jnp
 
+from wmjax.ops.axes import where_rows
 from wmjax.types import Actor
 
 
@@ -18,12 +19,11 @@ def make_random_actor(action_spec, hold=1):
             drawn = jax.random.randint(key, last.shape, 0, action_spec.size)
         else:
             drawn = jax.random.uniform(key, last.shape, minval=action_spec.low, maxval=action_spec.high)
-        again = (count % hold == 0).reshape(-1, *(1,) * (last.ndim - 1))
-        action = jnp.where(again, drawn, last)
+        action = where_rows(count % hold == 0, drawn, last)
         return (count + 1, action), action, None
 
     def initial(params, rows):
-        none = jnp.zeros(rows, jnp.int32) if action_spec.discrete else jnp.zeros((rows, action_spec.size))
-        return jnp.zeros(rows, jnp.int32), none
+        no_action = jnp.zeros(rows, jnp.int32) if action_spec.discrete else jnp.zeros((rows, action_spec.size))
+        return jnp.zeros(rows, jnp.int32), no_action
 
     return Actor(initial, act)

@@ -61,11 +61,6 @@ def played_set(game: str, actions: Sequence[int] | None, full_action_set: bool) 
     return tuple(actions or (full_set(game) if full_action_set else own_set(game)))
 
 
-def in_full_set(game: str) -> np.ndarray:
-    """The number that each action of a game's own set has in its full set, int32 [actions]. game: as in `full_set`."""
-    return places(own_set(game), full_set(game))
-
-
 def places(actions: Sequence[int], among: Sequence[int]) -> np.ndarray:
     """Where each action is among others, int32 [actions]; raises ValueError where one is not among them."""
     return np.array([among.index(action) for action in actions], np.int32)

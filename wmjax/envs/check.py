@@ -11,6 +11,8 @@ import numpy as np
 
 from wmjax.types import ActionSpec, NonFiniteError, UsageError
 
+JOINED = -1  # the identity of a snapshot that was made of others' rows (`envs/snapshots.py`)
+
 
 def check_name(what: str, name: str, allowed: Iterable[str], meant: str | None = None) -> None:
     """Raises unless `name` is one of `allowed`; the message has all of them, the nearest first.
@@ -97,9 +99,6 @@ def check_action(action: Any, num_envs: int, spec: ActionSpec) -> np.ndarray:
 def identity_of(*parts: Any) -> int:
     """A checksum of everything that environments were made of, to tell their snapshots from those of others."""
     return zlib.crc32(repr(parts).encode())
-
-
-JOINED = -1  # the identity of a snapshot that was made of others' rows (`envs/snapshots.py`)
 
 
 def check_identity(snapshot: dict[str, Any], identity: int) -> None:

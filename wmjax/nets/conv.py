@@ -46,7 +46,8 @@ _FEW_CHANNELS = 16
 fan_in_uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
-def _identity(x):
+def identity(x):
+    """The activation of a layer that has none."""
     return x
 
 
@@ -57,7 +58,7 @@ def conv2d(
     *,
     padding: str = "VALID",
     bias: Array | None = None,
-    activation: Callable[[Array], Array] = _identity,
+    activation: Callable[[Array], Array] = identity,
 ) -> Array:
     """Strided convolution (cross-correlation), as `lax.conv_general_dilated`, of `activation(x)`.
 
@@ -86,7 +87,7 @@ def conv2d(
         odd, narrow = kernel.shape[0] % 2 == 1, kernel.shape[3] <= _WIDE * kernel.shape[2]
         if stride == 1 and odd and narrow and backend.is_cpu():
             return _same_conv(x, kernel, bias, activation)
-        x, activation = jnp.pad(activation(x), ((0, 0), *pads, (0, 0))), _identity
+        x, activation = jnp.pad(activation(x), ((0, 0), *pads, (0, 0))), identity
     conv = _matmul_conv if backend.is_cpu() else _xla_conv
     return conv(x, kernel, bias, stride, activation)
 
@@ -97,7 +98,7 @@ def conv2d_transpose(
     stride: int,
     *,
     bias: Array | None = None,
-    activation: Callable[[Array], Array] = _identity,
+    activation: Callable[[Array], Array] = identity,
 ) -> Array:
     """Transposed convolution, as `lax.conv_transpose` with VALID padding, of `activation(x)`.
 
@@ -339,7 +340,7 @@ class Conv(nn.Module):
     kernel: int
     stride: int = 1
     padding: str = "VALID"
-    activation: Callable[[Array], Array] = _identity
+    activation: Callable[[Array], Array] = identity
     kernel_init: Callable[..., Array] = nn.initializers.glorot_uniform()
     use_bias: bool = True
     dtype: Any = None
@@ -362,7 +363,7 @@ class ConvTranspose(nn.Module):
     features: int
     kernel: int
     stride: int = 1
-    activation: Callable[[Array], Array] = _identity
+    activation: Callable[[Array], Array] = identity
     kernel_init: Callable[..., Array] = nn.initializers.glorot_uniform()
     dtype: Any = None
 

@@ -10,15 +10,11 @@ state's features  - two convolutions - flat - linear, relu - logits [A]         
 import flax.linen as nn
 import jax.numpy as jnp
 
-from wmjax.nets.conv import Conv
+from wmjax.nets.conv import Conv, identity
 from wmjax.nets.mlp import glorot
 
 # First logits of almost 0: all actions begin about equally likely. Not in the paper.
 _near_zero = nn.initializers.orthogonal(0.01)
-
-
-def _identity(x):
-    return x
 
 
 class Trunk(nn.Module):
@@ -36,7 +32,7 @@ class Trunk(nn.Module):
     @nn.compact
     def __call__(self, x):
         """x [B, X, Y, C] -> [B, units]."""
-        activation = _identity
+        activation = identity
         for kernel, stride, width in zip(self.kernels, self.strides, self.widths, strict=True):
             x, activation = Conv(width, kernel, stride, activation=activation)(x), nn.relu
         return nn.relu(nn.Dense(self.units, kernel_init=glorot)(activation(x).reshape(x.shape[0], -1)))
@@ -57,7 +53,7 @@ class StepEncoder(nn.Module):
     @nn.compact
     def __call__(self, features, reward=None):
         """features [B, X, Y, C], reward [B, 1] or None -> [B, units]."""
-        x, activation = features, _identity
+        x, activation = features, identity
         for width in self.strided:
             x, activation = Conv(width, 4, 2, padding="SAME", activation=activation)(x), nn.relu
         for width in self.widths:

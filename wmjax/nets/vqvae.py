@@ -11,7 +11,7 @@ import functools
 
 import flax.linen as nn
 
-from wmjax.nets.conv import Conv, ConvTranspose, fan_in_uniform
+from wmjax.nets.conv import Conv, ConvTranspose, fan_in_uniform, identity
 from wmjax.nets.norm import BatchNorm
 
 BLOCKS = 2  # residual blocks, of encoder and decoder each
@@ -30,11 +30,11 @@ class GridEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x, running=None):
-        given = iter(running or ())
+        running_by_layer = iter(running or ())
         statistics = []
 
         def norm(x, name):
-            y, used = BatchNorm(name=f"norm_{name}")(x, next(given, None))
+            y, used = BatchNorm(name=f"norm_{name}")(x, next(running_by_layer, None))
             statistics.append(used)
             return y
 
@@ -43,10 +43,10 @@ class GridEncoder(nn.Module):
             return norm(layer(features, kernel, stride, activation=activation, name=f"conv_{name}")(x), name)
 
         for i, width in enumerate(self.widths):
-            x = conv(x, f"down_{i}", width, self.kernel, 2, activation=nn.leaky_relu if i else lambda x: x)
+            x = conv(x, f"down_{i}", width, self.kernel, 2, activation=nn.leaky_relu if i else identity)
         for i in range(BLOCKS):
             x = nn.leaky_relu(x)
-            inner = conv(x, f"block_{i}_a", x.shape[-1], self.kernel - 1, activation=lambda x: x)
+            inner = conv(x, f"block_{i}_a", x.shape[-1], self.kernel - 1, activation=identity)
             x = x + conv(inner, f"block_{i}_b", x.shape[-1], 1, activation=nn.relu)
         return conv(x, "out", self.size, 1), tuple(statistics)
 

@@ -158,6 +158,11 @@ def evaluated(returns: np.ndarray) -> dict[str, Any]:
     return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
 
 
+def appended(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """{name: values of all updates so far} after more of them. metrics: {name: [updates]}; columns: {} at first."""
+    return {name: np.concatenate([columns.get(name, x[:0]), x]) for name, x in metrics.items()}
+
+
 def over_tasks(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The metrics of each member that played several tasks: means over tasks, and "eval/<task>/..." of each task.
 

@@ -27,6 +27,7 @@ from wmjax.run import help_page, paths, processes, stop
 from wmjax.types import NonFiniteError, UsageError
 
 GO_ON = os.EX_TEMPFAIL  # 75
+LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 # What the operating system says of paths that a user gave.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 OUT_OF_MEMORY = "RESOURCE_EXHAUSTED"  # how XLA's errors of that begin
@@ -83,9 +84,6 @@ def fail(message: object, code: int) -> int:
     if not processes.is_told_already(line):
         console.fail(line)
     return code
-
-
-LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 
 
 class PathParser(flags.ArgumentParser):

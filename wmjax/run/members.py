@@ -8,6 +8,9 @@ import numpy as np
 
 from wmjax.types import Array, UsageError
 
+MOST_MEMBERS = 1024
+LARGEST_SEED = 2**31 - 1 - MOST_MEMBERS  # of the first member
+
 
 def member(tree: Any, i: Any) -> Any:
     """Member i of a pytree with leading axes [S], or what another index takes."""
@@ -21,10 +24,6 @@ def by_member(tree: Any, members: int, axis: int = 0) -> Any:
         return x.reshape(*x.shape[:axis], members, -1, *x.shape[axis + 1 :])
 
     return jax.tree.map(split, tree)
-
-
-MOST_MEMBERS = 1024
-LARGEST_SEED = 2**31 - 1 - MOST_MEMBERS  # of the first member
 
 
 class Member(NamedTuple):

@@ -1,4 +1,4 @@
-"""A pytree as a list of named leaves and back: what `checkpoint` writes into its manifest.
+"""A pytree as a list of named leaves and back: what `checkpoint` writes into its manifest. And its digest.
 
 A leaf is an array (kept by name for the array store), a PRNG key (its uint32 data likewise) or a plain value, which the
 description itself holds, so that an int comes back as an int and a 128-bit one too:
@@ -8,6 +8,7 @@ description itself holds, so that an int comes back as an int and a 128-bit one 
     {"path": ["episodes"], "kind": "int", "value": 12}
 """
 
+import hashlib
 import re
 from typing import Any
 
@@ -84,6 +85,14 @@ def describe(leaf: Any) -> dict:
     if leaf is None or type(leaf) in PLAIN:
         return {"kind": type(leaf).__name__}
     raise TypeError(f"a checkpoint cannot hold a {type(leaf).__name__}")
+
+
+def digest(tree: Any) -> str:
+    """sha256, in hexadecimal, of the arrays of a pytree in order: equal ones have the same."""
+    found = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        found.update(np.asarray(leaf).tobytes())
+    return found.hexdigest()
 
 
 def dotted(path: list | tuple) -> str:

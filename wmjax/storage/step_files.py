@@ -13,9 +13,8 @@ import numpy as np
 from wmjax.storage import files
 from wmjax.types import Step
 
-# What `read` raises for a damaged file. NotImplementedError is zipfile's word for a damaged byte that names no
-# compression it knows.
 OBS = "obs."  # before the names of the arrays of an observation that is a dict
+# What `read` raises for a damaged file; zipfile raises NotImplementedError where a damaged byte names no compression.
 UNREADABLE = (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error, NotImplementedError)
 
 

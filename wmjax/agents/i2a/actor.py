@@ -80,6 +80,7 @@ def make_agent(config, env_spec, query=None):
     """
     check_trunk(config, env_spec.obs_shape)
     modules = make_modules(config, env_spec, query.model.feature_shape if query else env_spec.obs_shape)
+    inputs = make_inputs(config, env_spec, query)
 
     def init(key):
         names = [*inputs, "model"]
@@ -90,7 +91,6 @@ def make_agent(config, env_spec, query=None):
     def apply(params, name, *args):
         return modules[name].apply(params[name], *args)
 
-    inputs = make_inputs(config, env_spec, query)
     look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply) if query else make_blind(apply)
 
     def initial(params, rows):

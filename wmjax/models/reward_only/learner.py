@@ -9,6 +9,7 @@ from wmjax.models.reward_only.model import init_params, make_model
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
 from wmjax.ops.gradients import gradient_step
+from wmjax.ops.masks import predictable_steps
 from wmjax.types import Learner, LearnerState, UsageError
 
 
@@ -48,5 +49,4 @@ def reward_loss(config, env_spec, params, key, batch):
     actions = time_first(model_action(batch.prev_action, env_spec.action)[:, 1:last])
     predicted, _ = imagine.predict_rewards(model, params, begin_key, state, actions)  # [T - 1, B]
     error = jnp.square(time_first(predicted) - batch.reward[:, 1:last])
-    same = jnp.cumsum(batch.is_first[:, 1:last], axis=1) == 0
-    return jnp.where(same, error, 0.0).mean()
+    return jnp.where(predictable_steps(batch.is_first[:, :last], context=1), error, 0.0).mean()

@@ -39,14 +39,14 @@ def state_sizes(config):
 
 def make_modules(config):
     """The flax modules of one time step, by the name of their parameters."""
-    whole = config.kind == "conv"
+    is_conv = config.kind == "conv"
     convolutions = ImageEncoder(config.encoder_widths, kernel=3, activation=leaky_relu)
     modules = dict(
         encoder=nn.Sequential([convolutions, nn.Dense(config.code)]),
         action=nn.Sequential([MLP(config.action_widths[:-1], config.action_widths[-1], leaky_relu), leaky_relu]),
-        reward=RewardHead(config.reward_widths, config.horizon if whole else 1, config.dropout),
+        reward=RewardHead(config.reward_widths, config.horizon if is_conv else 1, config.dropout),
     )
-    return modules if whole else modules | dict(lstm=LSTM(config.lstm_units))
+    return modules if is_conv else modules | dict(lstm=LSTM(config.lstm_units))
 
 
 def init_params(key, config, env_spec):
@@ -88,15 +88,14 @@ def make_model(config, env_spec, dropout_key=None):
     def discount(params, state):
         return jnp.ones(state.code.shape[0])  # the study's tasks end by time alone
 
-    whole = config.kind == "conv"
-    make_transition = make_whole if whole else make_recurrent
-    imagine, reward, rewards = make_transition(config, apply, dropout_key)
+    make_transition = dict(recurrent=make_recurrent, conv=make_conv)[config.kind]
+    imagine, reward, rewards = make_transition(apply, dropout_key)
     size = sum(jax.tree.leaves(state_sizes(config)))
     model = WorldModel(initial, encode, observe, imagine, features, reward, discount, None, (size,), rewards)
-    return model._replace(horizon=config.horizon if whole else None)
+    return model._replace(horizon=config.horizon if config.kind == "conv" else None)
 
 
-def make_recurrent(config, apply, dropout_key):
+def make_recurrent(apply, dropout_key):
     """(imagine, reward, rewards) of R; arguments as in `make_model`."""
 
     def imagine(params, key, state, action):
@@ -110,8 +109,8 @@ def make_recurrent(config, apply, dropout_key):
     return imagine, reward, None
 
 
-def make_whole(config, apply, dropout_key):
-    """(imagine, reward, rewards) of R_conv, whose states stand still and have no rewards: nan."""
+def make_conv(apply, dropout_key):
+    """(imagine, reward, rewards) of R_conv: imagined states stay as they are, and a single one has no reward, nan."""
 
     def imagine(params, key, state, action):
         return state
@@ -120,8 +119,8 @@ def make_whole(config, apply, dropout_key):
         return jnp.full(state.code.shape[0], jnp.nan)
 
     def rewards(params, key, state, actions):
-        together = time_first(actions).reshape(actions.shape[1], -1)  # [B, H * A]
-        both = jnp.concatenate([state.code, apply(params, "action", together)], -1)
-        return time_first(apply(params, "reward", both, dropout_key))
+        sequence = time_first(actions).reshape(actions.shape[1], -1)  # [B, H * A]
+        inputs = jnp.concatenate([state.code, apply(params, "action", sequence)], -1)
+        return time_first(apply(params, "reward", inputs, dropout_key))
 
     return imagine, reward, rewards

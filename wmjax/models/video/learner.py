@@ -12,6 +12,7 @@ from wmjax.models.video.model import check_image, init_params, make_model, rewar
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.gradients import clipped_adam, gradient_step
+from wmjax.ops.masks import predictable_steps
 from wmjax.types import Learner, LearnerState, UsageError
 
 
@@ -51,7 +52,7 @@ def model_loss(model, config, action_spec, params, key, batch, shown):
     """
     images, rewards = predict(model, config, action_spec, params, key, batch, shown)
     truth = unfold_like(model.encode(params, fold(batch.obs)), batch)[:, 1:]
-    counts = counted(config, batch.is_first)
+    counts = predictable_steps(batch.is_first, config.context)
     predicted = rewards.shape[1]  # of the ot_or the newest alone
     image_loss = mean(jnp.square(images - truth).mean((2, 3, 4)), counts)
     reward_loss = mean(jnp.square(rewards - batch.reward[:, -predicted:]), counts[:, -predicted:])
@@ -92,13 +93,6 @@ def predict(model, config, action_spec, params, key, batch, shown):
     return images, rewards_of_images(config, params, time_first(sequence)).T
 
 
-def counted(config, is_first):
-    """1 for each step of chunks [B, T] but the first, 0 into another episode or imagined after one: [B, T - 1]."""
-    context = config.context
-    elsewhere = jnp.cumsum(is_first[:, context:], axis=1) > 0
-    return 1.0 - jnp.concatenate([is_first[:, 1:context], elsewhere], axis=1)
-
-
 def mean(x, counts):
-    """The mean of x over what counts."""
-    return (counts * x).sum() / jnp.maximum(counts.sum(), 1.0)
+    """The mean of x over the steps that count, bool of the same shape; 0 where none does."""
+    return jnp.where(counts, x, 0.0).sum() / jnp.maximum(counts.sum(), 1)

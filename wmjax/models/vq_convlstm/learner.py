@@ -19,6 +19,7 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.ops.frames import unit_pixels
 from wmjax.ops.gradients import finite, scale_gradient
+from wmjax.ops.masks import predictable_steps
 from wmjax.types import Learner, LearnerState, image_of
 
 PARTS = dict(autoencoder=("encoder", "decoder"), dynamics=("dynamics", "latent_head"), reward=("reward",))
@@ -156,7 +157,7 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
     steps = (latent, action, truth, batch.is_first)
     states = predicted_states(model, params, (filter_key, imagine_key), steps, context)
 
-    counts = counted_steps(batch.is_first, context)
+    counts = predictable_steps(batch.is_first, context).astype(jnp.float32)
     total = jnp.maximum(counts.sum(), 1.0)
     hidden, action = states.cells[-1][0], states.action
     inputs = jax.tree.map(fold, (hidden, action, jax.lax.stop_gradient(latent[:, 1:])))
@@ -196,12 +197,6 @@ def predicted_states(model, params, keys, steps, context):
     imagined = imagine.open_loop(model, params, imagine_key, last, time_first(action[:, context:]))
     imagined = jax.tree.map(time_first, imagined)
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), filtered, imagined)
-
-
-def counted_steps(is_first, context):
-    """float32 [B, T - 1] of is_first [B, T]: 1, but 0 of steps into another episode and of all imagined after one."""
-    elsewhere = jnp.cumsum(is_first[:, context:], axis=1) > 0
-    return 1.0 - jnp.concatenate([is_first[:, 1:context], elsewhere], axis=1)
 
 
 def reward_class(reward):
