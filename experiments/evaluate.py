@@ -37,11 +37,11 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     cli.path_flag(values, "workdir", "folder of the run")
     cli.int_flag(values, "episodes", 10, "episodes, played at once", 1, 1024)
     cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
-    told = "which of the tasks of one PlaNet agent; the first unless told"
-    flags.DEFINE_string("task", None, told, flag_values=values)
+    text = "which of the tasks of one PlaNet agent; the first unless told"
+    flags.DEFINE_string("task", None, text, flag_values=values)
     cli.int_flag(values, "seed", 0, "seed of the episodes and of the actions", 0, 10**9)
-    told = "who plays: the newest checkpoint, or chance"
-    flags.DEFINE_enum("policy", "newest", ["newest", "random"], told, flag_values=values)
+    text = "who plays: the newest checkpoint, or chance"
+    flags.DEFINE_enum("policy", "newest", ["newest", "random"], text, flag_values=values)
     cli.int_flag(values, "film", 500, "frames of the video, of the first episode; 0: no video", 0, 10_000)
 
 
@@ -55,9 +55,9 @@ def main(argv: list[str]) -> None:
     restored = players.restore(folder, options.member, options.task)
     env = envs.make(restored.task, options.episodes, options.seed, purpose="test", **restored.env)
     env = envs.pad(env, restored.actions or env.spec.action.size)
-    actor, params, told, name = restored.actor, restored.params, restored.told, f"evaluate{restored.label}"
+    actor, params, source, name = restored.actor, restored.params, restored.source, f"evaluate{restored.label}"
     if options.policy == "random":
-        actor, params, told = make_random_actor(env.spec.action), np.zeros(1), dict(name="random")
+        actor, params, source = make_random_actor(env.spec.action), np.zeros(1), dict(name="random")
         name += "_random"
 
     player = make_player(actor, options.episodes, explore=False)
@@ -68,12 +68,12 @@ def main(argv: list[str]) -> None:
         shown = first_episode(film, restored.env.get("stack", 1))
         video = console.try_drawing(write_video, video, shown, FRAMES_A_SECOND)
 
-    row = found(returns, restored.task)
-    for line in lines(returns, row, told):
+    row = return_metrics(returns, restored.task)
+    for line in lines(returns, row, source):
         console.say(line)
     if options.film:
         console.say(f"video: {video or 'could not be written'}")
-    result = dict(policy=told, task=restored.task, member=options.member, seed=options.seed) | row
+    result = dict(policy=source, task=restored.task, member=options.member, seed=options.seed) | row
     write_whole(folder / f"{name}.json", json.dumps(result, indent=1) + "\n")
 
 
@@ -83,7 +83,7 @@ def first_episode(film: Step, stack: int) -> np.ndarray:
     return images[: ends[0] + 1 if len(ends) else None, ..., -(images.shape[-1] // stack) :]
 
 
-def found(returns: np.ndarray, task: str) -> dict[str, Any]:
+def return_metrics(returns: np.ndarray, task: str) -> dict[str, Any]:
     """Metrics of returns [episodes]: mean, standard deviation and error (None of one episode), of games also scores."""
     error = returns.std(ddof=1) / len(returns) ** 0.5 if len(returns) > 1 else None
     row = evaluated(returns) | {"eval/return_stderr": error}
@@ -91,16 +91,16 @@ def found(returns: np.ndarray, task: str) -> dict[str, Any]:
     return row | {f"normalised/{table}": value for table, value in normalised.items()}
 
 
-def lines(returns: np.ndarray, row: dict[str, Any], told: dict[str, Any]) -> list[str]:
-    """What is said of returns [episodes]. row: of `found`; told: who played, as of `players.Restored`."""
-    said = [f"episode {i}: return {value:.1f}" for i, value in enumerate(returns)]
+def lines(returns: np.ndarray, row: dict[str, Any], source: dict[str, Any]) -> list[str]:
+    """What is printed of returns [episodes]. row: of `return_metrics`; source: as of `players.Restored`."""
+    printed = [f"episode {i}: return {value:.1f}" for i, value in enumerate(returns)]
     error = row["eval/return_stderr"]
-    said += [f"mean {row['eval/return_mean']:.1f}" + ("" if error is None else f", standard error {error:.1f}")]
+    printed += [f"mean {row['eval/return_mean']:.1f}" + ("" if error is None else f", standard error {error:.1f}")]
     for name, value in row.items():
         if name.startswith("normalised/"):
-            said.append(f"human-normalised, {name.removeprefix('normalised/')}: {value:.1%}")
-    reached = ", ".join(f"{count} {unit}" for unit, count in told.items() if unit != "name")
-    return [*said, f"checkpoint of {told['name']} after {reached}" if reached else "random actions"]
+            printed.append(f"human-normalised, {name.removeprefix('normalised/')}: {value:.1%}")
+    reached = ", ".join(f"{count} {unit}" for unit, count in source.items() if unit != "name")
+    return [*printed, f"checkpoint of {source['name']} after {reached}" if reached else "random actions"]
 
 
 if __name__ == "__main__":

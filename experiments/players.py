@@ -17,7 +17,7 @@ class Restored(NamedTuple):
     params: Any  # of one member, [1, ...]
     task: str  # full name of its environment
     env: dict  # options of wmjax.envs.make for what it sees
-    told: dict  # name of the experiment, and how far the checkpoint was
+    source: dict  # name of the experiment, and how far its training was at the checkpoint
     actions: int | None = None  # size of its actions, where an environment may take fewer
     label: str = ""  # of the task, at the end of files' names
 
@@ -30,19 +30,20 @@ def restore(folder: pathlib.Path, member: int = 0, task: str | None = None) -> R
     """
     config = workdir.read_config(folder)
     if planet.is_own(config):
-        of = planet.load(folder, member, task)
-        told = dict(name="planet", episodes=of.episodes, updates=of.updates)
-        return Restored(of.agent.actor, of.params, of.task, of.env, told, of.spec.action.size, of.label)
+        loaded = planet.load(folder, member, task)
+        source = dict(name="planet", episodes=loaded.episodes, updates=loaded.updates)
+        what_plays = (loaded.agent.actor, loaded.params, loaded.task, loaded.env)
+        return Restored(*what_plays, source, loaded.spec.action.size, loaded.label)
     if task is not None:
         raise UsageError(f"--task={task}: is for an agent of PlaNet, and {folder} holds a run of another experiment")
     if smaller_world_models.is_own(config):
-        own = smaller_world_models.load(folder, member)
-        told = dict(name="smaller_world_models", iterations=own.iterations)
-        return Restored(own.actor, own.params, own.task, own.env, told)
+        agent = smaller_world_models.load(folder, member)
+        source = dict(name="smaller_world_models", iterations=agent.iterations)
+        return Restored(agent.actor, agent.params, agent.task, agent.env, source)
     if i2a.is_own(config):
         if member:
             raise UsageError(f"--member={member}: the run has 1, counted from 0")
-        queries = i2a.load(folder)
-        told = dict(name="i2a", updates=queries.updates)
-        return Restored(queries.actor, queries.params, queries.task, queries.env, told)
+        querying = i2a.load(folder)
+        source = dict(name="i2a", updates=querying.updates)
+        return Restored(querying.actor, querying.params, querying.task, querying.env, source)
     raise UsageError(f"{folder} holds a run of an experiment that trains no agent")

@@ -37,10 +37,12 @@ SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
 
 
 class Policy(NamedTuple):
+    """Who plays what is recorded."""
+
     actor: Any
     params: Any  # [1, ...]
     env: dict | None  # options of the environments that it sees; None: it sees what is recorded
-    told: dict  # what config.json says of it
+    source: dict  # what config.json says of it
     numbers: np.ndarray | None = None  # int32, of its actions among those that are recorded; None: they are the same
 
 
@@ -60,8 +62,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     cli.int_flag(values, "rows", 1000, "decisions of a shard for each environment", 1, 10**6)
     flags.DEFINE_string("size", None, "ROWSxCOLUMNS of a game's stored image; 200x160 unless told", flag_values=values)
     flags.DEFINE_string("actions", None, "NUMBER,NUMBER,... a game's actions; all unless told", flag_values=values)
-    told = "NAME=VALUE of an environment that is no game, as its module tells; once or more"
-    flags.DEFINE_multi_string("option", [], told, flag_values=values)
+    text = "NAME=VALUE of an environment that is no game, as its module tells; once or more"
+    flags.DEFINE_multi_string("option", [], text, flag_values=values)
     cli.int_flag(values, "seed", 0, "of the environments and the actions", 0, 10**9)
 
 
@@ -81,9 +83,8 @@ def main(argv: list[str]) -> None:
         others = ("stack", "actions", "full_action_set", "observe")
         kept = {key: value for key, value in policy.env.items() if key not in others}  # its time limit, say
         policy, env_options = policy._replace(numbers=numbers), kept | env_options
-    probe = envs.make(
-        name, options.envs, 0, **env_options
-    )  # whatever is refused is refused before the folder is touched
+    # Whatever is refused is refused before the folder is touched.
+    probe = envs.make(name, options.envs, 0, **env_options)
     probe.close()
     policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name="random"))
     player = make_player(policy.actor, options.envs, explore=False)
@@ -91,25 +92,24 @@ def main(argv: list[str]) -> None:
     folder, count = pathlib.Path(options.folder), datasets.count_for(options.steps, options.envs * options.rows)
     if count > datasets.MOST:
         raise UsageError(f"--steps={options.steps}: {count} shards, at most {datasets.MOST}; raise --rows or --envs")
-    images = (
-        math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize * options.envs * (options.rows + 1)
-    )
-    memory.check_fits(images, f"a shard of --rows={options.rows} and --envs={options.envs}", memory.host_memory())
+    image_bytes = math.prod(probe.spec.obs_shape) * np.dtype(probe.spec.obs_dtype).itemsize
+    shard_bytes = image_bytes * options.envs * (options.rows + 1)
+    memory.check_fits(shard_bytes, f"a shard of --rows={options.rows} and --envs={options.envs}", memory.host_memory())
     asked = dict(
-        game=name, policy=policy.told, env=env_options, envs=options.envs, rows=options.rows, seed=options.seed
+        game=name, policy=policy.source, env=env_options, envs=options.envs, rows=options.rows, seed=options.seed
     )
     index = datasets.open_folder(folder, asked, probe.spec)
     for number, fault in datasets.missing(folder, index, count):
         if fault:
             console.warn(f"{fault}: recorded again")
         index = datasets.add(folder, index, number, play_shard(options, name, env_options, policy, player, number))
-        told = datasets.total(index)
-        done, file = len(index["shards"]), datasets.name_of(number)
-        console.say(f"{done} of {count} shards: {file}, {told['decisions']} steps")
-    told = datasets.total(index)
-    mean = "no episode ended" if told["return_mean"] is None else f"mean return {told['return_mean']:.2f}"
-    each = told["bytes"] / told["decisions"]
-    console.say(f"{folder}: {told['decisions']} steps, {told['episodes']} episodes, {mean}, {each:.0f} bytes a step")
+        done, file, steps = len(index["shards"]), datasets.name_of(number), datasets.total(index)["decisions"]
+        console.say(f"{done} of {count} shards: {file}, {steps} steps")
+    total = datasets.total(index)
+    mean = "no episode ended" if total["return_mean"] is None else f"mean return {total['return_mean']:.2f}"
+    step_bytes = total["bytes"] / total["decisions"]
+    counts = f"{total['decisions']} steps, {total['episodes']} episodes"
+    console.say(f"{folder}: {counts}, {mean}, {step_bytes:.0f} bytes a step")
 
 
 def recorded_options(name: str, size: str | None, actions: str | None, others: Sequence[str]) -> dict[str, Any]:
@@ -154,13 +154,12 @@ def numbers_among(options: Any, name: str, seen: dict[str, Any], recorded: dict[
     if not name.startswith("atari:"):
         return None
     game = name.removeprefix("atari:")
-    own, theirs = (
-        atari_actions.played_set(game, each.get("actions"), bool(each.get("full_action_set")))
-        for each in (seen, recorded)
+    played_numbers, recorded_numbers = (
+        atari_actions.played_set(game, env.get("actions"), bool(env.get("full_action_set"))) for env in (seen, recorded)
     )
-    if missing := sorted(set(own) - set(theirs)):
+    if missing := sorted(set(played_numbers) - set(recorded_numbers)):
         raise UsageError(f"--actions={options.actions}: --policy={options.policy} plays {missing} too")
-    return atari_actions.places(own, theirs)
+    return atari_actions.places(played_numbers, recorded_numbers)
 
 
 def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
@@ -169,12 +168,12 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
     Raises: UsageError if there is none, or it plays another game than `name`.
     """
     restored = players.restore(pathlib.Path(folder), member)
-    if restored.told["name"] == "planet":
+    if restored.source["name"] == "planet":
         raise UsageError(f"--policy={folder}: a run of another experiment than smaller_world_models or i2a")
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
-    told = restored.told | dict(parameters=manifest.digest(restored.params)[:16])
-    return Policy(restored.actor, restored.params, restored.env, told)
+    source = restored.source | dict(parameters=manifest.digest(restored.params)[:16])
+    return Policy(restored.actor, restored.params, restored.env, source)
 
 
 def play_shard(

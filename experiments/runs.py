@@ -22,10 +22,10 @@ def define_flags(values: flags.FlagValues, example: str) -> None:
     """Defines --folder, --seeds, --set and --cores in absl's FlagValues `values`. example: of a setting."""
     cli.path_flag(values, "folder", "where the runs are, or will be")
     cli.int_flag(values, "seeds", 3, "of every variant, from 0", 1, 100)
-    told = f"setting of every run, as {example}; once or more"
-    flags.DEFINE_multi_string("set", [], told, flag_values=values)
-    told = "numbers of cores, a run on each; none: one run at a time on all cores"
-    flags.DEFINE_list("cores", [], told, flag_values=values)
+    text = f"setting of every run, as {example}; once or more"
+    flags.DEFINE_multi_string("set", [], text, flag_values=values)
+    text = "numbers of cores, a run on each; none: one run at a time on all cores"
+    flags.DEFINE_list("cores", [], text, flag_values=values)
 
 
 def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
@@ -71,8 +71,8 @@ def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> list
     for job in trainings:
         keys = [word.partition("=")[0].removeprefix("--") for word in job.command if word.startswith("--config.")]
         if twice := [key for key in keys if keys.count(key) > 1]:
-            told = f"--set gives it twice, or it is what this command sets itself, as for {job.folder.name}"
-            raise UsageError(f"{twice[0]}: {told}")
+            why = f"--set gives it twice, or it is what this command sets itself, as for {job.folder.name}"
+            raise UsageError(f"{twice[0]}: {why}")
     return [settings(read_config(job, __name__)) for job in trainings]
 
 
@@ -82,8 +82,8 @@ def read_config(job: jobs.Job, module: str) -> Any:
     return cli.parse_flags([module, *words], functools.partial(training.define_flags, ""), module).config
 
 
-def define(path: pathlib.Path, definition: dict[str, Any]) -> None:
-    """Notes what the runs of a folder are of, plain values; UsageError where the file tells of something else."""
+def write_definition(path: pathlib.Path, definition: dict[str, Any]) -> None:
+    """Writes what all runs of a folder have in common, plain values; UsageError where the file holds other values."""
     try:
         old = dict(json.loads(path.read_bytes())) if path.exists() else definition
     except (OSError, TypeError, ValueError) as error:
@@ -129,7 +129,7 @@ def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
         with contextlib.closing(jobs.run_all(trainings, slots, tries=1)) as runs:
             for job, ended in runs:
                 if ended.code:
-                    told = f"training ended with exit code {ended.code}: {ended.last}"
-                    raise UsageError(f"{job.folder}: {told}; see {jobs.log_of(job.folder)}")
+                    how = f"training ended with exit code {ended.code}: {ended.last}"
+                    raise UsageError(f"{job.folder}: {how}; see {jobs.log_of(job.folder)}")
     finally:
         stop.forget()

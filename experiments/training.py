@@ -44,15 +44,15 @@ def define_flags(usage: str, values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("distributed", "off", f"several processes of one run: {processes.FORMS}", flag_values=values)
 
 
-def read_looked_at(argv: list[str], module: str, configs: Any) -> tuple[ConfigDict, str | None]:
+def read_doctor_command(argv: list[str], module: str, configs: Any) -> tuple[ConfigDict, str | None]:
     """(config, --workdir or None) of a doctor's command line. Args: as of `read_command`."""
-    options = cli.parse_flags(argv, define_doctors_flags, module, configs)
+    options = cli.parse_flags(argv, define_doctor_flags, module, configs)
     if options.config is None:
         raise UsageError(f"give --config={configs.USAGE}")
     return options.config, options.workdir
 
 
-def define_doctors_flags(values: flags.FlagValues, argv: list[str]) -> None:
+def define_doctor_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines --config and --workdir in absl's FlagValues `values`."""
     config_flag(values, argv, "FILE:ARGUMENT of a run, with overrides --config.key=value")
     cli.path_flag(values, "workdir", "folder of the run; none: the present one")

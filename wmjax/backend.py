@@ -1,16 +1,16 @@
-"""The platform that programs are made for, asked here alone: CPUs and accelerators have paths of their own."""
+"""The platform that programs are compiled for. CPUs and accelerators take different paths; all ask this module."""
 
 import contextlib
 from collections.abc import Iterator
 
 import jax
 
-_other: list[str] = []  # that of `as_on`, if any
+_overrides: list[str] = []  # platforms of the `as_on` blocks that are open, the innermost last
 
 
 def name() -> str:
     """The platform whose paths a program takes: cpu, gpu or tpu; jax's default one outside of `as_on`."""
-    return _other[-1] if _other else jax.default_backend()
+    return _overrides[-1] if _overrides else jax.default_backend()
 
 
 def is_cpu() -> bool:
@@ -20,17 +20,17 @@ def is_cpu() -> bool:
 
 @contextlib.contextmanager
 def as_on(platform: str) -> Iterator[None]:
-    """What is traced inside takes the paths of a platform, wherever it runs: to compare them, or to export.
+    """A context in which traces take the paths of another platform: to compare them, or to export.
 
-    jax keeps traces of inner functions, so its caches are cleared on both ways.
+    jax keeps traces of inner functions, so its caches are cleared on entering and on leaving.
     """
     if platform == name():
         yield
         return
     jax.clear_caches()
-    _other.append(platform)
+    _overrides.append(platform)
     try:
         yield
     finally:
-        _other.pop()
+        _overrides.pop()
         jax.clear_caches()

@@ -18,7 +18,7 @@ from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from experiments.environment_models import data as sequences
 from experiments.environment_models import phases, predictions
-from experiments.training import read_looked_at
+from experiments.training import read_doctor_command
 from wmjax import doctor, memory
 from wmjax.models import state_space
 from wmjax.run import cli, devices
@@ -36,7 +36,7 @@ class Costs(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
-    config, workdir = read_looked_at(argv, __name__, configs)
+    config, workdir = read_doctor_command(argv, __name__, configs)
     chosen = agents.settings(config)
     doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
 

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     # A run is the state below.
     learner = jax.jit(made.learner.init, out_shardings=whole)(init_key)
     playing = loop.begin(learner.params, begin_key)
-    tally, began = phases.Tally.of(train.rows), np.zeros(train.rows, bool)
+    tally, began = phases.EpisodeTotals.of(train.rows), np.zeros(train.rows, bool)
     counters: dict[str, Any] = dict(updates=0, episodes=0, env_steps=0, evaluated=0)
     partial: dict[str, Any] = dict(losses={}, returns=[], lengths=[])  # since the newest line of metrics
     snapshots = dict(env=loop.snapshot(), eval_env=pools.snapshot(eval_env))

@@ -16,7 +16,7 @@ import jax
 from experiments.i2a import agent as agents
 from experiments.i2a import config as configs
 from experiments.i2a import phases
-from experiments.training import read_looked_at
+from experiments.training import read_doctor_command
 from wmjax import doctor, memory
 from wmjax.run import cli, devices
 from wmjax.run.stopwatch import Stopwatch
@@ -26,7 +26,7 @@ SECONDS = 10.0  # of the probe
 
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
-    config, workdir = read_looked_at(argv, __name__, configs)
+    config, workdir = read_doctor_command(argv, __name__, configs)
     chosen = agents.settings(config)
     doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
 

@@ -40,10 +40,10 @@ class Played(NamedTuple):
 
 def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of a run, its rows split over the mesh. model: parameters of the frozen model."""
-    return compiled(chosen, env, made, model, mesh) if env else stepped(chosen, made, model, mesh)
+    return compiled_loop(chosen, env, made, model, mesh) if env else stepped_loop(chosen, made, model, mesh)
 
 
-def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
+def compiled_loop(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments in pure JAX: acting and learning are one program."""
     train, whole = chosen.train, devices.replicated(mesh)
     act = functools.partial(unroll.unroll, env, made.player, count=train.decisions)
@@ -57,12 +57,12 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mes
         return jax.eval_shape(functools.partial(begin_rows, rows), model, params, key)
 
     def advance(model: Params, state: LearnerState, playing: unroll.Playing, keys: Array) -> Any:
-        def one(carry: Any, key: Array) -> Any:
+        def update(carry: Any, key: Array) -> Any:
             state, playing = carry
             state, playing, metrics, steps = i2a.act_and_learn(act, made.learner.update, model, state, playing, key)
             return (state, playing), (metrics, Played(steps.reward[1:], steps.is_last[1:]))
 
-        (state, playing), (metrics, played) = jax.lax.scan(one, (state, playing), keys)
+        (state, playing), (metrics, played) = jax.lax.scan(update, (state, playing), keys)
         return state, playing, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
 
     places = devices.split_rows(mesh, shapes)
@@ -71,15 +71,15 @@ def compiled(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mes
 
     def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         with stopwatch("train"), devices.no_transfers():
-            state, playing, *told = jax.block_until_ready(advance(model, state, playing, keys))
-        return state, playing, *jax.device_get(told)
+            state, playing, *results = jax.block_until_ready(advance(model, state, playing, keys))
+        return state, playing, *jax.device_get(results)
 
     return Loop(
         lambda params, key: begin(model, params, key), run, lambda: {}, lambda snapshot: None, DISPATCHED["compiled"]
     )
 
 
-def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
+def stepped_loop(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments that are stepped from the host; raises Stopped where a signal comes."""
     train, whole = chosen.train, devices.replicated(mesh)
     env = make_env(chosen, train.rows, "train")
@@ -98,12 +98,12 @@ def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
                 return state, jax.device_get(metrics)
 
         act = functools.partial(unroll.from_host, env, player, count=train.decisions, stopwatch=stopwatch)
-        told, played = [], []
+        losses, played = [], []
         for key in keys:
             state, playing, metrics, steps = i2a.act_and_learn(act, learn, model, state, playing, key)
-            told.append(metrics)
+            losses.append(metrics)
             played.append(jax.device_get(jax.device_put(Played(steps.reward[1:], steps.is_last[1:]), whole)))
-        metrics = jax.tree.map(lambda *rows: np.stack(rows), *told)
+        metrics = jax.tree.map(lambda *rows: np.stack(rows), *losses)
         return state, playing, metrics, Played(*(np.concatenate(x) for x in zip(*played, strict=True)))
 
     def restore(snapshot: Any) -> None:
@@ -112,19 +112,19 @@ def stepped(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     return Loop(begin, advance, lambda: pools.snapshot(env), restore, DISPATCHED["stepped"])
 
 
-class Tally(NamedTuple):
+class EpisodeTotals(NamedTuple):
     """Episodes under way: what each of E rows has so far."""
 
     returns: np.ndarray  # float64 [E]
     lengths: np.ndarray  # int64 [E], decisions
 
     @classmethod
-    def of(cls, rows: int) -> "Tally":
+    def of(cls, rows: int) -> "EpisodeTotals":
         """Of episodes that begin."""
         return cls(np.zeros(rows), np.zeros(rows, int))
 
-    def after(self, played: Played, began: np.ndarray) -> tuple["Tally", list[float], list[int], np.ndarray]:
-        """Of Played [T, E]: the Tally after it, returns and lengths of episodes that ended, where a next one begins.
+    def after(self, played: Played, began: np.ndarray) -> tuple["EpisodeTotals", list[float], list[int], np.ndarray]:
+        """(totals, returns and lengths of the episodes that ended, rows that begin one next) after Played [T, E].
 
         Args: began: bool [E], rows whose first arrival begins an episode.
         """
@@ -137,11 +137,11 @@ class Tally(NamedTuple):
                 ended[1].append(int(lengths[row]))
             returns[is_last], lengths[is_last] = 0.0, 0
             began = is_last
-        return Tally(returns, lengths), *ended, began
+        return EpisodeTotals(returns, lengths), *ended, began
 
 
 def decisions(played: Played, began: np.ndarray) -> int:
-    """How many arrivals of Played [T, E] followed a decision. began: as of `Tally.after`."""
+    """How many arrivals of Played [T, E] followed a decision. began: as of `EpisodeTotals.after`."""
     begins = np.concatenate([began[None], played.is_last[:-1]])
     return int((~begins).sum())
 

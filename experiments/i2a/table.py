@@ -51,8 +51,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     flags.DEFINE_list("agents", list(AGENTS), f"of {', '.join(configs.AGENTS)}", flag_values=values)
     flags.DEFINE_string("model", "sssm", f"that is asked: one of {', '.join(MODELS)}", flag_values=values)
-    told = f"of its training: {', '.join(models.PRESETS)}; none: that which goes with --preset"
-    flags.DEFINE_string("model_preset", "", told, flag_values=values)
+    text = f"of its training: {', '.join(models.PRESETS)}; none: that which goes with --preset"
+    flags.DEFINE_string("model_preset", "", text, flag_values=values)
     flags.DEFINE_multi_string("model_set", [], "setting of its training, as model.jump=3", flag_values=values)
     flags.DEFINE_string("policy", "random", "who plays the model's data: random, or a run's folder", flag_values=values)
     cli.int_flag(values, "data", 100_000, "decisions of the model's data", 1)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
     spec, _ = spec_of(chosen[0])  # all of them play the same environment
     for agent in chosen:
         check_actions(agent, spec)
-    runs.define(folder / DEFINITION, definition(options))
+    runs.write_definition(folder / DEFINITION, definition(options))
     if asks_model:
         runs.train_missing([recording(options, folder, task)])
         runs.train_missing(asked, options.cores)
@@ -117,11 +117,11 @@ def models_of(agents: Sequence[str]) -> list[str]:
 
 def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
     """The Job that records the model's data."""
-    each = -(-options.data // (8 * SHARDS))  # rows of a shard, of eight environments
+    rows = -(-options.data // (8 * SHARDS))  # of a shard, in each of eight environments
     words = [sys.executable, "-m", "experiments.record", f"--game={task}", f"--policy={options.policy}"]
-    words += [f"--steps={options.data}", "--envs=8", f"--rows={each}", f"--folder={folder / 'data'}"]
+    words += [f"--steps={options.data}", "--envs=8", f"--rows={rows}", f"--folder={folder / 'data'}"]
     if not task.startswith("atari:"):
-        words += [f"--option={each.removeprefix('env.')}" for each in options.set if each.startswith("env.")]
+        words += [f"--option={word.removeprefix('env.')}" for word in options.set if word.startswith("env.")]
     else:
         env = runs.read_config(training(options, folder, folder, "model_free", 0), __name__).env
         words += [f"--size={env.size[0] - env.crop}x{env.size[1]}", f"--actions={','.join(map(str, env.actions))}"]
@@ -130,9 +130,9 @@ def recording(options: Any, folder: pathlib.Path, task: str) -> jobs.Job:
 
 def model_training(options: Any, folder: pathlib.Path, name: str) -> jobs.Job:
     """The Job of a model. name: of `models_of`."""
-    told = [] if name == "model" else ["model.sees_actions=False"]
+    settings = [] if name == "model" else ["model.sees_actions=False"]
     config = f"{models.__file__}:{folder / 'data'},{options.model},{model_preset(options)}"
-    return jobs.training("experiments.environment_models", folder / name, config, [*options.model_set, *told])
+    return jobs.training("experiments.environment_models", folder / name, config, [*options.model_set, *settings])
 
 
 def training(options: Any, folder: pathlib.Path, place: pathlib.Path, name: str, seed: int) -> jobs.Job:
@@ -194,7 +194,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         "",
         "![curves](curves.png)",
         "",
-        *markdown(["", *cells[0][1]], [[name, *(told(x, 1) for x in own.values())] for name, own in cells]),
+        *markdown(["", *cells[0][1]], [[name, *(mean_cell(x, 1) for x in own.values())] for name, own in cells]),
         "",
         *ratios(cells),
         "",
@@ -214,15 +214,15 @@ def ratios(cells: list) -> list[str]:
         for title in ("at the end", "with the data counted"):
             for baseline in BASELINES:
                 if baseline in by_name:
-                    one, other = own[title], by_name[baseline][title]
-                    row.append("-" if (np.array([one, other]) <= 0).any() else told(one / other, 2))
+                    ours, theirs = own[title], by_name[baseline][title]
+                    row.append("-" if (np.array([ours, theirs]) <= 0).any() else mean_cell(ours / theirs, 2))
         rows.append(row)
     known = [each for each in BASELINES if each in by_name]
     header = [f"over {each}{counted}" for counted in ("", ", data counted") for each in known]
     return markdown(["", *header], rows)
 
 
-def told(values: np.ndarray, digits: int) -> str:
+def mean_cell(values: np.ndarray, digits: int) -> str:
     """The mean of [seeds] with its interval; words where a run has no number there."""
     return "no line there" if np.isnan(values).any() else with_interval(values, digits)
 

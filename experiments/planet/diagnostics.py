@@ -42,7 +42,7 @@ from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 
 CONTEXT, HORIZON = 5, 45  # frames seen, steps open loop (Fig. 11)
-TOLD = (0, 1, 5, 10, 20, 45)  # steps of the table
+TABLE_STEPS = (0, 1, 5, 10, 20, 45)  # steps of the table
 FAMILIES = ("dmc", "fake")  # of environments that show their state beside the image
 WIDTHS = (300, 300, 300)  # of the network, as in the authors' code
 BATCH, LEARNING_RATE = 256, 1e-3  # not in the paper
@@ -250,11 +250,11 @@ def write_results(
 
     Args: about: what was measured, by name; names: of the quantities; r2: {"model": [1 + H, D], "last value": ...}.
     """
-    told = [step for step in TOLD if step < len(r2["model"])]
+    steps = [step for step in TABLE_STEPS if step < len(r2["model"])]
     quantity = [(name, {kind: x[:, i] for kind, x in r2.items()}) for i, name in enumerate(names)]
     medians = ("median", {kind: np.nanmedian(x, axis=1) for kind, x in r2.items()})
-    rows = [[f"{name}, {kind}", *map(number, x[told])] for name, of in [medians, *quantity] for kind, x in of.items()]
-    table = markdown(["R2 after steps", *map(str, told)], rows)
+    rows = [[f"{name}, {kind}", *map(number, x[steps])] for name, of in [medians, *quantity] for kind, x in of.items()]
+    table = markdown(["R2 after steps", *map(str, steps)], rows)
     text = textwrap.fill(ABOUT.format(**about, context=CONTEXT, steps=len(r2["model"]) - 1), 120)
     write_whole(folder / "diagnostics.md", "\n".join(["# State diagnostics", "", text, "", *table, ""]))
     numbers = {name: {kind: list(map(finite, x)) for kind, x in of.items()} for name, of in quantity}

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from experiments.planet import agent as agents
 from experiments.planet import config as configs
 from experiments.planet import phases
-from experiments.training import read_looked_at
+from experiments.training import read_doctor_command
 from wmjax import doctor, memory, replay
 from wmjax.run import cli, devices, pools, replays
 from wmjax.run.collect import arrivals, make_player
@@ -39,7 +39,7 @@ class Costs(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
-    config, workdir = read_looked_at(argv, __name__, configs)
+    config, workdir = read_doctor_command(argv, __name__, configs)
     chosen = agents.settings(config)
     doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
 

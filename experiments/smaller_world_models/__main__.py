@@ -134,7 +134,7 @@ def main(argv: list[str]) -> None:
                 memory = extend(memory, new)
                 run.append_rows(iteration, new)
             step = jax.tree.map(lambda x: x[-1], steps)
-            ended, unfinished = phases.finished_returns(steps, unfinished)
+            ended, unfinished = phases.continued_returns(steps, unfinished)
             counters["env_steps"] += int((~steps.is_first).sum()) // len(members) * spec.action_repeat
             counters["episodes"] += sum(map(len, ended)) // len(members)
             counters |= dict(collected=iteration + 1, phase="fit" if iteration else "warm_up")

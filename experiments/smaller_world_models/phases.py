@@ -162,8 +162,12 @@ def per_point(updates: float) -> int:
     return max(1, round(updates / BINS))
 
 
-def finished_returns(steps: Step, unfinished: np.ndarray) -> tuple[list[list[float]], np.ndarray]:
-    """Returns of the episodes that ended in Step [T, S]: (a list for every row, what the others have so far [S])."""
+def continued_returns(steps: Step, unfinished: np.ndarray) -> tuple[list[list[float]], np.ndarray]:
+    """Returns of episodes that go on from one collection to the next.
+
+    Args: steps: Step [T, S]; unfinished: [S], what the present episodes have earned before these steps.
+    Returns: (the returns of the episodes that ended, a list for every member, what the present ones have so far [S]).
+    """
     ended, left = [], []
     for reward, is_last, total in zip(steps.reward.T, steps.is_last.T, unfinished, strict=True):
         cuts = np.flatnonzero(is_last) + 1

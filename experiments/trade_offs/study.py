@@ -43,8 +43,8 @@ DEFINITION = "study.json"
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     flags.DEFINE_list("parts", list(PARTS), f"of {', '.join(PARTS)}", flag_values=values)
-    told = f"of {', '.join(configs.DESIGNS)}: leaves out the others"
-    flags.DEFINE_list("designs", list(configs.DESIGNS), told, flag_values=values)
+    text = f"of {', '.join(configs.DESIGNS)}: leaves out the others"
+    flags.DEFINE_list("designs", list(configs.DESIGNS), text, flag_values=values)
     flags.DEFINE_list("tasks", ["cheetah_run"], "as in config.py", flag_values=values)
     flags.DEFINE_string("preset", "cpu", f"one of {', '.join(configs.PRESETS)}", flag_values=values)
     runs.define_flags(values, "env.size=32")
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
     firsts = [cell for own in cells.values() for cell in own if cell.seed == 0]
     runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], settings)
-    runs.define(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
+    runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
     for part in [part for part in OFFLINE if part in options.parts]:
         train(offline.make_cells(part, cells["online"]), options, offline.make_training(cells["online"]))

@@ -81,7 +81,7 @@ def ended(main: Callable[[list[str]], Any], argv: list[str]) -> int:
 def fail(message: object, code: int) -> int:
     """Prints one line, of several processes that say the same once, and returns the code."""
     line = f"error: {' '.join(str(message).split())}"
-    if not processes.is_told_already(line):
+    if not processes.is_printed_by_first(line):
         console.fail(line)
     return code
 

@@ -99,7 +99,7 @@ def leave(code: int) -> int:
     os._exit(code)
 
 
-def is_told_already(message: str) -> bool:
+def is_printed_by_first(message: str) -> bool:
     """Whether process 0 ends with the same message as this process, and so prints it."""
     if _count == 1:
         return False

@@ -73,7 +73,7 @@ def test_the_loss_is_that_of_a_plain_computation():
         policy_loss.append(-np.log(p[steps.prev_action[t + 1, e]]) * (returns[t, e] - value[t, e]))
         value_loss.append(0.5 * (returns[t, e] - value[t, e]) ** 2)
         entropy.append(-(p * np.log(p)).sum())
-    loss, metrics = learner.loss_of(config, agent, params["agent"], unroll)
+    loss, metrics = learner.actor_critic_loss(config, agent, params["agent"], unroll)
     named = dict(policy_loss=policy_loss, value_loss=value_loss, entropy=entropy)
     for name, each in named.items():
         np.testing.assert_allclose(metrics[name], np.mean(each), rtol=1e-4)
@@ -87,8 +87,8 @@ def test_actions_on_last_rows_count_for_nothing():
     other = np.array(steps.prev_action)
     other[steps.is_first] = (other[steps.is_first] + 1) % tiny_i2a.ACTIONS
     losses = [
-        learner.loss_of(config, agent, params["agent"], i2a.Unroll(None, steps.replace(prev_action=action), ()))[0]
-        for action in (steps.prev_action, other)
+        learner.actor_critic_loss(config, agent, params["agent"], i2a.Unroll(None, changed, ()))[0]
+        for changed in (steps, steps.replace(prev_action=other))
     ]
     assert losses[0] == losses[1]
 
@@ -100,7 +100,7 @@ def gradients(policy, query=None, **settings):
     unroll = tiny_i2a.make_unroll(agent, params)
 
     def loss(own, model):
-        return learner.loss_of(config, agent, own, unroll.replace(model=model))[0]
+        return learner.actor_critic_loss(config, agent, own, unroll.replace(model=model))[0]
 
     return jax.jit(jax.grad(loss, argnums=(0, 1)))(params["agent"], params["model"])
 
@@ -142,7 +142,7 @@ def test_the_gradient_through_rollouts_equals_finite_differences():
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(learner, "advantages", lambda *args: fixed)
             own = params["agent"] | dict(rollout_policy=policy)
-            whole, metrics = learner.loss_of(config, agent, own, unroll)
+            whole, metrics = learner.actor_critic_loss(config, agent, own, unroll)
             return whole - config.value_scale * metrics["value_loss"]  # whose target moves with the value
 
     policy = params["agent"]["rollout_policy"]
@@ -188,7 +188,7 @@ def test_with_pixels_the_rollout_policy_imitates_on_real_images(pixels):
     decided = i2a.actor.Decided(zeros, zeros[..., 0], i2a.actor.Imagined(start, start, zeros, zeros))
     policy_logits = lambda params, x: given.append(x) or jnp.zeros((len(x), tiny_i2a.ACTIONS))
     agent = i2a.actor.Agent(None, None, None, lambda *args: decided, policy_logits)
-    learner.loss_of(config, agent, {}, i2a.Unroll({}, steps, None))
+    learner.actor_critic_loss(config, agent, {}, i2a.Unroll({}, steps, None))
     expected = np.swapaxes(steps.obs[:-1], 0, 1).reshape(-1, *tiny_i2a.IMAGE.shape) / 255
     np.testing.assert_allclose(given[0], expected if pixels else np.zeros((24, 2, 3, 1)), atol=1e-6)
 

@@ -160,7 +160,7 @@ def test_a_tally_counts_decisions_and_returns_of_whole_episodes():
     reward = np.array([[1, 5], [2, 0], [4, 1], [0, 2]], np.float32)
     is_last = np.array([[0, 1], [1, 0], [0, 0], [1, 1]], bool)
     played, began = phases.Played(reward, is_last), np.array([False, False])
-    tally, returns, lengths, begins = phases.Tally.of(2).after(phases.Played(reward[:3], is_last[:3]), began)
+    tally, returns, lengths, begins = phases.EpisodeTotals.of(2).after(phases.Played(reward[:3], is_last[:3]), began)
     assert (returns, lengths) == ([5.0, 3.0], [1, 2]) and np.array_equal(begins, [False, False])
     _, more, longer, begins = tally.after(phases.Played(reward[3:], is_last[3:]), begins)
     assert (more, longer) == ([4.0, 3.0], [1, 2]) and begins.all()

@@ -254,7 +254,7 @@ def test_returns_go_on_over_iterations():
     reward = np.float32([[1, 10], [2, 20], [0, 30], [4, 40]])
     is_last = np.array([[False, False], [True, False], [False, False], [True, False]])
     steps = Step(None, None, reward, None, None, is_last)
-    ended, left = phases.finished_returns(steps, np.array([100.0, 1000.0]))
+    ended, left = phases.continued_returns(steps, np.array([100.0, 1000.0]))
     assert ended == [[103.0, 4.0], []]
     np.testing.assert_array_equal(left, [0, 1100])
 

@@ -33,7 +33,7 @@ def make(config, agent):
         return LearnerState(params, optimizer.init(params), jnp.zeros((), jnp.int32))
 
     def update(state, key, unroll):
-        grads, metrics = jax.grad(loss_of, argnums=2, has_aux=True)(config, agent, state.params, unroll)
+        grads, metrics = jax.grad(actor_critic_loss, argnums=2, has_aux=True)(config, agent, state.params, unroll)
         params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         return LearnerState(params, opt_state, state.updates + 1), metrics | more
 
@@ -58,7 +58,7 @@ def act_and_learn(act, update, model, state, playing, key):
     return state, playing, metrics, steps
 
 
-def loss_of(config, agent, params, unroll):
+def actor_critic_loss(config, agent, params, unroll):
     """The policy gradient's loss, the value's error, the entropies, the distillation; metrics hold the unscaled parts.
 
     Args: params: of the agent; unroll: Unroll.

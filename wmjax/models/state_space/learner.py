@@ -35,7 +35,7 @@ def make(config, env_spec):
         progress = annealing.initial(env_spec.obs_shape) if annealed else None
         return AnnealedState(params, optimizer.init(params), jnp.zeros((), jnp.int32), annealing=progress)
 
-    def loss_of(params, key, batch, kl_weight):
+    def model_loss(params, key, batch, kl_weight):
         """image + reward + kl_weight * kl: minus the bound, once the weight is 1."""
         if config.pad_context:
             key, pad_key = jax.random.split(key)
@@ -49,7 +49,7 @@ def make(config, env_spec):
         """One gradient step on chunks inside episodes, Step [B, rows]; see `rows_of`."""
         progress = state.annealing
         weight = progress.kl_weight if annealed else 1.0
-        grads, metrics = jax.grad(loss_of, has_aux=True)(state.params, key, batch, weight)
+        grads, metrics = jax.grad(model_loss, has_aux=True)(state.params, key, batch, weight)
         params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         if annealed:
             images = unit_pixels(fold(image_of(batch.obs)))
