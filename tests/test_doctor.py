@@ -92,14 +92,14 @@ def test_nvidia_smi_is_read(tmp_path, monkeypatch):
 )
 def test_jax_and_egl_on_one_card(total, environment, left, mend):
     point = doctor.jax_beside_egl(total, 0.5, environment)
-    assert re.search(left, point.found)
+    assert re.search(left, point.result)
     assert point.mend == (f"export XLA_PYTHON_CLIENT_MEM_FRACTION={mend}" if mend else "")
 
 
 def test_the_first_cards_memory_is_read(monkeypatch):
     monkeypatch.setattr(doctor, "nvidia_smi", lambda query: [["81920", "512"], ["100", "0"]])
     (point,) = doctor.shared_card()
-    assert "of 85.9 GB" in point.found and "0.5 GB in use" in point.found
+    assert "of 85.9 GB" in point.result and "0.5 GB in use" in point.result
     monkeypatch.setattr(doctor, "nvidia_smi", lambda query: [["[N/A]", "[N/A]"]])
     assert not list(doctor.shared_card())
 
@@ -118,8 +118,8 @@ def test_what_cannot_be_drawn_or_played(monkeypatch):
     monkeypatch.setattr(video, "check_ffmpeg", lambda: None)
     frame, pair, game, encoded = doctor.drawing()
     assert not frame.mend and not encoded.mend
-    assert pair.found == "no EGL" and pair.mend.endswith("--force-reinstall --no-deps 'mujoco<4' dm_control")
-    assert game.found == "no ROM" and f"envpool=={doctor.version('envpool')}" in game.mend
+    assert pair.result == "no EGL" and pair.mend.endswith("--force-reinstall --no-deps 'mujoco<4' dm_control")
+    assert game.result == "no ROM" and f"envpool=={doctor.version('envpool')}" in game.mend
 
 
 def test_where_nothing_can_be_drawn_one_thing_is_to_be_typed(monkeypatch):
@@ -146,7 +146,7 @@ def test_room_beside_what_a_run_needs(tmp_path):
     place = str(tmp_path / "not" / "there")
     assert not any(point.mend for point in doctor.room(place))
     ring, disk = doctor.room(place, Needs(memory=10**15, disk=10**18, smaller="--a=1"))
-    assert ring.mend == "--a=1" and "the run takes 1000000.0 GB" in ring.found
+    assert ring.mend == "--a=1" and "the run takes 1000000.0 GB" in ring.result
     assert disk.mend.startswith("--workdir=") and str(tmp_path) in disk.name and "not" not in disk.name
     assert not doctor.enough("memory", None, 5, "--a=1").mend
 

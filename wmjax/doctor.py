@@ -1,10 +1,10 @@
-"""Looks at this machine and says of each point that it is ok, or the one thing to type.
+"""Checks this machine point by point: prints `ok`, or `mend` with the one command that mends it.
 
     python -m wmjax.doctor
     python -m wmjax.doctor --config=experiments/planet/config.py:cheetah_run,cpu
 
-With a config the doctor of its experiment goes on: what that run needs, and about how long it takes. Exit code 0: all
-is ok; 1: something is to be mended; 2: bad input.
+With a config it hands over to the doctor of that experiment, which also tells what the run needs and about how long it
+takes. Exit code 0: all is ok; 1: something is to be mended; 2: bad input.
 """
 
 import importlib
@@ -20,15 +20,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import metadata
 from typing import Any, NamedTuple
 
-from wmjax import console  # the rest where it is used: this module has to start where packages are missing
+from wmjax import console  # other modules are imported where they are used: packages may be missing here
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "envpool", "dm_control", "mujoco", "imageio-ffmpeg")
 OLDEST_PYTHON, OLDEST_DRIVER = (3, 11), 525  # the driver: CUDA 12's
 GOOGLE, TPUS = "0x1ae0", "0x0027 0x0056 0x005e 0x0062 0x0063 0x006f 0x0076".split()  # PCI: vendor and chips
-SHOWN = 100  # letters of what something said
-JAX_SHARE = 0.75  # of a GPU's memory, which jax takes at its first array where nothing else is said
-FOR_DRAWING = 1.0  # GB of a card that EGL's contexts are left: an allowance, not measured
+SHOWN = 100  # characters of an error or a version that are printed
+JAX_SHARE = 0.75  # of a GPU's memory, which jax takes at its first array unless a variable sets another
+FOR_DRAWING = 1.0  # GB of a card for the contexts of EGL: an allowance, not measured
 
 DM_CONTROL = """
 from wmjax.envs import gl
@@ -43,19 +43,19 @@ envs.make("atari:Pong", 1, 0).reset()
 
 
 class Point(NamedTuple):
-    """Something that was looked at."""
+    """One check and its outcome."""
 
-    name: str
-    found: str
-    mend: str = ""  # the one thing to type; "" where all is well
+    name: str  # what was checked
+    result: str  # in words
+    mend: str = ""  # the command that mends it; "" where all is well
 
 
 class Needs(NamedTuple):
-    """What a run takes beside what this process holds."""
+    """What a run needs in addition to what this process already holds."""
 
     memory: int = 0  # bytes
     disk: int = 0  # bytes
-    smaller: str = ""  # what to type where there is less memory
+    smaller: str = ""  # the override that makes the run fit where there is less memory
 
 
 def main(argv: list[str]) -> None:
@@ -91,10 +91,10 @@ def doctor_beside(place: str) -> Callable[[list[str]], None]:
 
 
 def tell(points: Iterable[Point]) -> None:
-    """Says every point as it is found. Raises SystemExit(1) at the end if something is to be mended."""
+    """Prints every Point as it comes. Raises SystemExit(1) at the end if something is to be mended."""
     faults = 0
     for point in points:
-        console.say(f"{'mend' if point.mend else 'ok  '} {point.name}: {point.found}")
+        console.say(f"{'mend' if point.mend else 'ok  '} {point.name}: {point.result}")
         if point.mend:
             faults += 1
             console.say(f"     type: {point.mend}")
@@ -106,7 +106,7 @@ def tell(points: Iterable[Point]) -> None:
 def with_run(run: Callable[[], Iterator[Point]], workdir: str | None) -> Iterator[Point]:
     """Yields the Points of the machine and, where all of them are ok, those of a run.
 
-    Args: run: makes what the run begins with, and says what it needs; workdir: where the run is to be, None: here.
+    Args: run: yields the Points of the run; workdir: where the run is to be, None: the present folder.
     """
     faults = 0
     for point in machine():
@@ -120,7 +120,7 @@ def with_run(run: Callable[[], Iterator[Point]], workdir: str | None) -> Iterato
 
 
 def machine() -> Iterator[Point]:
-    """The points of this machine that no run changes."""
+    """The Points of the machine itself, whatever is run on it."""
     yield from installation()
     yield devices()
     yield from shared_card()
@@ -132,10 +132,10 @@ def machine() -> Iterator[Point]:
 
 def installation() -> list[Point]:
     """Python and the packages."""
-    found = {name: version(name) for name in PACKAGES}
+    installed = {name: version(name) for name in PACKAGES}
     lock = ROOT / "launch" / "install" / "locks" / f"py{'311' if sys.version_info[:2] == (3, 11) else '312'}.txt"
     locked = read_lock(lock.read_text()) if lock.exists() else {}
-    return [python(sys.version_info[:3]), packages(found, locked, pathlib.Path(sys.prefix) == ROOT / ".venv")]
+    return [python(sys.version_info[:3]), packages(installed, locked, pathlib.Path(sys.prefix) == ROOT / ".venv")]
 
 
 def version(package: str) -> str | None:
@@ -152,21 +152,21 @@ def read_lock(text: str) -> dict[str, str]:
     return {name: pins[plain] for name in PACKAGES if (plain := name.replace("_", "-")) in pins}
 
 
-def python(found: tuple[int, ...]) -> Point:
+def python(running: tuple[int, ...]) -> Point:
     """Whether Python is new enough."""
-    mend = "" if found >= OLDEST_PYTHON else "make setup PYTHON=python3.11"
-    return Point("Python", ".".join(map(str, found)), mend)
+    mend = "" if running >= OLDEST_PYTHON else "make setup PYTHON=python3.11"
+    return Point("Python", ".".join(map(str, running)), mend)
 
 
-def packages(found: Mapping[str, str | None], locked: Mapping[str, str], own: bool) -> Point:
-    """Whether packages are there, in the locked versions.
+def packages(installed: Mapping[str, str | None], locked: Mapping[str, str], in_clone: bool) -> Point:
+    """Whether packages are installed, in the locked versions.
 
-    Args: found: {package: version or None}; locked: {package: version}, {} where there is no lock; own: whether this is
-      the clone's .venv.
+    Args: installed: {package: version or None}; locked: {package: version}, {} where there is no lock; in_clone:
+      whether this Python is that of the clone's .venv.
     """
-    missing = [name for name, there in found.items() if there is None]
-    other = {name: there for name, there in found.items() if there and locked.get(name, there) != there}
-    if own:  # a finished installation is looked at no more
+    missing = [name for name, found in installed.items() if found is None]
+    differing = {name: found for name, found in installed.items() if found and locked.get(name, found) != found}
+    if in_clone:  # `make setup` does nothing where this file says that it has finished
         mend = "rm -f .venv/installed && make setup"
     elif locked:
         mend = "make setup && .venv/bin/python -m wmjax.doctor"
@@ -174,11 +174,11 @@ def packages(found: Mapping[str, str | None], locked: Mapping[str, str], own: bo
         mend = f"{sys.executable} -m pip install {' '.join(missing)}"
     if missing:
         return Point("packages", f"{', '.join(missing)} missing", mend)
-    if other:
-        told = [f"{name} {there} where {locked[name]} is locked" for name, there in other.items()]
-        return Point("packages", ", ".join(told), mend)
-    told = [f"{name} {there}" for name, there in found.items()]
-    return Point("packages", ", ".join(told) + ("; as locked" if locked else "; no lock here"))
+    if differing:
+        versions = [f"{name} {found} where {locked[name]} is locked" for name, found in differing.items()]
+        return Point("packages", ", ".join(versions), mend)
+    versions = [f"{name} {found}" for name, found in installed.items()]
+    return Point("packages", ", ".join(versions) + ("; as locked" if locked else "; no lock here"))
 
 
 # -- devices
@@ -192,20 +192,20 @@ def devices() -> Point:
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # others may be using the GPU
     try:
         cli.use_jax()
-        seen = computing_devices()
+        kinds = computing_devices()
     except UsageError as error:
         return Point("devices", str(error), "unset JAX_PLATFORMS")
     except Exception as error:  # whatever a driver may do
         return Point("devices", f"jax cannot compute: {short(error)}", "rm -f .venv/installed && make setup")
-    return compared_devices(seen, gpus(), tpu_chips(), os.environ)
+    return compared_devices(kinds, gpus(), tpu_chips(), os.environ)
 
 
 def computing_devices() -> list[str]:
-    """Kinds of jax's devices, after a computation."""
+    """The kind of each of jax's devices, after a first computation."""
     import jax
 
     jax.block_until_ready(jax.numpy.ones(8).sum())
-    return [each.device_kind for each in jax.devices()]
+    return [device.device_kind for device in jax.devices()]
 
 
 def gpus() -> list[tuple[str, str]]:
@@ -217,38 +217,40 @@ def nvidia_smi(query: str) -> list[list[str]]:
     """What nvidia-smi tells of each GPU, a text for each part of `query`; [] where it is not there or fails."""
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
-        told = subprocess.run(command, capture_output=True, text=True, timeout=20)
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=20)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    found = [line.split(", ") for line in told.stdout.splitlines() if told.returncode == 0]
-    return [each for each in found if len(each) == query.count(",") + 1]
+    rows = [line.split(", ") for line in answer.stdout.splitlines() if answer.returncode == 0]
+    return [row for row in rows if len(row) == query.count(",") + 1]
 
 
 def shared_card() -> Iterator[Point]:
-    """What jax leaves of the first GPU's memory to those that draw on it; nothing where there is no GPU."""
+    """What jax leaves of the first GPU's memory for drawing on the same card; nothing where there is no GPU."""
     for total, used in nvidia_smi("memory.total,memory.used")[:1]:
-        if total.isdecimal() and used.isdecimal():  # MiB; words where a card does not tell
+        if total.isdecimal() and used.isdecimal():  # MiB; "[N/A]" where a card does not report it
             yield jax_beside_egl(int(total) * 2**20 / 1e9, int(used) * 2**20 / 1e9, os.environ)
 
 
 def jax_beside_egl(total: float, used: float, environment: Mapping[str, str]) -> Point:
     """Whether jax and EGL fit one card.
 
-    Args: total, used: GB, of any process; environment: variables, of which XLA's own say what jax takes.
+    Args: total, used: GB of the card, used by any process; environment: variables, among them those of XLA that set
+      how much jax takes.
     """
     name, given = "XLA_PYTHON_CLIENT_MEM_FRACTION", environment.get("XLA_PYTHON_CLIENT_MEM_FRACTION", "")
     try:
         share = float(given) if given else JAX_SHARE
     except ValueError:
         return Point("GPU memory", f"{name}={given} is no number", f"export {name}={JAX_SHARE}")
-    now = environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() not in ("false", "0")
+    preallocates = environment.get("XLA_PYTHON_CLIENT_PREALLOCATE", "true").lower() not in ("false", "0")
     left = (1 - share) * total
-    told = f"jax takes {'' if now else 'up to '}{share:.0%} of {total:.1f} GB{' at once' if now else ''}, "
-    told += f"{name} is {given or 'not set'}; {left:.1f} GB are left for EGL; {used:.1f} GB in use now"
+    how_much = f"{share:.0%} of {total:.1f} GB"
+    result = f"jax takes {f'{how_much} at once' if preallocates else f'up to {how_much}'}, "
+    result += f"{name} is {given or 'not set'}; {left:.1f} GB are left for EGL; {used:.1f} GB in use now"
     if left >= FOR_DRAWING:
-        return Point("GPU memory", told)
+        return Point("GPU memory", result)
     fits = max(0.1, min(JAX_SHARE, int(100 * (1 - FOR_DRAWING / total)) / 100))
-    return Point("GPU memory", f"{told}: drawing needs about {FOR_DRAWING:.0f} GB", f"export {name}={fits}")
+    return Point("GPU memory", f"{result}: drawing needs about {FOR_DRAWING:.0f} GB", f"export {name}={fits}")
 
 
 def tpu_chips(buses: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> int:
@@ -258,28 +260,28 @@ def tpu_chips(buses: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> int
 
 
 def compared_devices(
-    seen: list[str], nvidia: list[tuple[str, str]], tpus: int, environment: Mapping[str, str]
+    kinds: list[str], nvidia: list[tuple[str, str]], tpus: int, environment: Mapping[str, str]
 ) -> Point:
-    """What jax sees beside what is there.
+    """Whether jax computes on the accelerators that the machine has.
 
-    Args: seen: kinds of jax's devices; nvidia: as of `gpus`; tpus: number of chips; environment: variables.
+    Args: kinds: of jax's devices; nvidia: as of `gpus`; tpus: number of chips; environment: variables.
     """
-    jax_sees = f"jax computes on {len(seen)} x {seen[0]}"
-    if seen[0] != "cpu" or not (nvidia or tpus):
+    jax_sees = f"jax computes on {len(kinds)} x {kinds[0]}"
+    if kinds[0] != "cpu" or not (nvidia or tpus):
         return Point("devices", jax_sees + (f", driver {nvidia[0][1]}" if nvidia else ""))
     there = f"{len(nvidia)} x {nvidia[0][0]}, driver {nvidia[0][1]}" if nvidia else f"{tpus} TPU chips"
-    told = f"the machine has {there}, but {jax_sees}"
+    result = f"the machine has {there}, but {jax_sees}"
     for name, hidden in (("JAX_PLATFORMS", ("cpu",)), ("CUDA_VISIBLE_DEVICES", ("", "-1"))):
         if environment.get(name) in hidden:
-            return Point("devices", f"{told}: {name}={environment[name]}", f"unset {name}")
+            return Point("devices", f"{result}: {name}={environment[name]}", f"unset {name}")
     if not nvidia:
-        return Point("devices", told, f".venv/bin/python -m pip install 'jax[tpu]=={version('jax')}'")
+        return Point("devices", result, f".venv/bin/python -m pip install 'jax[tpu]=={version('jax')}'")
     if int(nvidia[0][1].partition(".")[0]) < OLDEST_DRIVER:
-        return Point("devices", f"{told}: too old for CUDA 12", f"sudo apt install nvidia-driver-{OLDEST_DRIVER}")
-    return Point("devices", told, "rm -f .venv/installed && make setup ACCELERATOR=cuda12")
+        return Point("devices", f"{result}: too old for CUDA 12", f"sudo apt install nvidia-driver-{OLDEST_DRIVER}")
+    return Point("devices", result, "rm -f .venv/installed && make setup ACCELERATOR=cuda12")
 
 
-# -- what draws and plays, each in a process of its own: it may end that
+# -- drawing and playing, each tried in a child process, which it may abort
 
 
 def drawing() -> Iterator[Point]:
@@ -303,7 +305,7 @@ def drawing() -> Iterator[Point]:
 
 
 def tried(name: str, fault: str, mend: str) -> Point:
-    """The Point of something that was tried. fault: "" or what was said."""
+    """The Point of something that was tried. fault: its error, "" if there was none."""
     return Point(name, short(fault), mend) if fault else Point(name, "made")
 
 
@@ -313,9 +315,9 @@ def reinstall(*names: str) -> str:
     return f"{sys.executable} -m pip install --force-reinstall --no-deps {quoted}"
 
 
-def short(said: Any) -> str:
-    """What something said, in one line that is not too long."""
-    line = " ".join(str(said).split())
+def short(message: Any) -> str:
+    """A message as one line of at most SHOWN characters."""
+    line = " ".join(str(message).split())
     return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
@@ -323,7 +325,7 @@ def short(said: Any) -> str:
 
 
 def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noqa: B008  it is a tuple
-    """Memory and disk. Args: workdir: where runs are to be, None: here; needs: of a run."""
+    """The Points of memory and disk. Args: workdir: where runs are to be, None: the present folder; needs: of a run."""
     from wmjax import memory
 
     place = pathlib.Path(workdir or ".").absolute()
@@ -331,7 +333,7 @@ def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noq
         place = place.parent
     try:
         memory_left = memory.free_memory()
-    except (RuntimeError, AssertionError):  # no device: `devices` tells
+    except (RuntimeError, AssertionError):  # no device, which the Point of `devices` reports
         memory_left = memory.host_memory()
     yield enough("memory", memory_left, needs.memory, needs.smaller)
     free = shutil.disk_usage(place).free
@@ -341,20 +343,20 @@ def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noq
 def enough(name: str, free: int | None, need: int, mend: str) -> Point:
     """Whether `need` of `free` bytes are there; free: None where that is not known."""
     there = "unknown" if free is None else f"{free / 1e9:.1f} GB free"
-    told = f"{there}, the run takes {need / 1e9:.1f} GB" if need else there
-    return Point(name, told, mend if free is not None and need > free else "")
+    result = f"{there}, the run takes {need / 1e9:.1f} GB" if need else there
+    return Point(name, result, mend if free is not None and need > free else "")
 
 
 # -- time
 
 
 def load() -> str:
-    """What else the machine does, in words."""
+    """The machine's load before the measurement, in words."""
     return f"load {os.getloadavg()[0]:.1f} on {len(os.sched_getaffinity(0))} cores before it"
 
 
 def seconds_of(step: Callable[[], Any], seconds: float) -> float:
-    """Mean seconds of a call of step(), of as many as fit `seconds`."""
+    """Mean seconds of a call of step(), over as many calls as fit into `seconds`."""
     started, calls, gone = time.monotonic(), 0, 0.0
     while gone < seconds:
         step()

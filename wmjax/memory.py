@@ -68,6 +68,6 @@ def group_memory(limit: str, used: str, stat: str) -> list[int]:
     """
     if not limit.strip().isdecimal() or not used.strip().isdecimal():  # "max", or no such group
         return []
-    whole = "total_" if "total_" in stat else ""  # version 1 tells of the group alone as well
-    files = re.findall(rf"^{whole}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
+    prefix = "total_" if "total_" in stat else ""  # version 1 counts the group without its subgroups as well
+    files = re.findall(rf"^{prefix}(?:in)?active_file (\d+)$", stat, re.MULTILINE)
     return [max(0, int(limit) - int(used) + sum(map(int, files)))]

@@ -25,36 +25,43 @@ def make_phase(update, *, donate=False, sharding=None):
 
 
 def make_counted_phase(update, points, sharding=None):
-    """One dispatch of any number of updates of all members: some of those that make one point of a phase's curve.
+    """One dispatch of a phase whose number of updates is an argument, so that another number compiles nothing.
 
-    Args: update: (state, memory, key, *numbers) -> (state, metrics) of one member; points: of the curve.
+    A phase is shown as a curve of `points` points. A dispatch makes the updates `first` to `stop` - 1 of one point. The
+    key of an update depends on the point and on the update's number alone, so a point may be cut into dispatches
+    anywhere.
+
+    Args:
+      update: (state, memory, key, *numbers) -> (state, metrics) of one member.
+      points: of the curve.
+      sharding: of the results.
     Returns: a jitted (states [S], memories [S], keys [S] of the phase, point, first, stop, *numbers) -> (states [S],
-      sums [S] of the metrics): updates `first` to `stop` - 1 of that point, the same ones however a point is cut.
-      Numbers may change from call to call without compiling again. The states are donated.
+      sums [S] of the metrics over the updates). numbers: further arguments of `update`, the same for all members. The
+      states are donated.
     """
 
-    def run(states, memories, keys, point, first, stop, *numbers):
-        def one(state, memory, key):
+    def phase(states, memories, keys, point, first, stop, *numbers):
+        def updates_of_member(state, memory, key):
             step = lambda state, key: update(state, memory, key, *numbers)
             return summed(step, first, stop, state, jax.random.split(key, points)[point])
 
-        return vmap_or_map(one)(states, memories, keys)
+        return vmap_or_map(updates_of_member)(states, memories, keys)
 
-    return jax.jit(run, donate_argnums=0, out_shardings=sharding)
+    return jax.jit(phase, donate_argnums=0, out_shardings=sharding)
 
 
 def summed(update, first, stop, state, key):
     """Updates `first` to `stop` - 1 of (state, key) -> (state, metrics). Returns: (state, float32 sums of metrics)."""
     update = jax.jit(update)  # traced once, for the shapes of its metrics and for the loop
     shapes = jax.eval_shape(update, state, key)[1]
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes)
 
     def step(i, carry):
         state, total = carry
         state, metrics = update(state, jax.random.fold_in(key, i))
         return state, jax.tree.map(jnp.add, total, metrics)
 
-    return jax.lax.fori_loop(first, stop, step, (state, nothing))
+    return jax.lax.fori_loop(first, stop, step, (state, zeros))
 
 
 def repeated(update, count, state, key):

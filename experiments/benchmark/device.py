@@ -27,13 +27,13 @@ def works(preset: str) -> Iterator[Finding]:
 
 def devices() -> dict[str, Any]:
     """Which devices there are, and whether jax sees them: the doctor's point."""
-    return told(doctor.devices())
+    return figures_of(doctor.devices())
 
 
-def told(point: doctor.Point) -> dict[str, Any]:
+def figures_of(point: doctor.Point) -> dict[str, Any]:
     """A doctor's Point as figures."""
-    failed = dict(failed=f"{point.found}; type: {point.mend}") if point.mend else {}
-    return dict(told=point.found) | failed
+    failed = dict(failed=f"{point.result}; type: {point.mend}") if point.mend else {}
+    return dict(told=point.result) | failed
 
 
 def platform() -> dict[str, Any]:
@@ -49,7 +49,7 @@ def platform() -> dict[str, Any]:
 def memory() -> dict[str, Any]:
     """What jax may take of the device's memory, and what is left for drawing on the same card."""
     known = figures(jax.local_devices()[0], ("limit", "in_use"))
-    points = [told(point) for point in doctor.shared_card()]
+    points = [figures_of(point) for point in doctor.shared_card()]
     return known | (points[0] if points else {} if known else UNKNOWN)
 
 

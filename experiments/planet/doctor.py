@@ -52,7 +52,7 @@ def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.
     limits: list[Any] = [own.time_limit for own in specs.values()]
     decisions = None if None in limits else sum(limits)
     yield from doctor.room(workdir, needs(chosen, example, decisions, state))
-    yield doctor.Point("time", f"{told(chosen, decisions, costs)}; {load}")
+    yield doctor.Point("time", f"{time_text(chosen, decisions, costs)}; {load}")
 
 
 def needs(chosen: agents.Settings, example: Step, decisions: int | None, state: LearnerState) -> doctor.Needs:
@@ -103,7 +103,7 @@ def probe(
         return Costs(evaluated, doctor.seconds_of(decide, 2 * half), updating.result()), state
 
 
-def told(chosen: agents.Settings, decisions: int | None, costs: Costs) -> str:
+def time_text(chosen: agents.Settings, decisions: int | None, costs: Costs) -> str:
     """The minutes to the run's end in words, and what they are made of. Args: as of `minutes`."""
     each = f"a decision takes {costs.decision:.3f} s, an update {costs.update:.3f} s"
     if decisions is None:

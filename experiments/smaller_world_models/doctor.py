@@ -55,8 +55,8 @@ def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.
     load = doctor.load()
     costs = probe(chosen, prepared)
     each = ", ".join(f"{name.replace('_', ' ')} {seconds:.3f} s" for name, seconds in costs._asdict().items())
-    told = f"about {minutes(chosen, costs):.0f} minutes beside evaluations, an estimate: one {each}"
-    yield doctor.Point("time", f"{told}; {load}")
+    estimate = f"about {minutes(chosen, costs):.0f} minutes beside evaluations, an estimate: one {each}"
+    yield doctor.Point("time", f"{estimate}; {load}")
 
 
 def needs(chosen: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:

@@ -72,7 +72,7 @@ class Plane(nn.Module):
 
 
 class SV2P(nn.Module):
-    """One step, as in the module's text.
+    """One step, as drawn in the docstring of this module.
 
     filters: of the seven ConvLSTMs. dtype: of convolutions; None: that of their inputs.
     """
@@ -101,11 +101,9 @@ class SV2P(nn.Module):
         enc0 = ChannelNorm()(halve(FIRST_FILTERS, 5, image))
         enc1 = halve(self.filters[1], 3, cell(cell(enc0)))
         enc2 = halve(self.filters[3], 3, cell(cell(enc1)))
-        told = [Plane()(action, enc2)] + ([] if reward is None else [Plane()(reward[:, None], enc2)])
-        told = nn.Dense(self.filters[3], kernel_init=glorot, dtype=self.dtype)(
-            jnp.concatenate([enc2, *told, noise], -1)
-        )
-        bottom = cell(nn.relu(told))
+        planes = [Plane()(action, enc2)] + ([] if reward is None else [Plane()(reward[:, None], enc2)])
+        mix = nn.Dense(self.filters[3], kernel_init=glorot, dtype=self.dtype)
+        bottom = cell(nn.relu(mix(jnp.concatenate([enc2, *planes, noise], -1))))
         enc4 = Upsample(self.dtype)(bottom)
         enc5 = Upsample(self.dtype)(jnp.concatenate([cell(enc4), enc1], -1))
         top = jnp.concatenate([cell(enc5), enc0], -1)
@@ -141,16 +139,16 @@ def compose(image, drawn, kernels, masks):
 def advect(image, kernels, masks):
     """The sum over kernels n of masks[..., n] * (image convolved with kernels[..., n]), with zeros beyond the edges.
 
-    Every pixel has one kernel in the end, the sum of all of them by its masks: so an image is convolved but once.
+    Each pixel's kernels are first summed into one, weighted by its masks, so that the image is convolved only once.
 
     Args: image: [B, X, Y, C]; kernels: [B, k * k, N]; masks: [B, X, Y, N]. Returns: [B, X, Y, C].
     """
     chex.assert_rank([image, kernels, masks], [4, 3, 4])
     _, rows, columns, _ = image.shape
     side = round(kernels.shape[1] ** 0.5)
-    own = jnp.moveaxis(jnp.einsum("bxyn,bkn->bxyk", masks, kernels), -1, 0)  # [k * k, B, X, Y]
+    per_pixel = jnp.moveaxis(jnp.einsum("bxyn,bkn->bxyk", masks, kernels), -1, 0)  # [k * k, B, X, Y]
     edge = (side // 2, side // 2)
     padded = jnp.pad(image, ((0, 0), edge, edge, (0, 0)))
     moved = [padded[:, i : i + rows, j : j + columns] for i in range(side) for j in range(side)]
-    shares = jnp.split(own, side * side)  # whose gradient is one concatenation; that of an index is padded
+    shares = jnp.split(per_pixel, side * side)  # whose gradient is one concatenation; that of an index is padded
     return sum(share[0, ..., None] * image for share, image in zip(shares, moved, strict=True))

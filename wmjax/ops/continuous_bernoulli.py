@@ -21,8 +21,8 @@ _LARGEST = float(np.log((1 - _EPSILON) / _EPSILON))  # the logit of probability 
 def log_prob(x, logits, event_dims):
     """Log density of x in [0, 1] under `logits` of the same shape, summed over the last `event_dims` axes."""
     chex.assert_equal_shape([x, logits])
-    each = x * logits - jax.nn.softplus(logits) + log_normaliser(logits)
-    return each.sum(axis=tuple(range(-event_dims, 0)))
+    per_pixel = x * logits - jax.nn.softplus(logits) + log_normaliser(logits)
+    return per_pixel.sum(axis=tuple(range(-event_dims, 0)))
 
 
 def log_normaliser(logits):

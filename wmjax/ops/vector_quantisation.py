@@ -58,12 +58,12 @@ def update(codebook, x, codes, *, decay, epsilon):
     x = jax.lax.stop_gradient(x)
     assigned = jax.nn.one_hot(codes, len(codebook.vectors))  # [N, K]
 
-    def moved(old, new):
+    def moving_average(old, new):
         return decay * old + (1 - decay) * new
 
-    sums = moved(codebook.sums, _product(assigned.T, x))
-    counts = moved(codebook.counts, assigned.sum(0))
-    weight = moved(codebook.weight, 1.0)
+    sums = moving_average(codebook.sums, _product(assigned.T, x))
+    counts = moving_average(codebook.counts, assigned.sum(0))
+    weight = moving_average(codebook.weight, 1.0)
     unbiased = counts / weight
     total = unbiased.sum()
     smooth = (unbiased + epsilon) / (total + len(unbiased) * epsilon) * total
@@ -89,6 +89,6 @@ def restart(codebook, key, x, least):
 
 
 def perplexity(codes, size):
-    """exp of the entropy of the codes' frequencies: between 1 and `size`, how many are used as it were."""
+    """exp of the entropy of the codes' frequencies: the effective number of codes in use, from 1 to `size`."""
     share = jax.nn.one_hot(codes.reshape(-1), size).mean(0)
     return jnp.exp(jax.scipy.special.entr(share).sum())

@@ -45,24 +45,24 @@ def gaussian(action_spec):
 
 
 def categorical(action_spec):
-    """Starts from equal probabilities; refits count the elites, and one more that chose every action a little.
+    """Starts from equal probabilities; a refit counts the actions of the elites and of one uniform pseudo-elite.
 
-    The one more keeps an action that no elite chose in the search (Laplace's rule, spread over one sequence).
+    The pseudo-elite keeps the probability of an action that no elite chose above 0 (Laplace's rule of succession).
     """
-    count_of_actions = action_spec.size
+    num_actions = action_spec.size
 
     def with_std(probability):
         return probability, jnp.sqrt(probability * (1 - probability))
 
     def start(horizon):
-        return with_std(jnp.full((horizon, count_of_actions), 1 / count_of_actions))
+        return with_std(jnp.full((horizon, num_actions), 1 / num_actions))
 
     def draw(key, belief, count):
         logits = jnp.log(belief[0])[:, None]  # [H, 1, M]
         chosen = jax.random.categorical(key, logits, shape=(logits.shape[0], count))
-        return jax.nn.one_hot(chosen, count_of_actions, dtype=jnp.float32)
+        return jax.nn.one_hot(chosen, num_actions, dtype=jnp.float32)
 
     def refit(elites):
-        return with_std((elites.sum(axis=1) + 1 / count_of_actions) / (elites.shape[1] + 1))
+        return with_std((elites.sum(axis=1) + 1 / num_actions) / (elites.shape[1] + 1))
 
     return Beliefs(start, draw, refit, lambda action: jnp.argmax(action).astype(jnp.int32))

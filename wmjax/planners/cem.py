@@ -51,15 +51,16 @@ def make_cem(model, action_spec, config):
     beliefs = make_beliefs(action_spec)
 
     def plan(params, key, state):
-        def refit(found, key):
+        def iteration(carry, key):
+            belief, _, _ = carry
             draw_key, model_key = jax.random.split(key)
-            candidates = beliefs.draw(draw_key, found[0], config.candidates)
+            candidates = beliefs.draw(draw_key, belief, config.candidates)
             values, best = jax.lax.top_k(score(model, params, model_key, state, candidates), config.elites)
             elites = candidates[:, best]  # [H, K, A]
             return (beliefs.refit(elites), values.mean(), elites[0, 0]), None
 
-        found = (beliefs.start(config.horizon), jnp.zeros(()), jnp.zeros(action_spec.size))
-        ((mean, std), value, best), _ = jax.lax.scan(refit, found, jax.random.split(key, config.iterations))
+        start = (beliefs.start(config.horizon), jnp.zeros(()), jnp.zeros(action_spec.size))
+        ((mean, std), value, best), _ = jax.lax.scan(iteration, start, jax.random.split(key, config.iterations))
         return Plan(beliefs.decide(best if config.action == "best" else mean[0]), mean, std, value)
 
     return Planner(over_rows(plan))

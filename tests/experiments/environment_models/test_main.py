@@ -125,8 +125,8 @@ def test_the_doctor_looks_at_images_on_the_host_too(tmp_path, monkeypatch):
     monkeypatch.setattr(predictions, "make_evaluate", lambda *_: lambda *_: {})
     for config.data.images in ("device", "host"):
         point, time = doctor.run_points(agents.settings(config), None)
-        assert point.name == "data" and "2 sequences to train on and 2 held out" in point.found
-        assert time.name == "time" and time.found.startswith("about 0 minutes")
+        assert point.name == "data" and "2 sequences to train on and 2 held out" in point.result
+        assert time.name == "time" and time.result.startswith("about 0 minutes")
     assert needs[0] == needs[1] and needs[0].disk > 0
     data_on_device, _, data_on_host, _ = counted
     assert data_on_host - data_on_device == 4 * 3 * 16 * 2  # a number for each image

@@ -37,7 +37,7 @@ def test_minutes_are_made_of_episodes_updates_and_evaluations():
 
 
 def test_episodes_without_a_limit_have_no_minutes():
-    assert "unknown" in doctor.told(chosen(), None, COSTS)
+    assert "unknown" in doctor.time_text(chosen(), None, COSTS)
 
 
 @pytest.fixture

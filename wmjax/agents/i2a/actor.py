@@ -3,8 +3,8 @@
     newest images - begin - s - branch - K rollouts of H imagined steps - LSTM, last step first - K codes -+
     newest image  - convolutions ---------------------------------------------------------------------------+- logits, V
 
-Looking needs no parameters that the policy gradient trains, unless it flows back through the rollouts: then what was
-seen are the states that rollouts begin in, and deciding rolls them out. What was seen is kept for learning.
+`look` returns what `decide` needs, which is kept for learning: the rollouts; or, where the policy gradient flows back
+through the rollouts, only the states that they begin in, and `decide` rolls them out.
 
 params: dict(model=..., agent=...): of the frozen model, and of the agent, a dict by module name in which "model" is the
 part of the model's parameters that the agent trains.
@@ -58,7 +58,7 @@ class Imagined:
 
 
 class Decided(NamedTuple):
-    """Of T steps of B rows, time first."""
+    """What an agent decided at T steps of B rows, time first."""
 
     logits: Array  # float32 [T, B, A]
     value: Array  # float32 [T, B]
@@ -179,7 +179,7 @@ def make_blind(apply):
 def make_sight(config, actions, query, apply):
     """(look, decide, policy_logits) of an agent that rolls out its model."""
     model = query.model
-    again = config.rollout_policy == "learned" or config.modulated  # rollouts are made anew, to be differentiated
+    differentiated = config.rollout_policy == "learned" or config.modulated  # then `decide` rolls out, not `look`
 
     def policy_logits(agent, features):
         return apply(agent, "rollout_policy", query.policy_sees(features))
@@ -205,8 +205,8 @@ def make_sight(config, actions, query, apply):
         """float32 [B, K, jump * A]. features: [B, ...], of the states where rollouts begin."""
         rows, count = features.shape[0], config.rollouts
         if config.force_first:
-            each = jnp.tile(jnp.eye(actions), (1, query.jump))
-            return jnp.broadcast_to(each[None], (rows, *each.shape))
+            forced = jnp.tile(jnp.eye(actions), (1, query.jump))  # [K, jump * A]
+            return jnp.broadcast_to(forced[None], (rows, *forced.shape))
         repeated = jnp.repeat(features, count, axis=0)
         return policy(agent)(key, repeated).reshape(rows, count, -1)
 
@@ -229,7 +229,7 @@ def make_sight(config, actions, query, apply):
         first = jax.tree.map(lambda old, new: jnp.broadcast_to(new[:, None], old.shape), carry, embed)
         carry = where_rows(step.is_first, first, newest)
         start = Start(query.begin(params["model"], carry), key)
-        return carry, start if again else roll_out(params, start)
+        return carry, start if differentiated else roll_out(params, start)
 
     def codes(agent, imagined):
         """What the rollouts of B * T rows say, float32 [B * T, K * lstm_units]. imagined: [T, ...]."""
@@ -245,7 +245,7 @@ def make_sight(config, actions, query, apply):
         return code.reshape(rows * time, -1)
 
     def decide(params, images, seen):
-        if again:
+        if differentiated:
             seen = vmap_or_map(jax.checkpoint(lambda start: roll_out(params, start)))(seen)
         logits, value = read_out(apply, params["agent"], images, codes(params["agent"], seen))
         return Decided(logits, value, seen)
@@ -254,7 +254,7 @@ def make_sight(config, actions, query, apply):
 
 
 def choose(agent, params, key, step, seen):
-    """Actions int32 [B], drawn from the policy, and its logits [B, A]. step: Step [B]; seen: there."""
+    """Actions int32 [B], drawn from the policy, and its logits [B, A]. step: Step [B]; seen: of `look` at this Step."""
     images, seen = jax.tree.map(lambda x: x[None], (image_of(step.obs), seen))
     logits = agent.decide(params, images, seen).logits[0]
     return jax.random.categorical(key, logits), logits

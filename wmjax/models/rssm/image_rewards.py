@@ -30,7 +30,7 @@ def example_inputs(config, image):
 
 
 def with_image_rewards(model, config, apply):
-    """The WorldModel with `rewards` and `horizon`; the reward of a single state is nan, for no such thing is learned.
+    """The WorldModel with `rewards` and `horizon`; the reward of a single state, which is not learned, is nan.
 
     apply: of `make_apply`, with the modules of the model.
     """
@@ -48,8 +48,8 @@ def with_image_rewards(model, config, apply):
     def with_reward(state, reward):
         return state.replace(reward=reward[..., None])
 
-    told = with_reward if config.reward_leak else None
-    return model._replace(reward=reward, rewards=rewards, horizon=config.reward_horizon, with_reward=told)
+    leak = with_reward if config.reward_leak else None
+    return model._replace(reward=reward, rewards=rewards, horizon=config.reward_horizon, with_reward=leak)
 
 
 def reward_loss(config, params, images, reward):

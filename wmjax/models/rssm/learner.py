@@ -110,5 +110,5 @@ def overshooting_loss(model, config, params, key, states, prev_action, is_first)
         for x, prior in ((states.mean, priors.mean), (states.std, priors.std))
     )
     kl = gaussian.free_nats(gaussian.kl_diagonal(mean, std, priors.mean, priors.std), config.free_nats)
-    each = jnp.where(valid, kl, 0.0).mean(axis=(1, 2))  # [D - 1], normalised by B * T as distance 1 is
-    return each.mean()
+    by_distance = jnp.where(valid, kl, 0.0).mean(axis=(1, 2))  # [D - 1], normalised by B * T as distance 1 is
+    return by_distance.mean()

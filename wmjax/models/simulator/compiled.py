@@ -50,8 +50,8 @@ def make_model(env):
 
     def imagine(params, key, state, action):
         chosen = action.argmax(axis=-1).astype(jnp.int32) if spec.action.discrete else action
-        own, step = env.step(key, state.env, chosen)
-        after = CompiledState(own, step.obs["image"], step.reward, step.discount, step.is_last)
+        env_state, step = env.step(key, state.env, chosen)
+        after = CompiledState(env_state, step.obs["image"], step.reward, step.discount, step.is_last)
         nothing = jnp.zeros(state.reward.shape)
         stays = state.replace(reward=nothing, discount=nothing)
         return where_rows(state.is_over, stays, after)

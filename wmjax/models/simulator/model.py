@@ -27,10 +27,10 @@ def make_model(env_spec, advance):
       env_spec: of an environment whose observation is its state, or a dict with it as "state".
       advance: numpy (states uint8 [N, S, 8], actions float32 [H, N, A]) -> (states [H, N, S, 8], rewards [H, N]), pure.
     """
-    own = env_spec.obs["state"] if isinstance(env_spec.obs, dict) else env_spec.obs
+    shown = env_spec.obs["state"] if isinstance(env_spec.obs, dict) else env_spec.obs
 
     def initial(params, batch):
-        return SimulatorState(jnp.zeros((batch, *own.shape), own.dtype), jnp.zeros(batch))
+        return SimulatorState(jnp.zeros((batch, *shown.shape), shown.dtype), jnp.zeros(batch))
 
     def encode(params, obs):
         return obs["state"] if isinstance(obs, dict) else obs

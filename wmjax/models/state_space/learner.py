@@ -136,7 +136,7 @@ def make_score(config, env_spec):
         return total, bounds.log_weights(likelihood, flat, *latents(beliefs))
 
     def both(params, key, batch, draws):
-        total, each = jax.lax.map(lambda key: weights(params, key, batch), jax.random.split(key, draws))
-        return dict(bound=total.mean(axis=0), tighter=bounds.importance_weighted(each))
+        total, log_weights = jax.lax.map(lambda key: weights(params, key, batch), jax.random.split(key, draws))
+        return dict(bound=total.mean(axis=0), tighter=bounds.importance_weighted(log_weights))
 
     return both

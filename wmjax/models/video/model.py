@@ -110,9 +110,10 @@ def make_model(config, env_spec):
 
     def imagine(params, key, state, action):
         noise = jax.random.normal(key, (action.shape[0], *noise_shape(config, shape)))
-        told = state.action if config.actions_late else action
-        fed = readable(config, state.reward)  # or images would train the rewards' network through what it predicts
-        cells, image, activations = modules["body"].apply(params["body"], state.cells, state.image, told, fed, noise)
+        input_action = state.action if config.actions_late else action
+        last_reward = readable(config, state.reward)  # else the loss of images would train the reward network
+        inputs = (state.cells, state.image, input_action, last_reward, noise)
+        cells, image, activations = modules["body"].apply(params["body"], *inputs)
         reward = None
         if config.kind == "ot_lr":
             reward = modules["reward"].apply(params["reward"], readable(config, activations))
