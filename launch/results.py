@@ -121,7 +121,7 @@ def group_of(cell: Cell) -> str:
 
 
 def grouped(results: Sequence[Result]) -> dict[tuple[str, str], list[Result]]:
-    """{(task, group): its results}, of those that have metrics."""
+    """{(task, group): its results}."""
     found: dict[tuple[str, str], list[Result]] = {}
     for each in results:
         found.setdefault((each.cell.get(TASK, ""), group_of(each.cell)), []).append(each)

@@ -1,7 +1,8 @@
-"""What runs and tools say and draw, none of which is worth the end of a run.
+"""Output of runs and tools: lines on the terminal, pictures and pages. No failure of it ends a run.
 
-A closed terminal, a broken pipe or a full disk on standard output makes it quiet for good; letters that its encoding
-lacks are spelt; a picture or page that cannot be made is one line of warning. Exit codes stay those of the work.
+Where standard output cannot be written (a closed terminal, a broken pipe, a full disk), nothing more is printed there.
+Characters that its encoding lacks are written as escapes. A picture or page that cannot be made is one line of warning.
+Exit codes stay those of the work.
 """
 
 import atexit
@@ -10,12 +11,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO
 
-_quiet = False  # whether another process says and draws all that this one would
-_failed: set[tuple[str, str]] = set()  # kinds of drawings that failed, with the exception's name: told already
+_quiet = False  # whether another process prints and draws everything that this one would
+_failed: set[tuple[str, str]] = set()  # (function, exception) by name, of the failed drawings that were warned of
 
 
 def be_quiet() -> None:
-    """From here on nothing is said, drawn or warned of, but the errors that end the process."""
+    """From here on this process draws nothing and prints nothing but the error that ends it."""
     global _quiet
     _quiet = True
 
@@ -34,16 +35,16 @@ def warn(text: str) -> None:
 
 
 def fail(text: str) -> None:
-    """Prints a line on standard error, on a terminal in the place of the progress that stands in its line."""
+    """Prints a line on standard error; on a terminal it overwrites the line of progress."""
     write(sys.stderr, f"\r\x1b[2K{text}\n" if is_terminal(sys.stderr) else f"{text}\n")
 
 
 def write(stream: TextIO | None, text: str) -> str:
-    """Writes and flushes. A stream that fails leads to the null device from then on, for other writers too.
+    """Writes and flushes. A stream that fails is led to the null device from then on, for all who write to it.
 
     Args:
         stream: None where the process was started without one.
-        text: what its encoding cannot spell is written as backslash and number.
+        text: characters that the stream's encoding lacks are written as escapes.
 
     Returns:
         What failed, in the operating system's words; "" if nothing did.
@@ -60,14 +61,14 @@ def write(stream: TextIO | None, text: str) -> str:
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """Whether a stream, if it is there and open, shows its lines to someone who sees them change."""
+    """Whether a stream is there, open and a terminal, whose lines can be overwritten."""
     return stream is not None and not stream.closed and stream.isatty()
 
 
 def try_drawing(function: Callable, *args: Any) -> Any:
     """Returns function(*args), which makes a picture or a page; None and a line of warning where that fails.
 
-    What fails in the same way again is not told again.
+    A function that fails again with the same kind of exception is not warned of again.
     """
     if _quiet:
         return None
@@ -82,8 +83,8 @@ def try_drawing(function: Callable, *args: Any) -> Any:
 
 
 def prepare_streams() -> None:
-    """Once at the start of a process: no file gets the descriptors of closed standard streams, and no flush at the
-    end of Python changes the exit code.
+    """To be called at the start of a process: opens the null device for standard streams that are closed, so that no
+    file gets their descriptors, and sees to it that no flush at Python's end changes the exit code.
     """
     for descriptor in range(3):
         try:

@@ -1,14 +1,14 @@
 """The rollout engine: the only place where a model is scanned over time.
 
-    filter      posterior states along real sequences           s1 - s2 - s3 - ...      (observe)
-    filter_steps the same of records
-    begin       the posterior state at a first image            s1
-    open_loop   prior states under given actions                s  - a1 > s1 - a2 > s2  (imagine)
-    closed_loop prior states under a policy                     s  - policy > s1 > ...
-    branch      the same, several times from every state, each with a first action of its own
-    rollout     the same, as records with rewards
-    predict_rewards  rewards under given actions, of models too that need no states for them
-    overshoot   priors of every distance from every state       the triangle of PlaNet's Fig. 3c
+    filter           posterior states along real sequences   s1 - s2 - s3 - ...      (observe)
+    filter_steps     the same, of Steps
+    begin            the posterior state at a first image    s1
+    open_loop        prior states under given actions        s  - a1 > s1 - a2 > s2  (imagine)
+    closed_loop      prior states under a policy             s  - policy > s1 > ...
+    branch           closed loops from every state, each with a first action of its own
+    rollout          a closed loop as Steps, with rewards
+    predict_rewards  rewards under given actions, also of models that need no states for them
+    overshoot        priors of every distance from every state, the triangle of PlaNet's Fig. 3c
 
 Every function is pure. Heads (features, reward, discount) run after the scan, folded over [H*B], so that a scan
 step holds nothing but the transition.

@@ -116,9 +116,8 @@ class WorldModel(NamedTuple):
     """A world model as pure functions. B is any batch of rows; actions are float32 [B, A] (one-hot if discrete)."""
 
     initial: Callable[..., State]  # (params, B) -> state
-    encode: Callable[
-        ..., Array
-    ]  # (params, obs [B, ...] as of Step) -> embed [B, ...]; fold time into B before any scan
+    encode: Callable[..., Array]
+    # (params, obs [B, ...] as of Step) -> embed [B, ...]; fold time into B before any scan
     observe: Callable[..., tuple[State, Any]]
     # (params, key, state, prev_action, embed, is_first) -> (state, aux): filtering posterior, one step
     imagine: Callable[..., State]  # (params, key, state, action) -> state: prior, one step
@@ -132,11 +131,11 @@ class WorldModel(NamedTuple):
     # predicts a whole sequence at once and whose episodes do not end; None: the reward of each imagined state
     horizon: int | None = None  # H of a model whose `rewards` take sequences of one length alone; None: of any
     with_reward: Callable[..., State] | None = None
-    # (state, reward [...]) -> state: told the reward of its arrival; None: the model is not told rewards
+    # (state, reward [...]) -> state that holds the reward of its arrival; None: rewards are no input of the model
 
 
 class JaxEnv(NamedTuple):
-    """E environments in pure JAX, stepped together inside jit. A row lives as told in `wmjax.envs`.
+    """E environments in pure JAX, stepped together inside jit. The docstring of `wmjax.envs` has the life of a row.
 
     One key serves all rows; rows whose last Step was `is_last` begin their next episode, whatever their action.
     """
@@ -147,16 +146,22 @@ class JaxEnv(NamedTuple):
 
 
 class Planner(NamedTuple):
+    """What chooses actions by looking ahead in a model."""
+
     plan: Callable[..., Plan]  # (params, key, state of B rows) -> Plan
 
 
 class Actor(NamedTuple):
+    """What chooses actions in an environment; its carry is the memory from one decision to the next."""
+
     initial: Callable[..., Any]  # (params, E) -> carry
     act: Callable[..., tuple[Any, Array, Any]]
     # (params, key, carry, step [E], explore) -> (carry, action [E, A] or int32 [E], extras); explore: bool
 
 
 class Learner(NamedTuple):
+    """What trains parameters, one update at a time."""
+
     init: Callable[..., LearnerState]  # (key) -> LearnerState
     update: Callable[..., tuple[LearnerState, dict]]
     # (state, key, batch) -> (state, metrics); batch: a Step [B, T], or the learner's own record (a PPO learner's is a

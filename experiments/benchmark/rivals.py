@@ -1,7 +1,7 @@
 """The same work by other libraries, where they are installed (`pip install -e .[bench]`), as they come.
 
 torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself; ale-py and
-gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work they stand reference.
+gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work that they stand beside.
 """
 
 import contextlib

@@ -31,10 +31,11 @@ def make_training(
         return lambda state, keys: phase(state, data.train, keys)
     draw = jax.jit(jax.vmap(make_draw(chosen), (None, 0)), out_shardings=over_batch)  # Step [C, B, rows]
 
-    def given(state: LearnerState, nothing: None, each: tuple[Array, Step]) -> tuple[LearnerState, dict]:
-        return learner.update(state, jax.random.split(each[0])[1], each[1])
+    def update(state: LearnerState, _: None, drawn: tuple[Array, Step]) -> tuple[LearnerState, dict]:
+        key, batch = drawn
+        return learner.update(state, jax.random.split(key)[1], batch)
 
-    phase = make_phase(given, donate=True, sharding=whole)
+    phase = make_phase(update, donate=True, sharding=whole)
 
     def train(state: LearnerState, keys: Array) -> tuple[LearnerState, dict]:
         batches = draw(data.train, keys)

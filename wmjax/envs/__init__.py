@@ -2,14 +2,14 @@
 
 A name is "family:task". What a family accepts as options is written in its module:
 
-    dmc    every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
-    atari  every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
-    ball   "ball:diffusing" and "ball:drifting", a bouncing ball         `wmjax/envs/bouncing_ball.py`
-    minipacman  five games in one small maze, "minipacman:hunt"            `wmjax/envs/minipacman.py`
-    physics the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"   `wmjax/envs/physics.py`
-    gym    an id of gymnasium's registry, "gym:CarRacing-v3"                             `wmjax/envs/own.py`
-    py     a function of your own, "py:my_package.module:make_env"                       `wmjax/envs/own.py`
-    fake   "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
+    dmc         every dm_control suite task by its dm_control name, "dmc:cheetah_run"     `wmjax/envs/dmc.py`
+    atari       every game that envpool knows by its gym name, "atari:MsPacman"           `wmjax/envs/atari.py`
+    ball        "ball:diffusing" and "ball:drifting", a bouncing ball                     `wmjax/envs/bouncing_ball.py`
+    minipacman  five games in one small maze, "minipacman:hunt"                           `wmjax/envs/minipacman.py`
+    physics     the seven tasks of PlaNet as MuJoCo's own state, "physics:cheetah_run"    `wmjax/envs/physics.py`
+    gym         an id of gymnasium's registry, "gym:CarRacing-v3"                         `wmjax/envs/own.py`
+    py          a function of your own, "py:my_package.module:make_env"                   `wmjax/envs/own.py`
+    fake        "fake:counter" and "fake:terminating", tiny and exact, for tests          `wmjax/envs/fake.py`
 
 `make_jax` makes those that are pure JAX as functions to be stepped inside jit: ball, minipacman, and a function of your
 own that returns a `JaxEnv`.

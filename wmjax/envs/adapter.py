@@ -7,13 +7,13 @@ for a dm_env one, and spaces are known by the names of their classes. The rows r
 
 What is asked of an environment: its actions are one continuous vector or one integer; it shows an image, uint8
 [X, Y, C] or [X, Y], as its observation, under a key of its observation, or through `render`; all rows have the same
-actions and images. `adapt` tries it: it makes all environments, begins an episode in each, takes one decision in the
-first, and that again, closes them and makes others.
+actions and images. `adapt` checks this: it makes all environments, begins an episode in each, takes one decision in the
+first of them twice, from the same seed, and closes all. Those that are played are made afresh.
 
-Every episode has a seed of its own, made of the row's and its number. A gymnasium environment is given it at `reset`;
-one whose `reset` takes no seed, and a dm_env one, is made anew by `make_env(seed)` for every episode. So `restore`
-plays the present episode again and nothing before it. Where that shows another image than before, the environment is
-no function of seed and actions: its row begins a new episode.
+Every episode has a seed of its own, made of the row's seed and the episode's number. A gymnasium environment gets it at
+`reset`; one whose `reset` takes no seed, and every dm_env one, is made anew by `make_env(seed)` for each episode. So
+`restore` replays only the present episode. If that shows another image than before, the environment is no function of
+seed and actions, and its row begins a new episode.
 
 An episode that failed in another process (`wmjax/envs/workers.py`) is cut: its row shows the last observation again, at
 the end of an episode. A snapshot holds that observation, and nothing of such an episode is played again.
@@ -153,7 +153,7 @@ class AdaptedVecEnv:
         self._actions = list(actions)
         for row, image in enumerate(np.asarray(snapshot["images"])):
             if _checksum(self._shown[row]) != image:
-                console.warn(f"warning: {self._told(row)}: the present episode of row {row} is cut")
+                console.warn(f"warning: {self._not_reproducible(row)}: the present episode of row {row} is cut")
                 self._is_last[row] = True
         return jax.tree.map(lambda *xs: np.stack(xs), *rows).replace(is_last=self._is_last.copy())
 
@@ -197,8 +197,8 @@ class AdaptedVecEnv:
         shown = [self._begin(row).obs for row in range(self._num_envs)]
         for row, obs in enumerate(shown):
             _check_shapes(row, obs, shown[0])
-        own = getattr(getattr(self._envs[0], "spec", None), "max_episode_steps", None)
-        limits = [each for each in (own, self._view.episode_steps) if isinstance(each, int)]
+        env_limit = getattr(getattr(self._envs[0], "spec", None), "max_episode_steps", None)
+        limits = [limit for limit in (env_limit, self._view.episode_steps) if isinstance(limit, int)]
         limit = -(-min(limits) // self._view.action_repeat) if limits else None
         obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shown[0])
         self.spec = EnvSpec(obs, action, self._view.action_repeat, limit)
@@ -207,9 +207,10 @@ class AdaptedVecEnv:
         self._episodes[0] -= 1
         self._begin(0)
         if _checksum(self._decide(0, self._zeros()[0]).obs) != _checksum(first):
-            console.warn(f"warning: {self._told(0)}: a resumed run cuts its present episodes")
+            console.warn(f"warning: {self._not_reproducible(0)}: a resumed run cuts its present episodes")
 
-    def _told(self, row: int) -> str:
+    def _not_reproducible(self, row: int) -> str:
+        """The beginning of the warning that an episode cannot be replayed."""
         return f"{type(self._envs[row]).__name__} is no function of its seed and its actions"
 
     def _check_whole(self) -> None:
@@ -377,11 +378,11 @@ def _takes_seed(env: Any) -> bool:
 
 def _check_shapes(row: int, obs: Any, expected: Any) -> None:
     """Raises UsageError where the image or the vector of an observation has another shape than an earlier one."""
-    for one, other in zip(jax.tree.leaves(obs), jax.tree.leaves(expected), strict=True):
-        if one.shape != other.shape:
-            what = "an image" if len(other.shape) == 3 else "a vector"
+    for shown, first in zip(jax.tree.leaves(obs), jax.tree.leaves(expected), strict=True):
+        if shown.shape != first.shape:
+            what = "an image" if len(first.shape) == 3 else "a vector"
             raise UsageError(
-                f"row {row} shows {what} of {one.shape}, row 0 began with {other.shape}: all must be alike."
+                f"row {row} shows {what} of {shown.shape}, row 0 began with {first.shape}: all must be alike."
             )
 
 

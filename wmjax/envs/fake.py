@@ -119,8 +119,8 @@ class FakeVecEnv:
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        own = snapshots.arrays_of(snapshot, self._identity, "position", "elapsed", "episodes")
-        self._position, self._elapsed, self._episodes = own
+        arrays = snapshots.arrays_of(snapshot, self._identity, "position", "elapsed", "episodes")
+        self._position, self._elapsed, self._episodes = arrays
         self._step = snapshots.step_of(snapshot, self._see())
         return self._copy()
 

@@ -1,4 +1,4 @@
-"""Makes MuJoCo's off-screen rendering inside envpool usable, and finds out whether it works before it can hurt.
+"""Makes MuJoCo's off-screen rendering inside envpool usable, and tries it in a child process first.
 
 The envpool wheel carries its own libEGL, libOpenGL and libGLdispatch under hashed names and loads them privately,
 while MuJoCo's loader looks among the process's global symbols. Unless they are loaded globally, the first frame
@@ -24,7 +24,7 @@ from wmjax.envs import cache
 from wmjax.types import UsageError
 
 PROBE_SECONDS = 120  # a cold import of envpool from a slow disk, with much to spare
-DONE = "came to its end"
+DONE = "came to its end"  # printed last by a program that did
 DEBIAN = "libegl1 libopengl0 libgl1-mesa-dri"  # packages that draw in software
 
 DRAW = """
@@ -71,11 +71,11 @@ def require_rendering() -> None:
     marker = _marker()
     if marker.exists():
         return
-    said = fault_of(DRAW)
-    if said:
+    fault = fault_of(DRAW)
+    if fault:
         raise UsageError(
             f"off-screen rendering (EGL) does not work on this machine: install the Debian packages {DEBIAN}, or an "
-            f"NVIDIA driver with EGL. The renderer said: {said}"
+            f"NVIDIA driver with EGL. The renderer said: {fault}"
         )
     with contextlib.suppress(OSError):
         marker.touch()  # without it the next process draws its frame too
@@ -85,7 +85,7 @@ def fault_of(program: str) -> str:
     """Runs a Python program in a child process, since what draws may abort its process.
 
     Returns:
-        "" if it came to its end, whatever its exit code; else the last line that it said.
+        "" if it came to its end, whatever its exit code; else the last line that it printed.
     """
     try:
         child = subprocess.run(
@@ -97,8 +97,8 @@ def fault_of(program: str) -> str:
         )
     except subprocess.TimeoutExpired:
         return f"no answer after {PROBE_SECONDS} s"
-    said = (child.stdout + child.stderr).strip().splitlines() or [f"exit code {child.returncode}"]
-    return "" if DONE in child.stdout else said[-1]
+    printed = (child.stdout + child.stderr).strip().splitlines() or [f"exit code {child.returncode}"]
+    return "" if DONE in child.stdout else printed[-1]
 
 
 def _marker() -> pathlib.Path:

@@ -152,8 +152,8 @@ class PhysicsVecEnv:
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        own = snapshots.arrays_of(snapshot, self._identity, "states", "elapsed", "episodes")
-        self._states, self._elapsed, self._episodes = own
+        arrays = snapshots.arrays_of(snapshot, self._identity, "states", "elapsed", "episodes")
+        self._states, self._elapsed, self._episodes = arrays
         self._step = snapshots.step_of(snapshot, self._see())
         return jax.tree.map(np.copy, self._step)
 
@@ -181,7 +181,7 @@ class PhysicsVecEnv:
 
 
 class Simulator:
-    """One task's MuJoCo, in and out of whose state everything goes: dm_control's physics, and rollouts beside it.
+    """MuJoCo for one task, without memory of its own: states go in, states come out. By dm_control, or by rollouts.
 
     Attributes: size, S; actions, A; substeps: physics steps of a control step.
     """

@@ -1,6 +1,6 @@
-"""Snapshots of environments whose state is a few arrays: the arrays, and the Step that was current without its obs.
+"""Snapshots of environments whose state is a few arrays: the arrays, and the current Step without its obs.
 
-And snapshots of any family for other pools: `join` puts rows together, `rows_of` takes some of them, so that
+`join` puts the rows of several snapshots together and `rows_of` takes some of them, for every family, so that
 environments that were played in several shares go on in one, and the other way round.
 """
 
@@ -55,13 +55,13 @@ def join(parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def rows_of(snapshot: dict[str, Any], first: int, count: int) -> dict[str, Any]:
-    """The snapshot of a pool that has the `count` rows from number `first` on alone."""
-    own, taken = slice(first, first + count), dict[str, Any]()
+    """The snapshot of a pool that has only some of the rows: `count` of them, from number `first` on."""
+    rows, taken = slice(first, first + count), dict[str, Any]()
     for name, value in snapshot.items():
         if isinstance(value, dict):
             taken[name] = rows_of(value, first, count)
         elif name == "identity":
             taken[name] = JOINED
         else:
-            taken[name] = value[:, own] if name in TIME_FIRST else value[own]
+            taken[name] = value[:, rows] if name in TIME_FIRST else value[rows]
     return taken

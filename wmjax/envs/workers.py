@@ -157,7 +157,7 @@ class WorkersVecEnv:
         return jax.tree.map(np.copy, self._last)
 
     def _count(self, index: int, error: Exception) -> None:
-        """Counts and tells the failure of a worker; raises it where no more are allowed."""
+        """Counts the failure of a worker and warns of it; raises it where no more are allowed."""
         left, rows = self._allowed - self._failures.sum(), self._rows[index]
         if left <= 0:
             raise error
@@ -182,7 +182,7 @@ class WorkersVecEnv:
         return self._receive(index, self._seconds, time.monotonic())
 
     def _use(self) -> None:
-        """Raises UsageError where rows no longer belong together, as they do not until all have answered."""
+        """Raises UsageError where rows no longer belong together; marks them so until all workers have answered."""
         if not self._whole:
             raise UsageError(
                 "an environment raised an error, or died, in the middle of a decision: restore() a snapshot"
@@ -201,14 +201,14 @@ class WorkersVecEnv:
 
     def _answers(self, call: str, arguments: Sequence[tuple], seconds: float | None) -> list[Answer]:
         """What all workers answer to a call."""
-        for index, own in enumerate(arguments):
-            self._send(index, call, own)
+        for index, share in enumerate(arguments):
+            self._send(index, call, share)
         since = time.monotonic()
         return [self._receive(index, seconds, since) for index in range(len(arguments))]
 
     def _send(self, index: int, call: str, arguments: tuple) -> None:
         """Asks one worker."""
-        with contextlib.suppress(OSError):  # it is gone: the answer tells
+        with contextlib.suppress(OSError):  # it is gone, which `_receive` finds out
             self._workers[index][1].send((call, arguments))
 
     def _receive(self, index: int, seconds: float | None, since: float) -> Answer:
@@ -251,8 +251,8 @@ def kill(process: subprocess.Popen) -> None:
 
 def serve(descriptor: int) -> None:
     """Answers calls until the other end is closed. descriptor: of the connection."""
-    for each in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(each, lambda *_: None)  # they are for the process that asks
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)  # they are for the process that asks
     connection, env = Connection(descriptor), None
     while True:
         try:
@@ -276,10 +276,10 @@ def serve(descriptor: int) -> None:
 
 def sendable(error: Exception) -> Exception:
     """The error, with where it was raised as a note; a RuntimeError of its text where it cannot be sent."""
-    told = traceback.format_exc()
+    trace = traceback.format_exc()
     try:
         error = pickle.loads(pickle.dumps(error))
     except Exception:
         error = RuntimeError(f"{type(error).__name__}: {error}")
-    error.add_note(f"in a worker:\n{told}")
+    error.add_note(f"in a worker:\n{trace}")
     return error

@@ -154,7 +154,7 @@ def _merge(x):
 
 
 def _apart(copy, x, *sizes):
-    """copy(x, *sizes) as a call of its own: fused with what makes x, XLA makes every pixel as often as it is copied."""
+    """copy(x, *sizes), not inlined: fused with what computes x, XLA would recompute a pixel for each of its copies."""
     with set_xla_metadata(inlineable="false"):
         return jax.jit(copy, static_argnums=tuple(range(1, 1 + len(sizes))))(x, *sizes)
 

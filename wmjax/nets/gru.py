@@ -26,7 +26,7 @@ class GRU(nn.Module):
     def __call__(self, h, x, projected=0.0):
         """h [B, U], x [B, I] -> new h [B, U].
 
-        projected: [B, 3 U], W times a further input, of which the product was made before; 0: there is none.
+        projected: [B, 3 U], W times a further input, computed beforehand; 0: there is none.
         """
         units = self.units
         input_kernel = self.param("input_kernel", glorot, (x.shape[-1], 3 * units))

@@ -2,9 +2,9 @@
 
     y = inverse @ (forward @ x  *  of_kernel @ kernel)     *: a product over channels for each of N frequencies
 
-The three matrices are constant. A 5 x 5 kernel meets the pixels of a 6 x 6 grid 576 times, and as many products would
-each pair of channels take, 900 where padding is multiplied too. The discrete Fourier transform on 8 x 8 points has 34
-different frequencies, 4 of them real; a complex number times another takes three real products: N is 94.
+The three matrices are constant. Directly, a 5 x 5 kernel on a 6 x 6 grid takes 576 products for each pair of channels
+(900 if padding is multiplied too). By the discrete Fourier transform on 8 x 8 points it takes N = 94: there are 34
+different frequencies, 4 of them real, and a product of two complex numbers takes three real ones.
 """
 
 import functools
@@ -45,9 +45,9 @@ def transforms(rows, cols, k):
     """(forward [N, rows * cols], of_kernel [N, k * k], inverse [rows * cols, N]): numpy, float32.
 
     A grid beside k // 2 rows and columns of zeros is periodic without meeting itself. Of the frequencies (u, v) and
-    (-u, -v), whose values are conjugate, the first is kept. Rows of forward and of_kernel, for a + ib each: a of all
-    frequencies, then of those that are not real b, then a + b. With A, B, S for the products of the three the product
-    is A - B + i (S - A - B).
+    (-u, -v), whose values are conjugate, the first is kept. With a + ib for the transform at a frequency, the rows of
+    forward and of_kernel are: a of all frequencies, then b and then a + b of those that are not real. If A, B and S are
+    the products of the three kinds of rows, the complex product is A - B + i (S - A - B).
     """
     half = k // 2
     size = rows + half, cols + half

@@ -11,8 +11,7 @@
     next image = mask0 last image + mask1 drawn image + mask2 moved by kernel 1 + ... + mask10 moved by kernel 9
 
 L is a ConvLSTM and layer norm; up doubles the sides. Ten kernels are predicted and nine used: so the authors' code.
-There is no posterior of the noise here: the study that this is for (Babaeizadeh et al. 2020) counts its parameters
-without one.
+The noise has no posterior here, as in the counts of parameters of the trade-offs study (Babaeizadeh et al. 2020).
 """
 
 from typing import Any

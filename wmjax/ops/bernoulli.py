@@ -1,6 +1,6 @@
-"""The Bernoulli distribution over pixels in [0, 1] by its logits, as an error: not a density of grey pixels.
+"""The Bernoulli log likelihood of pixels in [0, 1] by logits: a cross-entropy, which is no density of grey pixels.
 
-Where an image stays black, or white, its gradient soon vanishes.
+Its gradient vanishes once a pixel that is always black, or always white, is predicted as such.
 """
 
 import chex

@@ -1,7 +1,7 @@
-"""Distributions, by distrax. They are built where they are used: what crosses doors and transformations are arrays.
+"""Distributions, by distrax. They are built where they are used: only arrays cross doors and transformations.
 
-distrax is imported by the first of them, for it imports TensorFlow Probability, most of a second that `--help` and what
-is refused at the start need not wait for.
+distrax is imported inside the functions: it imports TensorFlow Probability, which takes most of a second, and neither
+`--help` nor a refusal at the start should wait for that.
 """
 
 import chex

@@ -6,7 +6,7 @@ from wmjax.types import UsageError
 
 
 def rows(steps, jump):
-    """Rows of a chunk that `subsample` makes `steps` rows of."""
+    """The length of a chunk that `subsample` turns into `steps` rows."""
     return 1 + (steps - 1) * jump
 
 

@@ -13,7 +13,7 @@ from wmjax.ops import bernoulli
 def encode(reward, digits):
     """Rewards [...] -> float32 [..., digits + 2] of zeros and ones; |r| is rounded down and clipped to 2^digits - 1.
 
-    So larger rewards are lost without a word: whoever loads data sees to it that the digits hold them.
+    Larger rewards are clipped silently: whoever loads data checks that the digits hold them.
     """
     size = jnp.minimum(jnp.floor(jnp.abs(reward)), 2.0**digits - 1).astype(jnp.int32)
     bits = [size >> i & 1 for i in range(digits)]

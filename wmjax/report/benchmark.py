@@ -1,7 +1,7 @@
 """Timing on shared machines: medians with minimum and maximum, beside a matrix product measured in between.
 
-A piece of work is measured in turn with a large matrix product, so that both see the machine's same mood: milliseconds
-of two runs cannot be compared, their shares of the product's rate can.
+Each repetition of a piece of work follows a large matrix product, so that both see the same load of the machine:
+milliseconds of two runs cannot be compared, shares of the product's rate can.
 """
 
 import functools
@@ -40,7 +40,7 @@ class Work:
     gflop: Callable[[], float] | None = None
     extra: Callable[[], dict[str, float]] = dict
     tags: dict[str, Any] = field(default_factory=dict)  # settings, for the JSON file and the chart
-    reference: "Work | None" = None  # the same by us: timed in turn with it
+    reference: "Work | None" = None  # of another library's work: ours, timed in turn with it
     once: bool = False  # it takes long, compiles nothing here and repeats inside itself
     prepare: Callable[[], Any] = dict
 
@@ -63,8 +63,8 @@ def compiled(
 
     args: of the function, or a function that makes them when the work's turn comes. The first call compiles.
     """
-    given = functools.cache(args if callable(args) else lambda: args)
-    traced = functools.cache(lambda: jax.jit(function).trace(*given()))
+    arguments = functools.cache(args if callable(args) else lambda: args)
+    traced = functools.cache(lambda: jax.jit(function).trace(*arguments()))
     program = functools.cache(lambda: traced().lower().compile())
 
     def memory() -> dict[str, float]:
@@ -73,7 +73,7 @@ def compiled(
         return {PEAK: (used - analysis.alias_size_in_bytes) / 1e6}
 
     gflop = lambda: gflops_of(traced().jaxpr.jaxpr)
-    return Work(name, lambda: program()(*given()), amounts, gflop, memory, tags=tags, prepare=given)
+    return Work(name, lambda: program()(*arguments()), amounts, gflop, memory, tags=tags, prepare=arguments)
 
 
 def measure(work: Work, repeats: int, side: int | None = None) -> dict[str, Any]:

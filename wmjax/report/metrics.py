@@ -1,6 +1,6 @@
 """Metrics of a run: one JSON object a line in metrics.jsonl, and the same numbers as TensorBoard scalars.
 
-TensorBoard's files are there to look at: where they cannot be written a run goes on without.
+A run goes on without TensorBoard's files where they cannot be written.
 The number of bytes written (`offset`) belongs into every checkpoint: a resumed run cuts the file back to it, so that
 the lines after that checkpoint are written once more, the same, and none is there twice.
 NaN and infinities have no spelling in JSON: they are written as null and read back as None.
@@ -43,8 +43,8 @@ class MetricsWriter:
         path = Path(workdir) / METRICS
         content = path.read_bytes() if path.exists() else b""
         if len(content) < resume_at:
-            told = f"has {len(content)} bytes but the checkpoint was taken at {resume_at}: lines are lost"
-            raise UsageError(f"{path} {told}")
+            fault = f"has {len(content)} bytes but the checkpoint was taken at {resume_at}: lines are lost"
+            raise UsageError(f"{path} {fault}")
         kept = rows_of(path, content[:resume_at])
         if resume_at and content[resume_at - 1 : resume_at] != b"\n":
             raise UsageError(f"{path} was changed: no line ends at byte {resume_at}, where the checkpoint was taken")
@@ -154,8 +154,8 @@ def _finite(value: int | float) -> int | float | None:
 
 def evaluated(returns: np.ndarray) -> dict[str, Any]:
     """The metrics of one member's evaluation. returns: [episodes]."""
-    each = {f"eval/return_{i}": value for i, value in enumerate(returns)}
-    return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | each
+    by_episode = {f"eval/return_{i}": value for i, value in enumerate(returns)}
+    return {"eval/return_mean": returns.mean(), "eval/return_std": returns.std()} | by_episode
 
 
 def appended(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -163,20 +163,18 @@ def appended(columns: dict[str, np.ndarray], metrics: dict[str, np.ndarray]) -> 
     return {name: np.concatenate([columns.get(name, x[:0]), x]) for name, x in metrics.items()}
 
 
-def over_tasks(found: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def over_tasks(by_task: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """The metrics of each member that played several tasks: means over tasks, and "eval/<task>/..." of each task.
 
-    found: {task: [metrics of each member]}, of the same names. Of one task alone: its metrics as they are.
+    by_task: {task: [metrics of each member]}, of the same names. Of one task alone: its metrics as they are.
     """
-    if len(found) == 1:
-        return next(iter(found.values()))
+    if len(by_task) == 1:
+        return next(iter(by_task.values()))
     rows = []
-    for each in zip(*found.values(), strict=True):
-        means = {name: np.mean([row[name] for row in each]) for name in each[0]}
-        own = {
-            name.replace("/", f"/{task}/", 1): row[name] for task, row in zip(found, each, strict=True) for name in row
-        }
-        rows.append(means | own)
+    for of_member in zip(*by_task.values(), strict=True):
+        means = {name: np.mean([row[name] for row in of_member]) for name in of_member[0]}
+        tasks = zip(by_task, of_member, strict=True)
+        rows.append(means | {name.replace("/", f"/{task}/", 1): row[name] for task, row in tasks for name in row})
     return rows
 
 

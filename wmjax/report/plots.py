@@ -246,7 +246,7 @@ def _is_loss(metric: str) -> bool:
 def _fit_axis(axes: Any) -> None:
     """The y axis from what comes after the first tenth of each line, where the beginning would squash that.
 
-    Logarithmic where that is wide and everything is positive. What is left out is told in the picture.
+    Logarithmic where that is wide and everything is positive. A text in the picture says what is left out.
     """
     lines = [np.asarray(line.get_ydata(), float) for line in axes.lines]
     late = np.concatenate([y[-(-len(y) // 10) :] if len(y) >= 5 else y for y in lines] or [np.zeros(0)])

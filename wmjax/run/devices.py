@@ -19,23 +19,23 @@ AXIS = "data"
 
 
 def make_mesh(wanted: str | int) -> Mesh:
-    """A mesh of as many devices of each process.
+    """The mesh of a run, equally many devices of each process.
 
-    Args: wanted: "all", or a number of devices, as a string or an int.
+    Args: wanted: "all", or the number of devices in all, as a string or an int.
     Raises: UsageError if there are not so many, or if processes would have different numbers.
     """
-    found = jax.devices()
-    count = len(found) if wanted == "all" else wanted
+    devices = jax.devices()
+    count = len(devices) if wanted == "all" else wanted
     if not str(count).isdecimal() or int(count) < 1:
-        raise UsageError(f"config.devices={wanted}: give all, or a number from 1 to {len(found)}")
-    if int(count) > len(found):
-        raise UsageError(f"config.devices={wanted}: this machine has {len(found)}")
-    processes = sorted({each.process_index for each in found})
+        raise UsageError(f"config.devices={wanted}: give all, or a number from 1 to {len(devices)}")
+    if int(count) > len(devices):
+        raise UsageError(f"config.devices={wanted}: this machine has {len(devices)}")
+    processes = sorted({device.process_index for device in devices})
     if int(count) % len(processes):
         raise UsageError(f"config.devices={wanted}: cannot be split over {len(processes)} processes")
-    own = int(count) // len(processes)
-    by_process = [[each for each in found if each.process_index == process] for process in processes]
-    return Mesh(np.array([each for those in by_process for each in those[:own]]), (AXIS,))
+    share = int(count) // len(processes)
+    by_process = [[device for device in devices if device.process_index == process] for process in processes]
+    return Mesh(np.array([device for group in by_process for device in group[:share]]), (AXIS,))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -49,15 +49,17 @@ def split(mesh: Mesh, axis: int) -> NamedSharding:
 
 
 def split_rows(mesh: Mesh, shapes: Callable[[int], Any]) -> Any:
-    """Shardings of arrays each of which has its rows at an axis of its own, or has none and is on every device.
+    """Shardings of a pytree of arrays that have their rows at different axes: split along them, or replicated.
 
-    Args: shapes: (number of rows) -> ShapeDtypeStructs of the arrays; the axis that grows with it is split.
+    Args: shapes: (number of rows) -> ShapeDtypeStructs of the arrays. An axis that grows with the number holds rows; an
+      array without such an axis is on every device.
     """
     if mesh.size == 1:
         return replicated(mesh)
 
-    def place(one: Any, other: Any) -> NamedSharding:
-        grown = [axis for axis, sizes in enumerate(zip(one.shape, other.shape, strict=True)) if len(set(sizes)) > 1]
+    def place(of_one_row: Any, of_two_rows: Any) -> NamedSharding:
+        sizes = zip(of_one_row.shape, of_two_rows.shape, strict=True)
+        grown = [axis for axis, (one, two) in enumerate(sizes) if one != two]
         return split(mesh, grown[0]) if grown else replicated(mesh)
 
     return jax.tree.map(place, shapes(1), shapes(2))

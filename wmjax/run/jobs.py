@@ -51,7 +51,7 @@ class Slot(NamedTuple):
     """Where one run at a time computes."""
 
     prefix: Sequence[str]  # words before its command
-    environment: Mapping[str, str]  # beside the user's own, which goes first but for the GPU
+    environment: Mapping[str, str]  # added to the user's, whose values win except for CUDA_VISIBLE_DEVICES
     place: str  # in words
 
 
@@ -88,12 +88,12 @@ def make_slots(count: int, cores: Sequence[int], gpus: Sequence[str] = (), per_g
     slots, count = [], min(count, len(gpus) * per_gpu) if gpus else count
     for index in range(count):
         first, after = index * len(cores) // count, (index + 1) * len(cores) // count
-        own = ",".join(map(str, cores[first:after] or [cores[index % len(cores)]]))
-        prefix = ("taskset", "-c", own) if shutil.which("taskset") else ()
-        environment, place = dict(ALLOCATOR), f"cores {own}"
+        share = ",".join(map(str, cores[first:after] or [cores[index % len(cores)]]))
+        prefix = ("taskset", "-c", share) if shutil.which("taskset") else ()
+        environment, place = dict(ALLOCATOR), f"cores {share}"
         if gpus:
             gpu = gpus[index % len(gpus)]
-            environment["CUDA_VISIBLE_DEVICES"], place = gpu, f"GPU {gpu}, cores {own}"
+            environment["CUDA_VISIBLE_DEVICES"], place = gpu, f"GPU {gpu}, cores {share}"
             environment |= share_of_gpu(per_gpu)
         slots.append(Slot(prefix, environment, place))
     return slots
@@ -124,7 +124,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 
 def shell(job: Job, slot: Slot) -> str:
     """The line that does in a shell what `run_all` does in this slot, the log aside."""
-    wanted = [f"{name}={value}" for name, value in _own(slot, os.environ).items()]
+    wanted = [f"{name}={value}" for name, value in _added(slot, os.environ).items()]
     return shlex.join([*(["env", *wanted] if wanted else []), *slot.prefix, *job.command])
 
 
@@ -168,7 +168,7 @@ def vanished(folder: Path, why: str) -> Ended:
 
 
 def forget(folder: Path) -> None:
-    """Its tries begin anew."""
+    """Forgets how a run ended, so that its tries count from 0 again."""
     exit_of(folder).unlink(missing_ok=True)
 
 
@@ -234,7 +234,7 @@ def _begin(job: Job, slot: Slot, log: IO[bytes] | None = None) -> Work:
         return Work(job, slot, log, None, 0.0, 0)
     log.write(f"$ {shell(job, slot)}\n".encode(errors="backslashreplace"))
     log.flush()
-    offset, environment = log.tell(), os.environ | _own(slot, os.environ)
+    offset, environment = log.tell(), os.environ | _added(slot, os.environ)
     words = [*slot.prefix, *job.command]
     # In a group of its own, so that Ctrl-C reaches it once, from here.
     process = subprocess.Popen(
@@ -259,10 +259,10 @@ def _end(work: Work) -> Ended:
     return ended
 
 
-def _own(slot: Slot, environment: Mapping[str, str]) -> dict[str, str]:
-    """What a slot adds to the user's environment."""
-    ours = ("CUDA_VISIBLE_DEVICES",)
-    return {name: value for name, value in slot.environment.items() if name in ours or name not in environment}
+def _added(slot: Slot, environment: Mapping[str, str]) -> dict[str, str]:
+    """The variables that a slot adds to the user's environment."""
+    always = ("CUDA_VISIBLE_DEVICES",)
+    return {name: value for name, value in slot.environment.items() if name in always or name not in environment}
 
 
 def _finished(folder: Path) -> bool:

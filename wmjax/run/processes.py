@@ -100,7 +100,7 @@ def leave(code: int) -> int:
 
 
 def is_printed_by_first(message: str) -> bool:
-    """Whether process 0 ends with the same message as this process, and so prints it."""
+    """Whether process 0 ends with the same message as this process, so that this one need not print it too."""
     if _count == 1:
         return False
     try:

@@ -60,8 +60,8 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
     folder = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        for half in (p for p in _folders(root) if not (p / MANIFEST).exists()):
-            shutil.rmtree(half)
+        for unfinished in (p for p in _folders(root) if not (p / MANIFEST).exists()):
+            shutil.rmtree(unfinished)
         folder = _free_name(root, step)
         folder.mkdir()
         if arrays:
@@ -75,8 +75,8 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         good = _finished(root)
-        rest = f"nothing lost, last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
-        raise UsageError(f"disk full: cannot write checkpoint {step}; {rest}; make room and start again") from error
+        kept = f"nothing lost, last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
+        raise UsageError(f"disk full: cannot write checkpoint {step}; {kept}; make room and start again") from error
     finished = _folders(root)
     kept = finished[: finished.index(folder) + 1][-keep:]
     for old in (p for p in finished if p not in kept):
@@ -86,10 +86,10 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
 
 
 def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None:
-    """Reads the newest checkpoint that is whole; says on stderr which ones it passed over and why.
+    """Reads the newest checkpoint that is whole; warns of each newer one that it skips, and why.
 
     A training beside this may finish a checkpoint and delete the one that is being read: then the newest is looked for
-    anew. The one that it has not finished is passed over in silence.
+    anew. The one that it has not finished yet is skipped without a warning.
 
     Args:
         workdir: the folder of the run.
@@ -115,8 +115,8 @@ def restore_latest(workdir: str | Path, template: Any) -> tuple[int, Any] | None
         console.warn(f"passing over checkpoint {name}: {fault}")
     if found or list(faults.values()) in ([], [HALF]):  # a kill leaves one half at most, and alone only at the start
         return found
-    told = ", ".join(f"{name} ({fault})" for name, fault in faults.items())
-    raise UsageError(f"no good checkpoint in {root}: {told}; choose another folder")
+    listed = ", ".join(f"{name} ({fault})" for name, fault in faults.items())
+    raise UsageError(f"no good checkpoint in {root}: {listed}; choose another folder")
 
 
 def append_rows(workdir: str | Path, index: int, step: Step, rows: str = REPLAY) -> Path:
@@ -173,11 +173,11 @@ def _rows_path(workdir: str | Path, index: int, rows: str) -> Path:
 
 @functools.cache
 def _orbax() -> ocp.Checkpointer:
-    """The synchronous one. Of several processes each that calls it reads or writes alone, and waits for no other."""
+    """The synchronous checkpointer. Of several processes each reads and writes by itself and waits for no other."""
     if jax.process_count() == 1:
         return ocp.Checkpointer(ocp.PyTreeCheckpointHandler())
-    own = jax.process_index()
-    alone = ocp.options.MultiprocessingOptions(own, {own}, f"process_{own}")
+    index = jax.process_index()
+    alone = ocp.options.MultiprocessingOptions(index, {index}, f"process_{index}")
     handler = ocp.PyTreeCheckpointHandler(multiprocessing_options=alone)
     return ocp.Checkpointer(handler, multiprocessing_options=alone)
 

@@ -60,7 +60,7 @@ def difference(leaves: list[dict], template: Any) -> str:
             return f"it lacks {dotted(path)}"
         here, there = describe(leaf), {name: entry[name] for name in ("kind", "dtype", "shape") if name in entry}
         if here != there:
-            return f"{dotted(path)} is {_told(there)} there and {_told(here)} here"
+            return f"{dotted(path)} is {_in_words(there)} there and {_in_words(here)} here"
     return f"it holds {dotted(next(iter(saved)))}, which this run does not have" if saved else ""
 
 
@@ -100,7 +100,7 @@ def dotted(path: list | tuple) -> str:
     return ".".join(str(part) for part in path)
 
 
-def _told(description: dict) -> str:
+def _in_words(description: dict) -> str:
     return f"{description['dtype']}{description['shape']}" if "shape" in description else description["kind"]
 
 

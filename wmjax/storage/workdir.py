@@ -38,7 +38,7 @@ def open_workdir(path: str | Path, config: dict, may_differ: Collection[str] = (
     Args:
         path: the folder; made if absent, parents too.
         config: nested dict of plain values (tuples count as lists).
-        may_differ: settings such as "train.episodes" that a resumed run may have another value of: it is named on
+        may_differ: settings such as "train.episodes" that may change when a run resumes; a new value is named on
             stderr and kept.
 
     Returns:
@@ -132,13 +132,13 @@ def _changed(path: Path, config: dict, may_differ: Collection[str]) -> list[str]
     old, new = flatten(read_config(path)), flatten(config)
     absent = "(absent)"
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key, absent) != new.get(key, absent))
-    told = {key: f"{key} {old.get(key, absent)} -> {new.get(key, absent)}" for key in changed}
-    refused = [text for key, text in told.items() if key not in may_differ]
+    changes = {key: f"{key} {old.get(key, absent)} -> {new.get(key, absent)}" for key in changed}
+    refused = [text for key, text in changes.items() if key not in may_differ]
     if refused:
         more = len(refused) - SHOWN_DIFFERENCES
         listed = ", ".join(refused[:SHOWN_DIFFERENCES]) + (f" and {more} more" if more > 0 else "")
         raise UsageError(f"{path} holds a run with another config: {listed}; choose another folder")
-    return list(told.values())
+    return list(changes.values())
 
 
 def versions() -> dict[str, Any]:

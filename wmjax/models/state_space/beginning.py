@@ -1,4 +1,4 @@
-"""The state of an agent that makes it anew at every decision (Buesing et al. 2018, section 3): it is not filtered."""
+"""States that an agent makes anew from the newest images at every decision (Buesing et al. 2018, section 3)."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -23,8 +23,10 @@ class Begin(NamedTuple):
 def make_begin(config, env_spec) -> Begin:
     """The Begin of a model, whose states its `imagine` and its heads take.
 
-    They are those of `observe` after an episode's first CONTEXT images, but that missing images count as seen: no
-    `observe` may follow. Raises: UsageError for the kind ar, whose first state is told the actions between its images.
+    They equal those of `observe` after an episode's first CONTEXT images, except that missing images count as seen: no
+    `observe` may follow.
+
+    Raises: UsageError for the kind ar, whose first state also depends on the actions between its images.
     """
     if config.kind == "ar":
         raise UsageError("model kind 'ar': not offered to agents, its states are made of images and actions")

@@ -7,7 +7,7 @@
     dssm_det  s' = g(s, m', a)       image ~ d(s', m')
     rar       s' = g(s, m', a, e)    image ~ d(s', m')
     ar        s' = g(h, m', a)       image ~ d(s', m')    h = start(the last K images and the actions between them)
-    vae       s' = s                 image ~ d(s, z')     z' ~ p(z' | s): frames know nothing of each other
+    vae       s' = s                 image ~ d(s, z')     z' ~ p(z' | s): frame-wise, without temporal dependence
 
 An episode's first three images make its first state, the first image in place of those that are still missing, with a
 latent of zeros. Where there is a z each image after them brings its posterior, q(z' | s, m', a, e').

@@ -10,8 +10,8 @@ x last image, a action, h the ConvLSTMs' states, r reward, o true image:
 An image t + 1 follows from the action that led to it. The authors' code gives it the action before that one
 (`actions_late`), so that their planner never sees what it scores. No true reward enters: of ot_or the authors feed the
 two of the context, of ot_lr the last one; here ot_lr is fed its own prediction, as it is in all that it imagines.
-The noise is that of the authors' prior, for which they train no posterior: parameters are counted with it, and the
-network learns to leave it alone. They draw it once a sequence, this once a step.
+The noise is that of the authors' prior, for which they train no posterior: it counts in the number of parameters, and
+the network learns to ignore it. They draw it once a sequence; here it is drawn at every step.
 """
 
 import functools

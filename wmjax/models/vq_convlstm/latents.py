@@ -31,7 +31,7 @@ class Latents(NamedTuple):
     divergence: Callable  # (params, prior, embedding) -> [...]: divergence of the prior from what was seen
     prediction_metrics: Callable  # (params, key, prior, embedding) -> metrics [...] of how well it was predicted
     autoencode: Callable  # (params, key, embedding) -> (latent, KL from the autoencoder's prior [B], loss, metrics)
-    codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes, or in which of 16 steps from -2 to 2
+    codes: Callable  # (params, latent [B, X, Y, D]) -> int32 [B, X0, Y0]: codes; if continuous, bins of [-2, 2]
     ema_update: Callable  # (params, key, embedding) -> (changes of params that no gradient makes, metrics)
 
 

@@ -121,7 +121,8 @@ def pick(tree, names):
 def autoencoder_loss(nets, params, key, images):
     """Negative ELBO in nats an image, plus commitment.
 
-    The KL of codes that are certain from a uniform prior over them is constant: positions * log(codes).
+    Discrete codes have a deterministic posterior and a uniform prior: their KL is the constant positions * log(codes).
+
     Args: nets: (modules, latents, log likelihood of pixels); params: of encoder, decoder and codebook;
       images: uint8 [N, H, W, C].
     Returns: (loss, (metrics, embedding [N, X, Y, E], batch statistics)).
@@ -141,6 +142,7 @@ def dynamics_loss(config, nets, model, params, key, batch, action_spec):
 
     The first `context` inputs are real latents, the others are drawn from the model's own predictions. Steps into
     another episode, and those imagined after one, count for nothing.
+
     Args: nets: (modules, latents) of `make_modules`.
     Returns: (loss, metrics): latent_loss, reward_loss; latent_accuracy, the share of sampled codes that are right;
       of each class of reward how many steps have it (reward_count_<class>) and how many of those are predicted
