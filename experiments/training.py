@@ -1,4 +1,4 @@
-"""What every training main begins with: its flags, read into a config, a folder and a time limit. And its doctor."""
+"""The command line of every training main and of its doctor: config, working folder and time limit."""
 
 import functools
 import pathlib

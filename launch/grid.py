@@ -55,7 +55,7 @@ def read_values(where: str, text: str) -> list[str]:
 
 
 def split_outside(text: str) -> list[str]:
-    """Parts of a text between commas, but for those inside brackets or quotation marks."""
+    """The parts of a text between commas; commas inside brackets or quotation marks do not count."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:

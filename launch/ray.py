@@ -68,9 +68,9 @@ def run_on(ray: Any, begin: Callable[[Job], Any], unfinished: Sequence[Job], tri
             working[begin(job)] = (job, jobs.written_at(job.folder))
         for reference in ray.wait(list(working), timeout=POLL)[0]:
             job, before = working.pop(reference)
-            told = fault_of(ray, reference)
+            fault = fault_of(ray, reference)
             if jobs.written_at(job.folder) == before:
-                jobs.vanished(job.folder, f"ray: {told}")
+                jobs.vanished(job.folder, f"ray: {fault}")
             ended = jobs.read_ended(job.folder)
             assert ended is not None
             console.say(f"{job.folder}: exit code {ended.code}: {ended.last}")

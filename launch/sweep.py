@@ -62,7 +62,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 
 
 def main(argv: list[str]) -> None:
-    """Does once what the command line says. argv: the command line."""
+    """Starts, continues or shows a sweep. argv: the command line."""
     fixed = [word for word in argv[1:] if re.match(r"--?config\.", word)]
     options = cli.parse_flags([word for word in argv if word not in fixed], define_flags, __name__)
     if options.folder is None:
@@ -97,14 +97,14 @@ def main(argv: list[str]) -> None:
 
 
 def finish(folder: Path, found: list[results.Result]) -> None:
-    """Tells how a sweep ended and writes its report; raises UsageError where runs have failed. found: its results."""
+    """Prints how a sweep ended and writes its report; raises UsageError where runs have failed. found: its results."""
     console.say("\n".join(results.status(found)))
     page = console.try_drawing(results.write_report, folder, found)
     console.say(f"report: {page or 'could not be written'}")
     failed = [each for each in found if each.state == FAILED]
     if failed:
-        told = f"{failed[0].name} ended with exit code {failed[0].ended.code}"
-        raise UsageError(f"{len(failed)} of {len(found)} cells failed: {told}; --retry={FAILED} runs them again")
+        first = f"{failed[0].name} ended with exit code {failed[0].ended.code}"
+        raise UsageError(f"{len(failed)} of {len(found)} cells failed: {first}; --retry={FAILED} runs them again")
 
 
 def define(options: Any, settings: list[str], folder: Path) -> Definition:
@@ -181,11 +181,12 @@ def write_definition(folder: Path, definition: Definition) -> None:
 
 def check_same(folder: Path, old: Definition, new: Definition) -> None:
     """Raises UsageError, with the differences, unless two definitions have the same cells."""
-    one, two = ({k: v for k, v in workdir.flatten(each).items() if k != "packs"} for each in (old, new))
-    told = [f"{k} {one.get(k)} -> {two.get(k)}" for k in sorted(one.keys() | two.keys()) if one.get(k) != two.get(k)]
-    if told:
-        more = "; --extend adds values" if all(each.startswith("axes.") for each in told) else ""
-        raise UsageError(f"{folder} holds another sweep: {'; '.join(told)}{more}; choose another folder")
+    before, after = ({k: v for k, v in workdir.flatten(x).items() if k != "packs"} for x in (old, new))
+    keys = [key for key in sorted(before.keys() | after.keys()) if before.get(key) != after.get(key)]
+    if keys:
+        changes = "; ".join(f"{key} {before.get(key)} -> {after.get(key)}" for key in keys)
+        more = "; --extend adds values" if all(key.startswith("axes.") for key in keys) else ""
+        raise UsageError(f"{folder} holds another sweep: {changes}{more}; choose another folder")
 
 
 def plan(folder: Path, definition: Definition) -> list[Run]:
@@ -252,8 +253,8 @@ def check_population(definition: Definition, run: Run) -> None:
 
 def not_in_one(definition: Definition, run: Run) -> UsageError:
     """The error of a main that does not train the agents of all cells of a run in one program."""
-    told = f"--pack={definition['pack']}: {definition['main']} does not train {len(run.cells)} agents in one program"
-    return UsageError(told)
+    agents = f"{len(run.cells)} agents in one program"
+    return UsageError(f"--pack={definition['pack']}: {definition['main']} does not train {agents}")
 
 
 def check_packed(definition: Definition, run: Run, config: Any, members: int) -> None:

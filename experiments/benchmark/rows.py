@@ -43,7 +43,7 @@ def measured(
 
 
 def works_of(module: ModuleType, preset: str) -> Iterator[Work | Finding]:
-    """The works of a part; where making one fails, a Finding that fails so stands for it and what would follow."""
+    """The works of a part. Where making one fails, a Finding with that failure takes its place, and the part ends."""
     try:
         yield from module.works(preset)
     except Exception as error:

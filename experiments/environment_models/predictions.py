@@ -1,4 +1,4 @@
-"""What a trained model is asked: held-out losses, and futures to look at."""
+"""Evaluation of a trained model: held-out losses, and pictures of imagined futures."""
 
 from collections.abc import Callable
 from typing import Any

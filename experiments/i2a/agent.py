@@ -51,6 +51,8 @@ class World(NamedTuple):
 
 
 class Made(NamedTuple):
+    """An agent with what trains it and what plays it."""
+
     agent: i2a.Agent
     learner: Learner
     player: unroll.Player
@@ -95,7 +97,7 @@ def keys_of(seed: int) -> Array:
 
 
 def spec_of(chosen: Settings) -> tuple[EnvSpec, JaxEnv | None]:
-    """What the environments are like, and they themselves where they are pure JAX."""
+    """(EnvSpec of the environments, the JaxEnv itself where they are in pure JAX)."""
     env = envs.make_jax(chosen.task, **chosen.env)
     return (env.spec, env) if env else (pools.spec_of(chosen.task, chosen.env), None)
 
@@ -196,13 +198,13 @@ def check_data(chosen: Settings, data: str) -> None:
     """
     recorded: dict[str, Any] = dict(game=data) if is_ball(data) else workdir.read_config(pathlib.Path(data))
     if recorded["game"] != chosen.task:
-        told = f"a model of {recorded['game']}, and the environment is {chosen.task}"
-        raise UsageError(f"config.model_run={chosen.model_run}: {told}")
+        why = f"a model of {recorded['game']}, and the environment is {chosen.task}"
+        raise UsageError(f"config.model_run={chosen.model_run}: {why}")
     if chosen.task.startswith("atari:"):
-        own, theirs = (played_actions(chosen.task, env) for env in (chosen.env, recorded["env"]))
-        if own != theirs:
-            told = f"a model of the actions {theirs}, and the environment has {own}"
-            raise UsageError(f"config.model_run={chosen.model_run}: {told}")
+        played, modelled = (played_actions(chosen.task, env) for env in (chosen.env, recorded["env"]))
+        if played != modelled:
+            why = f"a model of the actions {modelled}, and the environment has {played}"
+            raise UsageError(f"config.model_run={chosen.model_run}: {why}")
 
 
 def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:

@@ -89,7 +89,7 @@ def stepped_loop(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loo
     update = jax.jit(made.learner.update, out_shardings=whole)
 
     def begin(params: Params, key: Array) -> unroll.Playing:
-        return player.looked(dict(model=model, agent=params), key, processes.to_devices(first, player.sharding))
+        return player.begin_at(dict(model=model, agent=params), key, processes.to_devices(first, player.sharding))
 
     def advance(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         def learn(state: LearnerState, key: Array, batch: i2a.Unroll) -> tuple[LearnerState, dict]:

@@ -1,4 +1,4 @@
-"""A look at what an agent imagines."""
+"""Pictures of what an agent imagines."""
 
 import pathlib
 from collections.abc import Callable

@@ -1,15 +1,15 @@
-"""Trains a model on the episodes of finished runs, without playing, and asks it for the rewards of others.
+"""Trains a model on the episodes of finished runs, without playing, and predicts the rewards of other episodes.
 
     python -m experiments.planet.offline --config=experiments/planet/config.py:cheetah_run,cpu --workdir=runs/o \\
         --train=runs/a,runs/b --test=runs/a,runs/b --updates=2000
 
-Learned are the collected episodes of --train; asked about are the evaluation episodes of --test that were kept
-(config.evaluation.keep), or the collected ones of a run that kept none. No episode may be in both. Every --every
+The model learns the collected episodes of --train. It is tested on the evaluation episodes of --test that were kept
+(config.evaluation.keep), or on the collected ones of a run that kept none. No episode may be in both. Every --every
 updates the predicted rewards of all windows of both are compared with the true ones (windows.py): `train/...` and
 `eval/...` of metrics.jsonl, and the counts of (true, predicted) in predictions.npz. At the end config.evaluation.episodes
 episodes are played with the planner: summary.json has the 90th percentile and the mean of their returns.
 
-With --below=X only pieces of episodes whose rewards are all below X are learned (optimism, trade-offs study).
+With --below=X the model learns only pieces of episodes whose rewards are all below X (optimism, trade-offs study).
 The same command in the same folder resumes, also after SIGTERM, SIGUSR1 or Ctrl-C (exit code 75), and
 `experiments.evaluate` plays its agent.
 """  # noqa: E501
@@ -47,16 +47,16 @@ SAVE_MINUTES = 5
 PERCENTILE = 90  # of the returns: the trade-offs study's offline score
 SCORE = "eval/return_percentile_90"
 PREDICTIONS = "predictions.npz"
-SHOWN = 2  # rows beyond the horizon of pieces below a limit: the most that a design's chunk has, so all learn the same
+SHOWN = 2  # rows of a piece beyond the horizon: the most that the chunk of any design has, so all learn the same pieces
 MAY_DIFFER = (*configs.MAY_DIFFER, "offline.updates")
 
 
 class Data(NamedTuple):
-    """What is learned and what is asked about."""
+    """What is learned, and what the model is tested on."""
 
-    told: dict[str, dict]  # of both pools by name, train and eval: digest, episodes, rows
+    pools: dict[str, dict]  # digest, episodes and rows of both pools, train and eval
     learned: list[Step]  # episodes or pieces of them, [T, 1] each
-    asked: dict[str, list[Step]]  # by the names of the pools: those that have windows
+    tested: dict[str, list[Step]]  # by the names of the pools: the episodes that have windows
 
 
 def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
@@ -173,11 +173,11 @@ def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
     found = dict(train=pool.read(options.train, pool.TRAIN, spec), eval=pool.read(options.test, pool.TEST, spec))
     pool.check_disjoint(found["train"], found["eval"])
     sets = {name: [each.steps for each in own.values()] for name, own in found.items()}
-    told = {
+    pools = {
         name: dict(episodes=len(own), rows=rows(own), digest=pool.digest(found[name])) for name, own in sets.items()
     }
-    for name, own in told.items():
-        console.say(f"{name}: {own['episodes']} episodes, {own['rows']} rows, sha256 {own['digest']}")
+    for name, contents in pools.items():
+        console.say(f"{name}: {contents['episodes']} episodes, {contents['rows']} rows, sha256 {contents['digest']}")
     chunk, horizon = chosen.train.chunk, chosen.planner.horizon
     if options.below is not None:
         least = max(chunk, horizon + SHOWN)
@@ -185,13 +185,13 @@ def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
         if not sets["train"]:
             raise UsageError(f"--below={options.below}: no {least} rows of --train have such rewards")
         console.say(f"learned: {rows(sets['train'])} rows with rewards below {options.below}")
-    asked = {}
+    tested = {}
     for name, own in sets.items():
-        asked[name] = [steps for steps in own if windows.counted(steps, horizon, options.above).any()]
-        if not asked[name]:
+        tested[name] = [steps for steps in own if windows.counted(steps, horizon, options.above).any()]
+        if not tested[name]:
             above = "" if options.above is None else f", or no rewards above {options.above}"
             raise UsageError(f"config.planner.horizon={horizon}: --{name} has no episode with so many decisions{above}")
-    return Data(told, sets["train"], asked)
+    return Data(pools, sets["train"], tested)
 
 
 def rows(episodes: Sequence[Step]) -> int:
@@ -213,7 +213,7 @@ def open_run(options: Any, chosen: agents.Settings, data: Data) -> lifecycle.Run
     asked = {name: options[name].value for name in ("updates", "every", "below", "above")}
     return lifecycle.open_run(
         pathlib.Path(options.workdir),
-        options.config.to_dict() | dict(offline=asked | {name: own["digest"] for name, own in data.told.items()}),
+        options.config.to_dict() | dict(offline=asked | {name: own["digest"] for name, own in data.pools.items()}),
         chosen.members,
         may_differ=MAY_DIFFER,
         unit="update",
@@ -254,15 +254,15 @@ def make_measure(
     model: WorldModel, chosen: agents.Settings, spec: EnvSpec, data: Data, options: Any, key: Array
 ) -> Callable[[Params], dict[str, float]]:
     """A function params -> {"train/...", "eval/...": number} of all windows; it writes predictions.npz too."""
-    longest = max(len(steps.reward) for own in data.asked.values() for steps in own)
+    longest = max(len(steps.reward) for own in data.tested.values() for steps in own)
     predict = windows.make_predict(model, spec.action, chosen.planner.horizon, longest)
     limits = dict(eval=options.below)  # nothing that is learned is above it
 
     def measure(params: Params) -> dict[str, float]:
-        found = {name: windows.measure(predict, params, key, own, options.above) for name, own in data.asked.items()}
+        found = {name: windows.measure(predict, params, key, own, options.above) for name, own in data.tested.items()}
         console.try_drawing(write_predictions, pathlib.Path(options.workdir) / PREDICTIONS, found)
-        told = {name: windows.metrics(own, limits.get(name)) for name, own in found.items()}
-        return {f"{name}/{metric}": x for name, own in told.items() for metric, x in own.items()}
+        measured = {name: windows.metrics(own, limits.get(name)) for name, own in found.items()}
+        return {f"{name}/{metric}": x for name, own in measured.items() for metric, x in own.items()}
 
     return measure
 
@@ -305,8 +305,8 @@ def results(folder: pathlib.Path, chosen: agents.Settings, data: Data) -> dict[s
     newest = rows[-1] if rows else {}
     measured = {name: x for name, x in newest.items() if name.startswith(("train/", "eval/"))}
     episodes = chosen.evaluation.episodes if SCORE in newest else 0
-    told = dict(percentile_90=newest.get(SCORE), mean=newest.get("eval/return_mean"), episodes=episodes)
-    return dict(pools=data.told, newest=measured, score=told)
+    played = dict(percentile_90=newest.get(SCORE), mean=newest.get("eval/return_mean"), episodes=episodes)
+    return dict(pools=data.pools, newest=measured, score=played)
 
 
 if __name__ == "__main__":

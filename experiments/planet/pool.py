@@ -1,4 +1,4 @@
-"""Episodes of finished runs, pooled to learn from or to be asked about: read, told apart, cut."""
+"""Pools of recorded episodes, for training or for tests: read from finished runs, told apart by content, cut."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What is asked of a trained model: held-out accuracy and rewards, open-loop images, codes to look at."""
+"""Evaluation of a trained model: held-out accuracy and rewards, open-loop images, pictures of codes."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

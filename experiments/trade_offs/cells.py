@@ -51,7 +51,7 @@ def variants(preset: str) -> dict[str, dict[str, Variant]]:
 
 
 def cut(plain: Mapping[str, Variant], sides: Sequence[int], fit: str) -> dict[str, Variant]:
-    """lt_lr that predicts all of the image, less and less of it, nothing. sides: in pixels."""
+    """lt_lr that predicts the whole image, then smaller and smaller parts of it, then none. sides: in pixels."""
     some = {
         f"lt_lr_{fit}_{side}": Variant("lt_lr", (f"model.image_side={side}", f"model.image_fit={fit}"))
         for side in sides
@@ -60,7 +60,7 @@ def cut(plain: Mapping[str, Variant], sides: Sequence[int], fit: str) -> dict[st
 
 
 def few(sizes: Sequence[Any], preset: str) -> Sequence[Any]:
-    """Sizes to compare; of `smoke` the smallest alone, since every one is a run that compiles."""
+    """The sizes to compare: all, or the smallest alone with `smoke`, where each further run costs its compilation."""
     return sizes[-1:] if preset == "smoke" else sizes
 
 
@@ -82,7 +82,7 @@ def scaled_video(base: Any) -> dict[str, Variant]:
 
 
 def other_gradients(preset: str) -> dict[str, Variant]:
-    """The designs with images, whose reward's gradient reaches the representation where it did not, and the reverse."""
+    """The designs with images, with the gradient of the reward shared where it was stopped, and the reverse."""
     found = {}
     for design in MAIN[1:]:
         other = OTHER_GRADIENT[configs.get_config(f"cheetah_run,{design},{preset}").model.reward_gradient]

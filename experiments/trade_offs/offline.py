@@ -1,6 +1,7 @@
 """The study's parts without exploration: all designs learn from the same episodes (Tables 1, 2, Figs. 8, 9).
 
-Those of one seed are the collected episodes of the five designs of that seed; asked about are their evaluations.
+For each seed they learn the episodes that the five designs have collected with that seed, and are tested on the
+evaluations of the same runs.
 """
 
 import functools

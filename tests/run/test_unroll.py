@@ -54,7 +54,7 @@ def test_unrolls_from_the_host_are_alike_and_compile_once():
     env, mesh = JaxVecEnv(bandit, list(range(ROWS)), "bandit"), devices.make_mesh("1")
     step = env.reset()
     player = unroll.compile_player(counting_player(), params, step, mesh)
-    playing = player.looked(params, KEY, jax.device_put(step, player.sharding))
+    playing = player.begin_at(params, KEY, jax.device_put(step, player.sharding))
     playing, *first = unroll.from_host(env, player, params, KEYS[0], playing, COUNT, Stopwatch())
     sizes = [function._cache_size() for function in player[:-1]]
     playing, *second = unroll.from_host(env, player, params, KEYS[1], playing, COUNT, Stopwatch())

@@ -2,8 +2,7 @@
 
     env = wmjax.envs.adapt(lambda seed: MyEnv(seed), num_envs=4, seed=0)
 
-Neither package is imported: an environment with `action_space` is taken for a gymnasium one, one with `action_spec`
-for a dm_env one, and spaces are known by the names of their classes. The rows run one after the other in this process.
+The rows run one after the other in this process. What the two kinds of environments differ in: `wmjax.envs.interfaces`.
 
 What is asked of an environment: its actions are one continuous vector or one integer; it shows an image, uint8
 [X, Y, C] or [X, Y], as its observation, under a key of its observation, or through `render`; all rows have the same
@@ -27,20 +26,11 @@ import jax
 import numpy as np
 
 from wmjax import console
+from wmjax.envs import interfaces
 from wmjax.envs.check import check_action, check_begun, check_name
 from wmjax.envs.seeds import row_seeds
 from wmjax.envs.views import View, check_view, one_line, read_image, read_vector
-from wmjax.types import ActionSpec, Array, EnvSpec, NonFiniteError, Step, UsageError
-
-UNBOUNDED = 1e9  # bounds from here on are none: MuJoCo writes 1e10 for a control without limits
-
-
-class _Actions(NamedTuple):
-    """An action space: its ActionSpec, and the environment's own bounds, or its first integer as `low`."""
-
-    spec: ActionSpec
-    low: Any
-    high: Any
+from wmjax.types import Array, EnvSpec, Step, UsageError
 
 
 class _Arrival(NamedTuple):
@@ -188,12 +178,14 @@ class AdaptedVecEnv:
 
     def _try_rows(self) -> None:
         """Sets `spec` after an episode's beginning in every row and one decision in the first, taken twice."""
-        (action, low, high), *others = map(_read_actions, self._envs)
+        (action, low, high), *others = map(interfaces.read_actions, self._envs)
         for row, other in enumerate(others, 1):
             if other.spec != action or not (np.array_equal(other.low, low) and np.array_equal(other.high, high)):
-                raise UsageError(f"row {row} has other actions than row 0: {one_line(_space_of(self._envs[row]))}.")
+                raise UsageError(
+                    f"row {row} has other actions than row 0: {one_line(interfaces.action_space(self._envs[row]))}."
+                )
         self._low, self._high = low, high
-        self._remade = _is_dm(self._envs[0]) or not _takes_seed(self._envs[0])
+        self._remade = not interfaces.takes_seed(self._envs[0])
         shown = [self._begin(row).obs for row in range(self._num_envs)]
         for row, obs in enumerate(shown):
             _check_shapes(row, obs, shown[0])
@@ -259,11 +251,7 @@ class AdaptedVecEnv:
         if self._remade:
             _close(self._envs[row])
             self._envs[row] = self._make_env(seed)
-        env = self._envs[row]
-        if _is_dm(env):
-            obs = env.reset().observation
-        else:
-            obs, _ = env.reset() if self._remade else env.reset(seed=seed)
+        obs = interfaces.reset(self._envs[row], None if self._remade else seed)
         return _Arrival(self._see(row, obs, is_first=True), 0.0, 1.0, False)
 
     def _decide(self, row: int, action: np.ndarray) -> _Arrival:
@@ -276,7 +264,7 @@ class AdaptedVecEnv:
             control = np.clip(control, self._low, self._high).astype(self._low.dtype)
         total, limit = 0.0, self._view.episode_steps or np.inf
         for _ in range(self._view.action_repeat):
-            obs, reward, terminated, last = _step_once(env, control, row)
+            obs, reward, terminated, last = interfaces.step(env, control, row)
             total += reward
             self._elapsed[row] += 1
             last = last or self._elapsed[row] >= limit
@@ -304,78 +292,6 @@ def _close(env: Any) -> None:
     getattr(env, "close", lambda: None)()
 
 
-def _step_once(env: Any, control: Any, row: int) -> tuple[Any, float, bool, bool]:
-    """(observation, reward, whether it terminated, whether the episode is over) after one step of an environment."""
-    arrival = env.step(control)
-    if _is_dm(env):
-        reward, discount = _read_number("reward", arrival.reward, row), _read_number("discount", arrival.discount, row)
-        return arrival.observation, reward, arrival.last() and discount == 0, arrival.last()
-    if len(arrival) != 5:
-        raise UsageError(
-            f"{type(env).__name__}.step() returned {len(arrival)} values: expected gymnasium's five, "
-            "(observation, reward, terminated, truncated, info); gym before 0.26 has four."
-        )
-    obs, reward, terminated, truncated, _ = arrival
-    return obs, _read_number("reward", reward, row), bool(terminated), bool(terminated or truncated)
-
-
-def _is_dm(env: Any) -> bool:
-    return not hasattr(env, "action_space")
-
-
-def _space_of(env: Any) -> Any:
-    """The action space of a gymnasium environment, the action spec of a dm_env one."""
-    if not _is_dm(env):
-        return env.action_space
-    if hasattr(env, "action_spec"):
-        return env.action_spec()
-    raise UsageError(f"{type(env).__name__} is neither a dm_env nor a gymnasium environment.")
-
-
-def _read_actions(env: Any) -> _Actions:
-    """Returns what a dm_env or gymnasium environment accepts."""
-    space = _space_of(env)
-    known = ("Discrete", "DiscreteArray", "Box", "BoundedArray", "Array")
-    kind = next((each.__name__ for each in type(space).__mro__ if each.__name__ in known), "")
-    if kind.startswith("Discrete"):
-        count = int(space.n if kind == "Discrete" else space.num_values)
-        return _Actions(ActionSpec(count, True, 0, count - 1), int(getattr(space, "start", 0)), None)
-    if not kind or len(space.shape) != 1 or np.dtype(space.dtype).kind != "f":
-        raise UsageError(
-            f"actions {one_line(space)} of {type(env).__name__} are not supported: expected one integer, Discrete "
-            "(dm_env: DiscreteArray), or one vector of floats, Box (dm_env: BoundedArray or Array)."
-        )
-    names = dict(Box=("low", "high"), BoundedArray=("minimum", "maximum"))
-    bounds = [getattr(space, name) for name in names[kind]] if kind in names else [-np.inf, np.inf]
-    low, high = (np.broadcast_to(np.asarray(bound, space.dtype), space.shape) for bound in bounds)
-    has_low, has_high = low.astype(np.float64) > -UNBOUNDED, high.astype(np.float64) < UNBOUNDED
-    if np.any(has_low != has_high):
-        index = int(np.argmax(has_low != has_high))
-        raise UsageError(
-            f"actions {one_line(space)} of {type(env).__name__} have one bound alone at index {index}, {low[index]} to "
-            f"{high[index]}: wrap the environment so that it has both or none."
-        )
-    low, high = np.where(has_low, low, -1).astype(space.dtype), np.where(has_high, high, 1).astype(space.dtype)
-    return _Actions(ActionSpec(space.shape[0], False, -1.0, 1.0), low, high)
-
-
-def _takes_seed(env: Any) -> bool:
-    """Whether reset takes a seed; raises UsageError unless it returns what gymnasium's does."""
-    takes_seed = True
-    try:
-        begun = env.reset(seed=0)
-    except TypeError as error:
-        if "seed" not in str(error):
-            raise
-        begun, takes_seed = env.reset(), False
-    if not isinstance(begun, tuple) or len(begun) != 2:
-        raise UsageError(
-            f"{type(env).__name__}.reset(): expected gymnasium's reset(seed=...) -> (observation, info), but it "
-            f"returned {type(begun).__name__}; gym before 0.26 is not supported."
-        )
-    return takes_seed
-
-
 def _check_shapes(row: int, obs: Any, expected: Any) -> None:
     """Raises UsageError where the image or the vector of an observation has another shape than an earlier one."""
     for shown, first in zip(jax.tree.leaves(obs), jax.tree.leaves(expected), strict=True):
@@ -389,15 +305,3 @@ def _check_shapes(row: int, obs: Any, expected: Any) -> None:
 def _checksum(obs: Any) -> int:
     """Of an observation as of `Step`."""
     return zlib.crc32(b"".join(leaf.tobytes() for leaf in jax.tree.leaves(obs)))
-
-
-def _read_number(what: str, value: Any, row: int) -> float:
-    """Returns a reward or discount; UsageError unless it is one number, NonFiniteError for a NaN or an infinity."""
-    array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "biuf":
-        raise UsageError(f"{what} {one_line(value)} of row {row} is not allowed: expected a number.")
-    with np.errstate(over="ignore"):
-        number = float(array.reshape(()).astype(np.float32))
-    if not np.isfinite(number):
-        raise NonFiniteError(f"{what} of row {row} is not finite: {one_line(value)}.")
-    return number

@@ -1,7 +1,7 @@
-"""Decisions in a row, kept on the device for an on-policy learner that takes what acting saw.
+"""Unrolls: decisions in a row, kept on the device for an on-policy learner, with what the agent saw at each.
 
-Of environments in pure JAX acting is one compiled loop, and learning can be in it; others are stepped from the host,
-and only their arrivals go to the device.
+Acting in environments in pure JAX is one compiled loop, which may include learning. Other environments are stepped from
+the host, and only their arrivals are copied to the device.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ class Player(NamedTuple):
 
 @struct.dataclass
 class Playing:
-    """Where E rows are: at an arrival that was looked at and not yet decided on."""
+    """Where E rows are: each at an arrival that the agent has looked at and not yet decided on."""
 
     env: Any  # state of the JaxEnv; () of environments that are stepped from the host
     step: Step  # [E]
@@ -41,19 +41,19 @@ def begin(env: JaxEnv, player: Player, params: Params, key: Array, rows: int) ->
     """A new episode in each of E = `rows` rows."""
     env_key, look_key = jax.random.split(key)
     state, step = env.reset(env_key, rows)
-    return looked(player, params, look_key, state, step)
+    return begin_at(player, params, look_key, state, step)
 
 
-def looked(player: Player, params: Params, key: Array, state: Any, step: Step) -> Playing:
+def begin_at(player: Player, params: Params, key: Array, state: Any, step: Step) -> Playing:
     """A new episode in every row, at its first Step [E]. state: as of `Playing.env`."""
     carry, seen = player.look(params, key, player.initial(params, len(step.reward)), step)
-    return strong(Playing(state, step, carry, seen))
+    return without_weak_types(Playing(state, step, carry, seen))
 
 
-def strong(tree: Any) -> Any:
-    """The same without weak types, which would make jit compile a program again for what it returned itself."""
-    keys = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-    return jax.tree.map(lambda x: x if keys(x) else jax.lax.convert_element_type(x, x.dtype), tree)
+def without_weak_types(tree: Any) -> Any:
+    """A pytree whose arrays have no weak types: jit would compile again for its own results if they had."""
+    is_key = lambda x: jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda x: x if is_key(x) else jax.lax.convert_element_type(x, x.dtype), tree)
 
 
 def unroll(
@@ -69,7 +69,7 @@ def unroll(
         action, _ = player.choose(params, choose_key, playing.step, playing.seen)
         state, step = env.step(env_key, playing.env, action)
         carry, seen = player.look(params, look_key, playing.carry, step)
-        return strong(Playing(state, step, carry, seen)), (playing.step, playing.seen)
+        return without_weak_types(Playing(state, step, carry, seen)), (playing.step, playing.seen)
 
     playing, rows = jax.lax.scan(decide, playing, jax.random.split(key, count))
     add = lambda rows, last: jnp.concatenate([rows, last[None]])
@@ -80,7 +80,7 @@ def unroll(
 class Compiled(NamedTuple):
     """A Player in pieces for environments that are stepped from the host; `from_host` says what each takes."""
 
-    looked: Callable
+    begin_at: Callable
     choose: Callable
     look: Callable
     stack: Callable  # of all arrivals and what was seen at each
@@ -94,14 +94,14 @@ def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Co
     """
 
     def first(params: Params, key: Array, step: Step) -> Playing:
-        return looked(player, params, key, (), step)
+        return begin_at(player, params, key, (), step)
 
     def choose(params: Params, key: Array, t: Array, playing: Playing) -> Array:
         return player.choose(params, jax.random.fold_in(key, 2 * t), playing.step, playing.seen)[0]
 
     def look(params: Params, key: Array, t: Array, playing: Playing, step: Step) -> Playing:
         carry, seen = player.look(params, jax.random.fold_in(key, 2 * t + 1), playing.carry, step)
-        return strong(Playing((), step, carry, seen))
+        return without_weak_types(Playing((), step, carry, seen))
 
     def stack(*rows: Any) -> Any:
         return jax.tree.map(lambda *each: jnp.stack(each), *rows)

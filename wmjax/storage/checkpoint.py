@@ -75,8 +75,8 @@ def save(workdir: str | Path, step: int, state: Any, *, keep: int = 2) -> Path:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
         good = _finished(root)
-        kept = f"nothing lost, last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
-        raise UsageError(f"disk full: cannot write checkpoint {step}; {kept}; make room and start again") from error
+        safe = f"nothing lost, last good checkpoint is {good[-1]}" if good else "no checkpoint was written yet"
+        raise UsageError(f"disk full: cannot write checkpoint {step}; {safe}; make room and start again") from error
     finished = _folders(root)
     kept = finished[: finished.index(folder) + 1][-keep:]
     for old in (p for p in finished if p not in kept):
