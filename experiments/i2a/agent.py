@@ -122,18 +122,18 @@ def make_world(chosen: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) 
     check_actions(chosen, spec)
     if chosen.kind == "model_free":
         return World(None, {}, None, {})
-    world = of_simulator(chosen, env) if chosen.model_run == SIMULATOR else of_run(chosen, spec, key)
+    world = world_of_simulator(chosen, env) if chosen.model_run == SIMULATOR else world_of_run(chosen, spec, key)
     assert world.query is not None
     decisions = chosen.agent.horizon * world.query.jump
     if spec.time_limit and decisions > spec.time_limit:
         raise UsageError(
             f"config.agent.horizon={chosen.agent.horizon}: {decisions} decisions, an episode has {spec.time_limit}"
         )
-    return world._replace(query=asked(chosen, world))
+    return world._replace(query=query_of(chosen, world))
 
 
-def asked(chosen: Settings, world: World) -> i2a.Query:
-    """The Query as this kind of agent makes it."""
+def query_of(chosen: Settings, world: World) -> i2a.Query:
+    """The Query of this kind of agent: what `copy` and `pixels` change in the model."""
     query, decode = world.query, world.decode
     assert query is not None and decode is not None
     model = query.model
@@ -146,7 +146,7 @@ def asked(chosen: Settings, world: World) -> i2a.Query:
     return query._replace(model=model)
 
 
-def of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
+def world_of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
     """The World of the environment itself."""
     if env is None:
         raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {chosen.task}")
@@ -154,7 +154,7 @@ def of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
     return World(i2a.Query(model, compiled.CONTEXT, compiled.begin), {}, model.features, dict(world=SIMULATOR))
 
 
-def of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
+def world_of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
     """The World of a run of environment_models."""
     folder = pathlib.Path(chosen.model_run)
     loaded = world_models.load(folder)

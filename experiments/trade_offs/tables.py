@@ -96,7 +96,7 @@ def model_errors(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """What the last evaluation's model error is at the planner's horizon; nothing where the simulator is not asked."""
     rows = []
     for name, own in cells.items():
-        found = [[of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS.values()]
+        found = [[measure_of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS.values()]
         rows.append([name, *(within(each, 2) for each in found)])
     told = (
         "Random action sequences, the planner's first candidates, ranked by the model and by the true simulator from "
@@ -189,7 +189,7 @@ def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """
     means, rows = {name: found.mean() for name, found in scores(cells).items()}, []
     for told, name in HORIZON_ERRORS.items():
-        errors = {design: np.mean([of_run(cell, name) for cell in own]) for design, own in cells.items()}
+        errors = {design: np.mean([measure_of_run(cell, name) for cell in own]) for design, own in cells.items()}
         pairs = [(error, means[design]) for design, error in errors.items() if not np.isnan(error)]
         rows.append([f"{told} at the horizon", *correlation_cells(pairs)])
     return [
@@ -207,7 +207,7 @@ def correlation_cells(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
     return [f"{rho:.2f} ({low:.2f} to {high:.2f})", str(len(pairs)), f"{significant_correlation(len(pairs)):.2f}"]
 
 
-def of_run(cell: Cell, name: str) -> float:
+def measure_of_run(cell: Cell, name: str) -> float:
     """A measure of a run: of training the median over its lines, of evaluations the last; nan where there is none.
 
     name: the metric, but for the horizon at its end, of which the longest is taken.
@@ -220,15 +220,19 @@ def of_run(cell: Cell, name: str) -> float:
     return float(np.median(values)) if name.startswith("train/") else values[-1]
 
 
+def median_losses(cells: Mapping[str, Sequence[Cell]], kind: str) -> dict[str, float]:
+    """{name: median over the seeds of a training loss}. kind: image or reward."""
+    return {
+        name: np.median([measure_of_run(cell, f"train/{kind}_loss") for cell in own]) for name, own in cells.items()
+    }
+
+
 def scaling(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
     """Tables 3, 14, 15 and Fig. 11: errors and scores of one design at several sizes."""
     lines = []
     for design in ("ot_or", "lt_lr"):
         own = {name: runs for name, runs in cells.items() if runs[0].variant.design == design}
-        errors = {
-            kind: {name: np.median([of_run(cell, f"train/{kind}_loss") for cell in runs]) for name, runs in own.items()}
-            for kind in ("image", "reward")
-        }
+        errors = {kind: median_losses(own, kind) for kind in ("image", "reward")}
         means = {name: found.mean() for name, found in scores(own).items()}
         rows = [[name, *(f"{errors[kind][name]:.4g}" for kind in errors), f"{means[name]:.0f}"] for name in own]
         rhos = [correlation_cells([(errors[kind][name], means[name]) for name in own]) for kind in errors]

@@ -37,7 +37,7 @@ def modulation(loaded, monkeypatch):
     told = config.get_config("minipacman:hunt,modulation,cpu")
     told.update(model_run="/nowhere")
     chosen = agent.settings(told)
-    return chosen, agent.of_run(chosen, loaded.spec, jax.random.key(1))
+    return chosen, agent.world_of_run(chosen, loaded.spec, jax.random.key(1))
 
 
 def test_imagined_rewards_are_the_games_own_points(loaded, modulation):
@@ -68,7 +68,7 @@ def test_rollout_policies_see_the_state_alone(modulation):
         told = config.get_config(f"minipacman:hunt,{kind},cpu")
         told.update(model_run="/nowhere")
         asking = agent.settings(told)
-        query = agent.asked(asking, world)
+        query = agent.query_of(asking, world)
         made = i2a.make_agent(asking.agent, make_jax("minipacman:hunt", maze="9x11").spec, query)
         shapes = jax.eval_shape(made.init, jax.random.key(0))["rollout_policy"]
         kernels = [x.shape[2] for x in jax.tree.leaves(shapes) if len(x.shape) == 4]

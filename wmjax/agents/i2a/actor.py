@@ -10,6 +10,7 @@ params: dict(model=..., agent=...): of the frozen model, and of the agent, a dic
 part of the model's parameters that the agent trains.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -91,7 +92,10 @@ def make_agent(config, env_spec, query=None):
     def apply(params, name, *args):
         return modules[name].apply(params[name], *args)
 
-    look, decide, policy_logits = make_sight(config, env_spec.action.size, query, apply) if query else make_blind(apply)
+    if query:
+        look, decide, policy_logits = make_model_based(config, env_spec.action.size, query, apply)
+    else:
+        look, decide, policy_logits = make_model_free(apply)
 
     def initial(params, rows):
         if query is None:
@@ -163,8 +167,8 @@ def read_out(apply, agent, images, *codes):
     return time_first(logits.reshape(*rows, -1)), time_first(value.reshape(rows))
 
 
-def make_blind(apply):
-    """As `make_sight`, of an agent without a model."""
+def make_model_free(apply):
+    """(look, decide, policy_logits) of an agent without a model: there are no rollouts."""
 
     def look(params, key, carry, step):
         return (), ()
@@ -176,7 +180,7 @@ def make_blind(apply):
     return look, decide, None
 
 
-def make_sight(config, actions, query, apply):
+def make_model_based(config, actions, query, apply):
     """(look, decide, policy_logits) of an agent that rolls out its model."""
     model = query.model
     differentiated = config.rollout_policy == "learned" or config.modulated  # then `decide` rolls out, not `look`
@@ -184,44 +188,8 @@ def make_sight(config, actions, query, apply):
     def policy_logits(agent, features):
         return apply(agent, "rollout_policy", query.policy_sees(features))
 
-    def policy(agent):
-        """policy(key, features [N, X, Y, C]) -> the model's action, float32 [N, jump * actions]."""
-
-        def draw(key, features):
-            rows = features.shape[0]
-            if config.rollout_policy == "learned":
-                return jnp.tile(jax.nn.softmax(policy_logits(agent, features)), (1, query.jump))
-            logits = jnp.zeros((rows, actions))
-            if config.rollout_policy == "distilled":
-                logits = policy_logits(agent, features)
-            draws = query.jump if config.jump_actions == "independent" else 1
-            drawn = jax.random.categorical(key, logits[:, None], shape=(rows, draws))
-            chosen = jax.nn.one_hot(drawn, actions, dtype=jnp.float32)  # [N, draws, A]
-            return jnp.tile(chosen.reshape(rows, -1), (1, query.jump // draws))
-
-        return draw
-
-    def first_actions(agent, key, features):
-        """float32 [B, K, jump * A]. features: [B, ...], of the states where rollouts begin."""
-        rows, count = features.shape[0], config.rollouts
-        if config.force_first:
-            forced = jnp.tile(jnp.eye(actions), (1, query.jump))  # [K, jump * A]
-            return jnp.broadcast_to(forced[None], (rows, *forced.shape))
-        repeated = jnp.repeat(features, count, axis=0)
-        return policy(agent)(key, repeated).reshape(rows, count, -1)
-
-    def roll_out(params, start):
-        """The Imagined of a Start."""
-        world = query.merge(jax.lax.stop_gradient(params["model"]), params["agent"]["model"])
-        first_key, key = jax.random.split(start.key)
-        features = model.features(world, start.state)
-        first = first_actions(params["agent"], first_key, features)
-        draw = policy(params["agent"])
-        states, taken = imagine.branch(model, world, key, start.state, first, draw, config.horizon)
-        shape = (config.horizon, *first.shape[:2])
-        shown = model.features(world, fold(states)).reshape(*shape, *model.feature_shape)
-        reward = model.reward(world, fold(states)).reshape(shape)
-        return Imagined(features, shown, reward, taken[..., :actions].reshape(*shape, actions))
+    roll_out = make_roll_out(config, actions, query, make_rollout_policy(config, actions, query.jump, policy_logits))
+    encode = make_rollout_encoder(config, model.feature_shape, apply)
 
     def look(params, key, carry, step):
         embed = model.encode(params["model"], step.obs)
@@ -231,26 +199,76 @@ def make_sight(config, actions, query, apply):
         start = Start(query.begin(params["model"], carry), key)
         return carry, start if differentiated else roll_out(params, start)
 
-    def codes(agent, imagined):
-        """What the rollouts of B * T rows say, float32 [B * T, K * lstm_units]. imagined: [T, ...]."""
+    def decide(params, images, seen):
+        if differentiated:
+            seen = vmap_or_map(jax.checkpoint(lambda start: roll_out(params, start)))(seen)
+        logits, value = read_out(apply, params["agent"], images, encode(params["agent"], seen))
+        return Decided(logits, value, seen)
+
+    return look, decide, policy_logits if config.rollout_policy in TRAINED else None
+
+
+def make_rollout_policy(config, actions, jump, policy_logits):
+    """The policy of the rollouts, (agent, key, features [N, X, Y, C]) -> the model's actions, float32 [N, jump * A]."""
+
+    def policy(agent, key, features):
+        rows = features.shape[0]
+        if config.rollout_policy == "learned":
+            return jnp.tile(jax.nn.softmax(policy_logits(agent, features)), (1, jump))
+        logits = jnp.zeros((rows, actions))
+        if config.rollout_policy == "distilled":
+            logits = policy_logits(agent, features)
+        draws = jump if config.jump_actions == "independent" else 1
+        drawn = jax.random.categorical(key, logits[:, None], shape=(rows, draws))
+        chosen = jax.nn.one_hot(drawn, actions, dtype=jnp.float32)  # [N, draws, A]
+        return jnp.tile(chosen.reshape(rows, -1), (1, jump // draws))
+
+    return policy
+
+
+def make_roll_out(config, actions, query, policy):
+    """The rollouts of every row, (params, Start) -> Imagined. policy: of `make_rollout_policy`."""
+    model = query.model
+
+    def first_actions(agent, key, features):
+        """float32 [B, K, jump * A]. features: [B, ...], of the states where rollouts begin."""
+        rows, count = features.shape[0], config.rollouts
+        if config.force_first:
+            forced = jnp.tile(jnp.eye(actions), (1, query.jump))  # [K, jump * A]
+            return jnp.broadcast_to(forced[None], (rows, *forced.shape))
+        return policy(agent, key, jnp.repeat(features, count, axis=0)).reshape(rows, count, -1)
+
+    def roll_out(params, start):
+        world = query.merge(jax.lax.stop_gradient(params["model"]), params["agent"]["model"])
+        first_key, key = jax.random.split(start.key)
+        features = model.features(world, start.state)
+        first = first_actions(params["agent"], first_key, features)
+        draw = functools.partial(policy, params["agent"])
+        states, taken = imagine.branch(model, world, key, start.state, first, draw, config.horizon)
+        shape = (config.horizon, *first.shape[:2])
+        shown = model.features(world, fold(states)).reshape(*shape, *model.feature_shape)
+        reward = model.reward(world, fold(states)).reshape(shape)
+        return Imagined(features, shown, reward, taken[..., :actions].reshape(*shape, actions))
+
+    return roll_out
+
+
+def make_rollout_encoder(config, feature_shape, apply):
+    """The summary of rollouts, (agent, Imagined [T, ...]) -> float32 [B * T, K * lstm_units]."""
+
+    def encode(agent, imagined):
         features, reward = (jnp.moveaxis(x, 2, 0) for x in (imagined.features, imagined.reward))  # [B, T, H, K, ...]
         rows, time, horizon, count = reward.shape
         reward = config.reward_scale * reward.reshape(-1, 1) if config.sees_rewards else None
-        encoded = apply(agent, "encoder", features.reshape(-1, *model.feature_shape), reward)
+        encoded = apply(agent, "encoder", features.reshape(-1, *feature_shape), reward)
         encoded = encoded.reshape(rows * time, horizon, count, -1).swapaxes(0, 1)  # [H, B * T, K, F]
         encoded = encoded.reshape(horizon, rows * time * count, -1)
         zero = jnp.zeros((rows * time * count, config.lstm_units))
         read = lambda memory, x: (apply(agent, "lstm", *memory, x), None)
-        (code, _), _ = jax.lax.scan(read, (zero, zero), encoded, reverse=True)
+        (code, _), _ = jax.lax.scan(read, (zero, zero), encoded, reverse=True)  # last step first
         return code.reshape(rows * time, -1)
 
-    def decide(params, images, seen):
-        if differentiated:
-            seen = vmap_or_map(jax.checkpoint(lambda start: roll_out(params, start)))(seen)
-        logits, value = read_out(apply, params["agent"], images, codes(params["agent"], seen))
-        return Decided(logits, value, seen)
-
-    return look, decide, policy_logits if config.rollout_policy in TRAINED else None
+    return encode
 
 
 def choose(agent, params, key, step, seen):
