@@ -42,17 +42,17 @@ def works(preset: str) -> Iterator[Finding]:
 def compared(case: Callable[[], Case], on_cpu: Callable[[], tuple[float, float]], precision: str) -> dict[str, Any]:
     """Figures of one row; failed where a difference is above its tolerance. case: makes the Case."""
     loss, norm = on_cpu()
-    told: dict[str, Any] = dict(cpu_loss=loss, cpu_norm=norm)
+    row: dict[str, Any] = dict(cpu_loss=loss, cpu_norm=norm)
     if backend.is_cpu():
-        return told | dict(told="nothing to compare with: the CPU is the only platform")
+        return row | dict(told="nothing to compare with: the CPU is the only platform")
     there = numbers(case(), jax.devices()[0], backend.name(), precision)
-    told |= dict(loss=there[0], norm=there[1])
+    row |= dict(loss=there[0], norm=there[1])
     differences = [abs(a - b) / max(abs(b), 1e-12) for a, b in zip(there, (loss, norm), strict=True)]
     for name, difference, most in zip(("loss", "norm"), differences, TOLERANCES[precision], strict=True):
-        told |= {f"{name}_difference": difference, f"{name}_tolerance": most}
+        row |= {f"{name}_difference": difference, f"{name}_tolerance": most}
         if not difference <= most:  # a NaN is a difference too
-            told |= dict(failed=f"the {name} differs by {difference:.1e}, allowed is {most:.0e}")
-    return told
+            row |= dict(failed=f"the {name} differs by {difference:.1e}, allowed is {most:.0e}")
+    return row
 
 
 def numbers_on_cpu(case: Callable[[], Case]) -> tuple[float, float]:

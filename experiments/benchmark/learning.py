@@ -63,13 +63,13 @@ def risen(before: np.ndarray, after: np.ndarray) -> dict[str, Any]:
 
 def returns(one: agents.Playing, rows: int, limit: int, params: Params, key: Array) -> Array:
     """float32 [E]: what each row's first episode has earned after `limit` decisions, or at its end before."""
-    given = dict(model=one.model, agent=params)
+    all_params = dict(model=one.model, agent=params)
     begin_key, key = jax.random.split(key)
-    playing = unroll.begin(one.env, one.player, given, begin_key, rows)
+    playing = unroll.begin(one.env, one.player, all_params, begin_key, rows)
 
     def decide(carry: Any, key: Array) -> tuple[Any, None]:
         playing, total, goes_on = carry
-        playing, steps, _ = unroll.unroll(one.env, one.player, given, key, playing, 1)
+        playing, steps, _ = unroll.unroll(one.env, one.player, all_params, key, playing, 1)
         total += jnp.where(goes_on, steps.reward[1], 0.0)
         return (playing, total, goes_on & ~steps.is_last[1]), None
 

@@ -74,6 +74,6 @@ def rollouts(
         return params, jax.random.key(1), model.initial(params, batch)
 
     for batch, horizon, made in sizes:
-        function, given = functools.partial(rollout, horizon, made), functools.partial(args, batch)
+        function, arguments = functools.partial(rollout, horizon, made), functools.partial(args, batch)
         tags = dict(batch=batch, horizon=horizon, made=f"{name}{made}")
-        yield compiled(f"{name}{made}, {batch} x {horizon}", function, given, {"states": batch * horizon}, **tags)
+        yield compiled(f"{name}{made}, {batch} x {horizon}", function, arguments, {"states": batch * horizon}, **tags)

@@ -36,9 +36,9 @@ def works(preset: str) -> Iterator[Work]:
         return state, jax.random.key(1), jax.device_put(random_steps(batch, time))
 
     for batch in ROLLOUTS[preset]:
-        given, amounts = functools.partial(imagined, batch), {"frames": batch * HORIZON}
-        yield compiled(f"SV2P, {batch} x {HORIZON}", rollout, given, amounts, batch=batch)
+        arguments, amounts = functools.partial(imagined, batch), {"frames": batch * HORIZON}
+        yield compiled(f"SV2P, {batch} x {HORIZON}", rollout, arguments, amounts, batch=batch)
     time = config.context + HORIZON
     for batch in UPDATES[preset]:
-        given, amounts = functools.partial(learned, batch, time), {"frames": batch * time, "updates": 1}
-        yield compiled(f"SV2P update, {batch} x {time}", learner.update, given, amounts, batch=batch)
+        arguments, amounts = functools.partial(learned, batch, time), {"frames": batch * time, "updates": 1}
+        yield compiled(f"SV2P update, {batch} x {time}", learner.update, arguments, amounts, batch=batch)

@@ -51,7 +51,7 @@ def load(chosen: Settings, mesh: Mesh) -> Data:
 
 
 def identity(chosen: Settings) -> dict[str, Any]:
-    """What is kept of a run's data, a dict to compare: of a recorded folder its full name and what its shards hold."""
+    """What a run's config keeps of its data, to compare when it resumes: a recorded folder's full name and digest."""
     return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
 
 
@@ -65,18 +65,18 @@ def recorded(folder: pathlib.Path, rows: int, chosen: Settings, mesh: Mesh) -> D
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
     spec, on_host = datasets.read_spec(folder), chosen.data.images == "host"
 
-    def made(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
+    def load_split(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
         free = memory.host_memory() if on_host else memory.free_memory()
         copies = 1 if on_host else devices.in_one_memory(mesh)
         memory.check_fits(copies * datasets.nbytes(folder, split), f"the {split} data of {folder}", free)
         steps, faults = datasets.read(folder, split)
         for fault in faults:
             console.warn(f"warning: {fault}")
-        if not any(fits(is_first, rows) for each in steps for is_first in each.is_first.T):
+        if not any(fits(is_first, rows) for shard in steps for is_first in shard.is_first.T):
             raise UsageError(f"{folder}: no {split} episode has {rows} rows, a chunk of this model")
-        images = [each.obs for each in steps] if on_host else None
+        images = [shard.obs for shard in steps] if on_host else None
         if on_host:
-            steps = [dataclasses.replace(each, obs=None) for each in steps]
+            steps = [dataclasses.replace(shard, obs=None) for shard in steps]
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
         whole = whole.replace(reward=whole_rewards(whole, chosen, f"the {split} data of {folder}"))
         envs, length = whole.reward.shape
@@ -84,7 +84,7 @@ def recorded(folder: pathlib.Path, rows: int, chosen: Settings, mesh: Mesh) -> D
             whole = whole.replace(obs=np.arange(length * envs, dtype=np.int32).reshape(length, envs).T)
         return placed(whole, mesh), images
 
-    (train, train_images), (test, test_images) = made("train"), made("test")
+    (train, train_images), (test, test_images) = load_split("train"), load_split("test")
     return Data(spec, train, test, train_images, test_images)
 
 
@@ -93,7 +93,7 @@ def images_of(numbers: np.ndarray, shards: list[np.ndarray]) -> np.ndarray:
 
     shards: as of Data, of which each chunk lies in one.
     """
-    ends = np.cumsum([len(each) for each in shards])
+    ends = np.cumsum([len(shard) for shard in shards])
     times, envs = np.divmod(numbers, shards[0].shape[1])
     images = np.empty((*numbers.shape, *shards[0].shape[2:]), np.uint8)
     for place, shard in np.ndenumerate(np.searchsorted(ends, times[..., 0], side="right")):
@@ -103,7 +103,7 @@ def images_of(numbers: np.ndarray, shards: list[np.ndarray]) -> np.ndarray:
 
 
 def background(chosen: Settings, data: Data) -> replay.Replay:
-    """What `agent.make_init` takes the mean image of: of images on the host that mean itself, as one row."""
+    """The replay whose mean image `agent.make_init` takes; of images on the host one row that holds their mean."""
     if data.train_images is None or not chosen.model.contrast:
         return data.train
     total = sum(each.sum(axis=(0, 1), dtype=np.int64) for each in data.train_images)
@@ -150,11 +150,11 @@ def balls(task: str, data: DataConfig, mesh: Mesh) -> Data:
     size = devices.in_one_memory(mesh) * replay.nbytes(data.length, env.reset()) * count
     memory.check_fits(size, f"{count} sequences of {data.length} images")
 
-    def made(key: int, count: int) -> replay.Replay:
+    def draw(key: int, count: int) -> replay.Replay:
         steps = bouncing_ball.sequences(jax.random.key(key), task, count, data.length, data.size)
         return placed(jax.device_get(steps), mesh)
 
-    return Data(env.spec, made(TRAIN_KEY, data.train_sequences), made(TEST_KEY, data.test_sequences))
+    return Data(env.spec, draw(TRAIN_KEY, data.train_sequences), draw(TEST_KEY, data.test_sequences))
 
 
 def held_out(chosen: Settings, memory: replay.Replay, shards: list[np.ndarray] | None = None) -> Step:

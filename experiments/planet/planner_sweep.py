@@ -1,4 +1,4 @@
-"""What the planner's settings bring, with the true simulator as the model (PlaNet, Fig. 12).
+"""Returns against the planner's settings, with the true simulator as the model (PlaNet, Fig. 12).
 
     python -m experiments.planet.planner_sweep --task=cheetah_run --folder=runs/planner_sweep
 
@@ -78,8 +78,8 @@ def slice_of(name: str) -> list[dict[str, Any]]:
 
 def grid_of(name: str) -> list[dict[str, Any]]:
     """The points of one grid, row by row."""
-    (one, rows), (other, columns) = GRIDS[name].items()
-    return [CENTRE | {one: row, other: column} for row in rows for column in columns]
+    (setting, rows), (other_setting, columns) = GRIDS[name].items()
+    return [CENTRE | {setting: row, other_setting: column} for row in rows for column in columns]
 
 
 def all_points() -> list[dict[str, Any]]:
@@ -125,7 +125,7 @@ def picture(task: str, found: Mapping[tuple, np.ndarray]) -> bytes:
         axes.spines[["top", "right"]].set_visible(False)
     above.axes[0].set_ylabel("return")
     for axes, name in zip(below.subplots(1, len(GRIDS)), GRIDS, strict=True):
-        (one, rows), (other, columns) = GRIDS[name].items()
+        (setting, rows), (other_setting, columns) = GRIDS[name].items()
         grid = np.array([values[tuple(point.values())] for point in grid_of(name)]).reshape(len(rows), len(columns))
         axes.imshow(grid, vmin=low, vmax=high, cmap="viridis", aspect="auto")
         for i, j in np.ndindex(grid.shape):
@@ -133,7 +133,7 @@ def picture(task: str, found: Mapping[tuple, np.ndarray]) -> bytes:
             axes.text(j, i, f"{grid[i, j]:.0f}", ha="center", va="center", color="black" if bright else "white")
         axes.set_xticks(range(len(columns)), [f"{each:g}" for each in columns])
         axes.set_yticks(range(len(rows)), [f"{each:g}" for each in rows])
-        axes.set(xlabel=other, ylabel=one)
+        axes.set(xlabel=other_setting, ylabel=setting)
     return plots.png(figure)
 
 

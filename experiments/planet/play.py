@@ -76,8 +76,8 @@ def imagine_episode(loaded: Loaded, seed: int, steps: Step, every: int) -> np.nd
 
     @jax.jit
     def images_of(params: Params, key: Array, steps: Step) -> Array:
-        given = dict(action_spec=loaded.spec.action, every=every)
-        return image_bits.to_uint8(restarted_images(loaded.agent.model, params, key, steps, **given)[:, 0])
+        settings = dict(action_spec=loaded.spec.action, every=every)
+        return image_bits.to_uint8(restarted_images(loaded.agent.model, params, key, steps, **settings)[:, 0])
 
     time = len(steps.reward)
     whole = padded(steps, -(-time // every) * every)

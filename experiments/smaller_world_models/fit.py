@@ -74,10 +74,10 @@ def main(argv: list[str]) -> None:
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)
     seen = as_seen(held_out, train.frames)
     windows, images = predictions.windows(seen), seen.obs[:IMAGES, 0]
-    asked = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
+    settings = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
     def show(updates: dict[str, Any], found: Mapping[str, Any]) -> None:
-        row = asked | updates | {name: round(float(x), 4) for name, x in found.items()}
+        row = settings | updates | {name: round(float(x), 4) for name, x in found.items()}
         console.say(json.dumps(row))
 
     world = jax.vmap(agent.learner.init)(world_keys)

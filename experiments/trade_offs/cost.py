@@ -19,7 +19,7 @@ from wmjax.run import jobs
 from wmjax.types import Array, Params, Step
 
 FOLDER = pathlib.Path(__file__).parent
-EPISODE = 250  # decisions of an episode; the paper's "inference step", as its seconds tell
+EPISODE = 250  # decisions of an episode: the paper's "inference step", to judge by its seconds
 UPDATES = 100  # its "training step"
 
 
@@ -90,8 +90,8 @@ def lines(costs: Mapping[str, dict[str, Any]]) -> list[str]:
         )
     header = ["", "parameters", "published", "GFLOP an update", f"s for {UPDATES} updates", "published, V100 cards"]
     header += ["GFLOP a decision", f"s for {EPISODE} decisions", "published, V100 cards"]
-    told = "The time of a decision is that of one iteration of the planner times their number."
-    return [told, "", *markdown(header, rows)]
+    legend = "The time of a decision is that of one iteration of the planner times their number."
+    return [legend, "", *markdown(header, rows)]
 
 
 def worth(costs: Mapping[str, dict[str, Any]], scores: Mapping[str, float], task: str) -> list[str]:

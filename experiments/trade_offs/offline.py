@@ -71,16 +71,16 @@ def lines(part: str, online: Mapping[str, Sequence[Cell]], task: str, folder: pa
     """The lines of a part. online: {name: [Cell of each seed]} of the runs that collected."""
     cells = {name: make_cells(part, online[name]) for name in MAIN}
     found = {name: [results(cell) for cell in own] for name, own in cells.items()}
-    told = ["The same episodes for every design, by digest: " + "; ".join(digests(found)) + ".", ""]
+    head = ["The same episodes for every design, by digest: " + "; ".join(digests(found)) + ".", ""]
     picture = folder / f"{part}_{task}.png"
     try_drawing(heat_maps, picture, cells)
-    told += [
+    head += [
         f"![{part}]({picture.name})",
         "",
         "Rewards of windows of what was learned (train) and of evaluation episodes (eval), seed 0.",
         "",
     ]
-    return told + (optimism(found) if part == "optimism" else scores(found, task))
+    return head + (optimism(found) if part == "optimism" else scores(found, task))
 
 
 def digests(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:

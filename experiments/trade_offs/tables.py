@@ -71,7 +71,7 @@ def returns(cells: Mapping[str, Sequence[Cell]], task: str, picture: pathlib.Pat
 def online(
     cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path, costs: Mapping[str, dict[str, Any]]
 ) -> list[str]:
-    """Table 5, Figs. 2 and 3, scores at equal compute, what ranks the scores. costs: of `cost.measure` by design."""
+    """Table 5, Figs. 2 and 3, scores at equal compute, correlations of scores. costs: of `cost.measure` by design."""
     lines = ["### Returns (Table 5, Fig. 2)", "", *returns(cells, task, folder / f"online_{task}.png"), ""]
     oracle = of_planet("babaeizadeh_2020").get(task, {}).get("oracle")
     if oracle is not None:
@@ -93,17 +93,17 @@ def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
 
 
 def model_errors(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
-    """What the last evaluation's model error is at the planner's horizon; nothing where the simulator is not asked."""
+    """The model errors of the last evaluation at the planner's horizon; - where they were not measured."""
     rows = []
     for name, own in cells.items():
         found = [[measure_of_run(cell, measure) for cell in own] for measure in HORIZON_ERRORS.values()]
         rows.append([name, *(within(each, 2) for each in found)])
-    told = (
+    legend = (
         "Random action sequences, the planner's first candidates, ranked by the model and by the true simulator from "
         "states of an episode that the design itself has played. Correlation: 1 is best; regret of the elites: 0 is "
         "best, 1 no better than chance."
     )
-    return [told, "", *markdown(["", *(f"{measure} at the horizon" for measure in HORIZON_ERRORS)], rows)]
+    return [legend, "", *markdown(["", *(f"{measure} at the horizon" for measure in HORIZON_ERRORS)], rows)]
 
 
 def equal_compute(cells: Mapping[str, Sequence[Cell]], costs: Mapping[str, dict[str, Any]]) -> list[str]:
@@ -188,10 +188,10 @@ def rankings(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     Not with losses of training: those of different families are not in one unit. Offline errors are, see `offline`.
     """
     means, rows = {name: found.mean() for name, found in scores(cells).items()}, []
-    for told, name in HORIZON_ERRORS.items():
+    for title, name in HORIZON_ERRORS.items():
         errors = {design: np.mean([measure_of_run(cell, name) for cell in own]) for design, own in cells.items()}
         pairs = [(error, means[design]) for design, error in errors.items() if not np.isnan(error)]
-        rows.append([f"{told} at the horizon", *correlation_cells(pairs)])
+        rows.append([f"{title} at the horizon", *correlation_cells(pairs)])
     return [
         f"Pearson's correlation, over {' '.join(cells)}, of the seeds' mean score with each measure's mean.",
         "",
@@ -237,7 +237,7 @@ def scaling(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path
         rows = [[name, *(f"{errors[kind][name]:.4g}" for kind in errors), f"{means[name]:.0f}"] for name in own]
         rhos = [correlation_cells([(errors[kind][name], means[name]) for name in own]) for kind in errors]
         row = read(PUBLISHED / "scaling.csv").get(task, {})
-        told = [f"{row[f'{design}_{kind}']:.2f}" if row else "-" for kind in errors]
+        published = [f"{row[f'{design}_{kind}']:.2f}" if row else "-" for kind in errors]
         try_drawing(pictures.write_scatter, folder / f"scale_{design}_{task}.png", errors["image"], means)
         lines += [
             f"### {design}",
@@ -252,7 +252,7 @@ def scaling(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path
                     ["rho (95% interval)", *(each[0] for each in rhos)],
                     ["sizes", *(each[1] for each in rhos)],
                     ["least that differs from 0 at 5%", *(each[2] for each in rhos)],
-                    ["published", *told],
+                    ["published", *published],
                 ],
             ),
             "",

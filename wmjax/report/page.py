@@ -24,7 +24,7 @@ MOST_CURVES = 24
 
 
 class Table(NamedTuple):
-    """What a main has to say beside its metrics, as text: for example its newest evaluation beside published ones."""
+    """A table of text that a main adds to its report, such as its newest evaluation beside published ones."""
 
     title: str
     header: Sequence[str]  # of the columns; the first one names the rows
@@ -37,7 +37,7 @@ class Picture(NamedTuple):
 
     pattern: str  # of their names, such as codes_*.png
     title: str
-    about: str  # what is to be seen
+    about: str  # what they show
     first: bool = False  # whether the oldest one is shown too
 
 
@@ -214,18 +214,18 @@ def _read_json(path: Path) -> Any:
 
 
 def _state(folder: Path, config: dict, rows: plots.Rows) -> str:
-    """How far a run is, in words; its summary is of its last end, and it may have gone on since."""
+    """How far a run is, in words. Its summary is that of its last end: the run may have gone on since."""
     summary, train = _read_json(folder / SUMMARY), config.get("offline", config.get("train", {}))
     planned = {name: train[name] for name in PLANNED if name in train} | summary.get("planned", {})
     if not planned:
         return "finished" if summary.get("finished", summary) else "not finished yet"
-    unit, whole = next(iter(planned.items()))
+    unit, total = next(iter(planned.items()))
     done = next((row[unit] for row in reversed(rows) if unit in row), 0)
     if not summary or summary.get(unit, done) != done:
-        return f"{done:,} of {whole:,} {unit} so far"
-    if summary.get("finished", done >= whole):
+        return f"{done:,} of {total:,} {unit} so far"
+    if summary.get("finished", done >= total):
         return "finished"
-    return f"stopped at {done:,} of {whole:,} {unit}; the same command goes on"
+    return f"stopped at {done:,} of {total:,} {unit}; the same command goes on"
 
 
 def _about(folder: Path, starts: list[dict], state: str) -> str:

@@ -1,4 +1,4 @@
-"""Tells what a run would get of an environment, and whether it may be trusted: play by chance, no training.
+"""Plays an environment at random and prints what a run would get of it, and whether it replays exactly.
 
     python -m wmjax.run.check_env gym:CarRacing-v3 --env.action_repeat=4 --env.episode_steps=400
 
@@ -36,7 +36,7 @@ SIDE = 128  # pixels of an image in the picture
 
 
 class Play(NamedTuple):
-    """What chance met in an environment; moments t are the reset and every decision."""
+    """What random play has shown of an environment; moments t are the reset and every decision."""
 
     spec: EnvSpec
     digests: list[str]  # [T], of everything that was shown until each moment
@@ -138,15 +138,15 @@ def resident() -> int:
 
 def difference(digests: Sequence[str], others: Sequence[str]) -> str:
     """The first moment in which two plays differ, in words; "" where they are equal."""
-    for moment, (one, two) in enumerate(zip(digests, others, strict=True)):
-        if one != two:
+    for moment, (digest, other) in enumerate(zip(digests, others, strict=True)):
+        if digest != other:
             return f"no, they differ {f'after decision {moment}' if moment else 'at the reset'}"
     return ""
 
 
-def findings(found: Play) -> Iterator[tuple[str, str]]:
+def findings(played: Play) -> Iterator[tuple[str, str]]:
     """(label, text) of every line about a Play."""
-    spec, steps = found.spec, found.steps
+    spec, steps = played.spec, played.steps
     image, action = image_of(steps.obs), spec.action
     for path, leaf in jax.tree_util.tree_leaves_with_path(spec.obs):
         key = jax.tree_util.keystr(path, simple=True)
@@ -160,41 +160,41 @@ def findings(found: Play) -> Iterator[tuple[str, str]]:
     yield "rewards", f"{steps.reward.min():g} to {steps.reward.max():g}, mean {steps.reward[1:].mean():.3g}"
     terminal = int((steps.is_last & (steps.discount == 0)).sum())
     yield "episodes", f"{int(steps.is_last.sum())} ended, {terminal} of them for good (discount 0)"
-    yield "seconds", f"{found.reset:.4f} a reset, {found.step:.4f} a decision"
+    yield "seconds", f"{played.reset:.4f} a reset, {played.step:.4f} a decision"
     kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(spec.obs))
-    yield "memory", f"{found.megabytes:.0f} MB for {ROWS} rows; {kept * 1e-3:.1f} kB of replay a decision"
+    yield "memory", f"{played.megabytes:.0f} MB for {ROWS} rows; {kept * 1e-3:.1f} kB of replay a decision"
 
 
-def seen(found: Play, name: str, options: dict[str, Any], asked: Any) -> np.ndarray:
-    """Images uint8 [T, size, size, C] of the first row, made with images of another size; where the environment has
-    one size alone, those of the Play `found`."""
+def seen(played: Play, name: str, options: dict[str, Any], asked: Any) -> np.ndarray:
+    """Images uint8 [T, size, size, C] of the first row, made anew with another size; where the environment has only one
+    size, those of `played`."""
     try:
         return image_of(play(name, options, 1, asked.seed, asked.decisions).steps.obs)
     except UsageError:
-        return image_of(found.steps.obs)
+        return image_of(played.steps.obs)
 
 
-def picture(found: Play, small: np.ndarray, large: np.ndarray) -> bytes:
+def picture(played: Play, small: np.ndarray, large: np.ndarray) -> bytes:
     """A PNG, bytes: SHOWN moments as they are and for PlaNet, the last STACK images for Smaller World Models.
 
-    Args: found: a Play; small, large: uint8 [T, 64, 64, C] and [T, 96, 96, C], or of the environment's one size.
+    Args: played: a Play; small, large: uint8 [T, 64, 64, C] and [T, 96, 96, C], or of the environment's one size.
     """
-    own = image_of(found.steps.obs)
-    moments = np.linspace(0, len(own) - 1, SHOWN).astype(int)
+    original = image_of(played.steps.obs)
+    moments = np.linspace(0, len(original) - 1, SHOWN).astype(int)
     planet = np.asarray(image_bits.to_uint8(image_bits.bin_centre(small[moments], 5)))
     newest = [grey(image) for image in large[-STACK:]]
-    discrete = "" if found.spec.action.discrete else "; it needs discrete actions, which these are not"
+    discrete = "" if played.spec.action.discrete else "; it needs discrete actions, which these are not"
     strips = {
-        f"as it is, {own.shape[1]} x {own.shape[2]} x {own.shape[3]}, moments {', '.join(map(str, moments))}": [
-            pixels(image) for image in own[moments]
+        f"as it is, {' x '.join(map(str, original.shape[1:]))}, moments {', '.join(map(str, moments))}": [
+            pixels(image) for image in original[moments]
         ],
         f"PlaNet: {small.shape[1]} x {small.shape[2]}, 5 bits": [pixels(image) for image in planet],
         f"Smaller World Models: {large.shape[1]} x {large.shape[2]}, grey, the newest {STACK} in one{discrete}": newest,
     }
     sheet = Image.new("RGB", (SHOWN * (SIDE + 4), len(strips) * (SIDE + 18)), "white")
-    for row, (label, images) in enumerate(strips.items()):
+    for row, (label, strip) in enumerate(strips.items()):
         ImageDraw.Draw(sheet).text((2, row * (SIDE + 18)), label, fill="black")
-        for column, image in enumerate(images):
+        for column, image in enumerate(strip):
             shown = image.resize((SIDE, SIDE), Image.Resampling.NEAREST)
             sheet.paste(shown, (column * (SIDE + 4), row * (SIDE + 18) + 14))
     return video.png(np.asarray(sheet))

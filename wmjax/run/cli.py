@@ -1,4 +1,4 @@
-"""What every main does around its loop: flags, config blocks to dataclasses, and one-line endings.
+"""What every main does around its work: flags, config blocks to dataclasses, one line and a code at the end.
 
 exit 0   done            exit 2   bad input, no driver, disk or memory full      exit 3   NaN or infinity in training
 exit 75  stopped by a signal, in order: the same command goes on
@@ -190,8 +190,8 @@ def config_places(args: Sequence[str]) -> Iterator[str]:
 def show_help(values: flags.FlagValues, module: str, configs: types.ModuleType | None) -> None:
     """Prints the page of --help. values: FlagValues; the rest as in `parse_flags`."""
     defined = [values[name] for name in values]
-    told = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
-    console.say(help_page.page(sys.modules[module].__doc__ or "", told, configs))
+    described = [(flag.name, flag.default, flag.help, flag.parser.syntactic_help) for flag in defined]
+    console.say(help_page.page(sys.modules[module].__doc__ or "", described, configs))
 
 
 def load_config(place: str) -> Any:

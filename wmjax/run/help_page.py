@@ -25,17 +25,17 @@ def page(about: str, flags: Iterable[tuple[str, Any, str, str]], configs: Module
         argument.
     """
     lines = [about.strip(), "", "Flags:", ""]
-    for name, default, told, kind in flags:
+    for name, default, text, kind in flags:
         lines.append(f"  --{name}" + ("" if default is None else f"={written(default)}"))
-        lines.append(f"      {' '.join(told.split())}" + (f" ({kind})" if kind else ""))
+        lines.append(f"      {' '.join(text.split())}" + (f" ({kind})" if kind else ""))
     return "\n".join(lines + (setting_lines(configs) if configs else []))
 
 
 def setting_lines(configs: ModuleType) -> list[str]:
-    """The lines that tell of all settings, block by block."""
+    """The lines about all settings, block by block."""
     first = next(iter(configs.PRESETS))
     values = {name: configs.get_config(f"{configs.EXAMPLE},{name}") for name in configs.PRESETS}
-    said, top = call_comments(configs.PRESETS[first]), values[first]
+    comments, top = call_comments(configs.PRESETS[first]), values[first]
     lines = ["", "Presets:", ""]
     for name, preset in configs.PRESETS.items():
         lines += wrapped(f"{name}: {inspect.getdoc(preset)}")
@@ -45,14 +45,14 @@ def setting_lines(configs: ModuleType) -> list[str]:
     names += [f"{key}.{inner}" for key in loose if key not in names for inner in top[key]]
     for name in names:
         kind = holder(top, name).get_type(name.rpartition(".")[2]).__name__
-        lines.append(setting_line(name, kind, values, said.get(name, "")))
+        lines.append(setting_line(name, kind, values, comments.get(name, "")))
     for key, cls in configs.BLOCKS.items():
         lines += ["", *wrapped(f"{key}: {inspect.getdoc(cls)}")]
-        said = field_comments(cls)
+        comments = field_comments(cls)
         for field in dataclasses.fields(cls):
             kind = getattr(field.type, "__name__", str(field.type))
             kind = str(field.type) if kind == "tuple" else kind
-            lines.append(setting_line(f"{key}.{field.name}", kind, values, said.get(field.name, "")))
+            lines.append(setting_line(f"{key}.{field.name}", kind, values, comments.get(field.name, "")))
     return lines
 
 
@@ -89,23 +89,23 @@ def line_comments(source: str) -> dict[int, str]:
 def field_comments(cls: type) -> dict[str, str]:
     """{field of a dataclass: the comment on its line}, of those that have one."""
     source = textwrap.dedent(inspect.getsource(cls))
-    said = line_comments(source)
+    comments = line_comments(source)
     nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AnnAssign)]
     fields = {ast.unparse(node.target): node.end_lineno for node in nodes}
-    return {name: said[line] for name, line in fields.items() if line in said}
+    return {name: comments[line] for name, line in fields.items() if line in comments}
 
 
 def call_comments(function: Callable) -> dict[str, str]:
     """{"seed": its comment, "env.size": its comment} of the nested dict(seed=0, env=dict(size=64)) in a function."""
     source = textwrap.dedent(inspect.getsource(function))
-    said, found = line_comments(source), {}
+    comments, found = line_comments(source), {}
 
     def collect(call: ast.Call, prefix: str) -> None:
         for keyword in call.keywords:
             if is_dict_call(keyword.value):
                 collect(keyword.value, f"{prefix}{keyword.arg}.")
-            elif keyword.value.end_lineno in said:
-                found[f"{prefix}{keyword.arg}"] = said[keyword.value.end_lineno]
+            elif keyword.value.end_lineno in comments:
+                found[f"{prefix}{keyword.arg}"] = comments[keyword.value.end_lineno]
 
     outermost = next((node for node in ast.walk(ast.parse(source)) if is_dict_call(node)), None)
     if outermost is not None:

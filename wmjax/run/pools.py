@@ -36,10 +36,10 @@ def first_step(members: Sequence[Member], rows: int, options: Mapping[str, Any])
 def check_alike(specs: Mapping[str, EnvSpec]) -> None:
     """Raises UsageError where two tasks do not fit one program. specs: of each task."""
     (first, spec), *others = specs.items()
-    for other, own in others:
-        for name, one, two in zip(spec._fields, spec, own, strict=True):
-            if one != two:
-                raise UsageError(f"{first} and {other} do not fit one program: {name} {one} and {two}")
+    for other, other_spec in others:
+        for name, value, other_value in zip(spec._fields, spec, other_spec, strict=True):
+            if value != other_value:
+                raise UsageError(f"{first} and {other} do not fit one program: {name} {value} and {other_value}")
 
 
 def widest(specs: Mapping[str, EnvSpec]) -> str:
@@ -50,11 +50,11 @@ def widest(specs: Mapping[str, EnvSpec]) -> str:
     """
     task = max(specs, key=lambda name: specs[name].action.size)
     for other, spec in specs.items():
-        here, there = spec._replace(action=spec.action._replace(size=specs[task].action.size)), specs[task]
+        padded = spec._replace(action=spec.action._replace(size=specs[task].action.size))
         for field in ("obs", "action"):
-            one, two = getattr(here, field), getattr(there, field)
-            if one != two:
-                raise UsageError(f"{other} and {task} are no tasks for one agent: {field} {one} and {two}")
+            value, widest_value = getattr(padded, field), getattr(specs[task], field)
+            if value != widest_value:
+                raise UsageError(f"{other} and {task} are no tasks for one agent: {field} {value} and {widest_value}")
     return task
 
 
@@ -63,9 +63,9 @@ def join_envs(members: Sequence[Member], rows: int, options: Mapping[str, Any], 
 
     Of several processes each makes its share of every member's rows.
     """
-    own, first = processes.share(rows)
-    made = [envs.make(each.task, own, each.seed, purpose=purpose, first_row=first, **options) for each in members]
-    return JoinedVecEnv(made)
+    count, first = processes.share(rows)
+    settings: dict[str, Any] = dict(purpose=purpose, first_row=first, **options)
+    return JoinedVecEnv([envs.make(member.task, count, member.seed, **settings) for member in members])
 
 
 class PlayedByFirst:
@@ -123,6 +123,6 @@ def snapshot(env: envs.VecEnv) -> dict[str, Any]:
 def restore(env: envs.VecEnv, snapshot: dict[str, Any], rows: int) -> None:
     """Restores a pool from what `snapshot` returned, whatever the number of processes was. rows: of each member."""
     if processes.count() > 1:
-        own, first = processes.share(rows)
-        snapshot = snapshots.rows_of(snapshot, first, own)
+        count, first = processes.share(rows)
+        snapshot = snapshots.rows_of(snapshot, first, count)
     env.restore(snapshot)
