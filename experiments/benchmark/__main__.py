@@ -106,7 +106,7 @@ def main(argv: list[str]) -> None:
     settings = dict(preset=options.preset, dry=options.dry, repeats=repeats, minutes=minutes)
     content: dict[str, Any] = dict(machine=machine, settings=settings, rows=[], seconds=0.0, finished=False)
     measure = functools.partial(benchmark.measure, repeats=repeats, side=side)
-    write(options, content, parts)  # what cannot be written is told before anything is measured
+    write(options, content, parts)  # what cannot be written is refused before anything is measured
     for row in rows.measured(parts, "dry" if options.dry else options.preset, measure, minutes):
         if options.preset == "accelerator":
             row = accelerator.with_goal(row, content["rows"], options.dry)
@@ -163,9 +163,9 @@ def draw(path: str, content: dict[str, Any]) -> None:
 def line(row: dict[str, Any]) -> str:
     """A row of the table."""
     if "failed" in row or "left_out" in row or "ms_min" not in row:
-        told = [f"{name} {value}" for name, value in rows.figures(row).items()]
+        figures = [f"{name} {value}" for name, value in rows.figures(row).items()]
         why = f"{rows.outcome(row)}: {row.get('failed', row.get('left_out'))}" if rows.outcome(row) != "ok" else ""
-        return "  ".join(filter(None, [f"{row['part']:8} {row['name']:30}", *told, why]))
+        return "  ".join(filter(None, [f"{row['part']:8} {row['name']:30}", *figures, why]))
     figures = [f"{row['part']:8} {row['name']:30} {row['ms']:10.3f} ms ({row['ms_min']:.3f} to {row['ms_max']:.3f})"]
     figures += [f"{row[unit]:,.{0 if row[unit] >= 10 else 2}f} {unit}" for unit in row if unit.endswith("/s")]
     if "share" in row:

@@ -74,13 +74,13 @@ def section(part: str, module: ModuleType, measured: Sequence[Row]) -> str:
     """A part: its heading, what it is, and its rows with a column for every figure that any of them has."""
     what = (module.__doc__ or "").partition("\n")[0]
     head = f'<h2>{text(part)}</h2><p class="about">{text(what)}</p>'
-    told = [rows.figures(row) for row in measured]
-    columns = list(dict.fromkeys(name for each in told for name in each))
+    figures = [rows.figures(row) for row in measured]
+    columns = list(dict.fromkeys(name for of_row in figures for name in of_row))
     goals = any("goal" in row for row in measured)
     header = ["", *columns, *(["goal"] if goals else []), "outcome"]
     lines = []
-    for row, each in zip(measured, told, strict=True):
-        cells = [row["name"], *(each.get(name, "") for name in columns)]
+    for row, of_row in zip(measured, figures, strict=True):
+        cells = [row["name"], *(of_row.get(name, "") for name in columns)]
         cells += [accelerator.verdict(row)] if goals else []
         why = row.get("failed", row.get("left_out", ""))
         lines.append([text(cell) for cell in [*cells, f"{rows.outcome(row)}{': ' if why else ''}{why}"]])

@@ -85,9 +85,10 @@ def figures(events: Sequence[dict[str, Any]], platform: str) -> dict[str, Any]:
 def kernels(events: Sequence[dict[str, Any]], platform: str, begins: float, ends: float) -> list[Kernel]:
     """What ran on the platform's LANES between two times, clipped to them."""
     process, thread = LANES[platform]
-    told = [event for event in events if event.get("ph") == "M"]
-    processes = {event["pid"]: event["args"]["name"] for event in told if event["name"] == "process_name"}
-    threads = {(event["pid"], event["tid"]): event["args"]["name"] for event in told if event["name"] == "thread_name"}
+    metadata = [event for event in events if event.get("ph") == "M"]
+    processes = {event["pid"]: event["args"]["name"] for event in metadata if event["name"] == "process_name"}
+    named = [event for event in metadata if event["name"] == "thread_name"]
+    threads = {(event["pid"], event["tid"]): event["args"]["name"] for event in named}
     lanes = {
         lane
         for lane, name in threads.items()

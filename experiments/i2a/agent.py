@@ -213,7 +213,7 @@ def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:
 
 
 def check_model(chosen: Settings, config: state_space.StateSpaceConfig) -> None:
-    """Raises UsageError unless the model is told actions, or for modulation is not, and draws latents."""
+    """Raises UsageError unless the model sees actions; for modulation unless it does not, and draws latents."""
     modulated = chosen.kind == "modulation"
     if config.sees_actions == modulated:
         raise UsageError(

@@ -110,7 +110,7 @@ def definition(options: Any) -> dict[str, Any]:
 
 
 def models_of(agents: Sequence[str]) -> list[str]:
-    """The models that some agents ask: one that is told actions, and for modulation one that is not."""
+    """The models that some agents ask: one that is given the actions, and for modulation one that is not."""
     asked = [] if set(agents) <= {"model_free", "modulation"} else ["model"]
     return asked + (["model_without_actions"] if "modulation" in agents else [])
 

@@ -4,9 +4,9 @@
     cartpole   [ a0 ]                 decides
     record     [ a0 a1 a2 a3 a4 a5 ]  Step.prev_action; zeros where is_first
 
-What an environment does not take is recorded as it was asked for, so that a model learns that it does nothing there. A
-planner, which is not told the task, proposes such actions; recorded as zeros they would be unlike all that the model
-has seen in that task.
+The numbers that an environment does not take are recorded as the agent chose them, so that a model learns that they do
+nothing there. A planner does not know the task and proposes such actions: if zeros were recorded in their place, its
+candidates would be unlike everything that the model has seen in that task.
 """
 
 import dataclasses
