@@ -41,6 +41,6 @@ def restarted_images(model, params, key, steps, *, action_spec, every):
     ahead = ahead.transpose(1, 2, 0, 3).reshape(every - 1, -1, size)  # [every - 1, E * K, A]
     imagined = imagine.open_loop(model, params, imagine_key, starts, ahead)
     both = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), starts, imagined)  # [every, E * K]
-    images = jax.lax.map(lambda each: model.decode(params, each), both)
+    images = jax.lax.map(lambda states: model.decode(params, states), both)
     images = images.reshape(every, rows, -1, *images.shape[2:])  # [every, E, K, X, Y, C]
     return jnp.moveaxis(images, 2, 0).reshape(time, rows, *images.shape[3:])

@@ -117,14 +117,14 @@ def check_actions(game: str, options: AtariOptions) -> None:
     """Raises UsageError unless `actions` are None, or different actions of a game, and no other set is asked for."""
     if options.actions is None:
         return
-    allowed, given = full_set(game), options.actions
-    known = isinstance(given, tuple | list) and all(type(each) is int and each in allowed for each in given)
-    if not known or not given or len(set(given)) != len(given):
+    allowed, actions = full_set(game), options.actions
+    known = isinstance(actions, tuple | list) and all(type(x) is int and x in allowed for x in actions)
+    if not known or not actions or len(set(actions)) != len(actions):
         raise UsageError(
-            f"actions={given!r} is not allowed: expected different numbers of {game}'s actions, of {allowed}."
+            f"actions={actions!r} is not allowed: expected different numbers of {game}'s actions, of {allowed}."
         )
     if options.full_action_set:
-        raise UsageError(f"actions={given!r} and full_action_set=True are two action sets: give one.")
+        raise UsageError(f"actions={actions!r} and full_action_set=True are two action sets: give one.")
 
 
 class AtariVecEnv:

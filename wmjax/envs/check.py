@@ -37,10 +37,10 @@ def check_names(what: str, names: Sequence[str], allowed: Collection[str]) -> No
 
 def nearest(name: str, allowed: list[str]) -> list[str]:
     """The one of `allowed` that differs from `name` in case and punctuation alone, or else the three nearest."""
-    plain = {letters(each): each for each in allowed}
+    plain = {letters(other): other for other in allowed}
     if letters(name) in plain:
         return [plain[letters(name)]]
-    return [plain[each] for each in difflib.get_close_matches(letters(name), plain, n=3, cutoff=0.4)]
+    return [plain[close] for close in difflib.get_close_matches(letters(name), plain, n=3, cutoff=0.4)]
 
 
 def letters(name: str) -> str:

@@ -104,9 +104,9 @@ def make_env(name: str, options: dict[str, Any]) -> JaxEnv | None:
     check_options("py", options, OwnOptions)
     as_it_is = OwnOptions(size=made.spec.obs_shape[0], episode_steps=made.spec.time_limit)
     for option, value in options.items():
-        own = getattr(as_it_is, option)
-        if value not in (None, own):
-            raise UsageError(f"{option}={value!r} is not allowed of py:{name}, a JaxEnv, which is as it is: {own!r}.")
+        fixed = getattr(as_it_is, option)
+        if value not in (None, fixed):
+            raise UsageError(f"{option}={value!r} is not allowed of py:{name}, a JaxEnv, which is as it is: {fixed!r}.")
     check_env(f"py:{name}", made)
     return made
 
@@ -117,7 +117,9 @@ def _function(name: str) -> Callable[[int], Any]:
     if not colon or not module_name or not function:
         raise UsageError(f"py:{name}: give py:my_package.module:function, a function (seed) -> environment.")
     module = _import(module_name)
-    callables = [each for each in dir(module) if callable(getattr(module, each)) and not each.startswith("_")]
+    callables = [
+        attribute for attribute in dir(module) if callable(getattr(module, attribute)) and not attribute.startswith("_")
+    ]
     check_name(f"function of {module_name}", function, callables)
     return getattr(module, function)
 

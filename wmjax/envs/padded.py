@@ -59,8 +59,8 @@ class PaddedVecEnv:
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
         """Goes back to a snapshot."""
-        own = {name: value for name, value in snapshot.items() if name != PADDING}
-        return self._recorded(self._env.restore(own), np.asarray(snapshot[PADDING]))
+        unpadded = {name: value for name, value in snapshot.items() if name != PADDING}
+        return self._recorded(self._env.restore(unpadded), np.asarray(snapshot[PADDING]))
 
     def close(self) -> None:
         """Closes the environment."""

@@ -28,4 +28,4 @@ def row_seeds(seed: int, num_envs: int, purpose: str = "train", first_row: int =
     check_int("seed", seed, low=0, high=LARGEST_SEED)
     check_name("purpose", purpose, PURPOSES)
     entropy = [(int(seed), PURPOSES.index(purpose), row) for row in range(first_row, first_row + num_envs)]
-    return [int(np.random.SeedSequence(each).generate_state(1)[0] >> 1) for each in entropy]
+    return [int(np.random.SeedSequence(parts).generate_state(1)[0] >> 1) for parts in entropy]

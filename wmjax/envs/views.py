@@ -74,7 +74,7 @@ def read_image(env: Any, obs: Any, view: View) -> np.ndarray:
         image = np.array(Image.fromarray(image).convert("L"))[..., None]
     if view.size is not None and image.shape[:2] != (view.size, view.size):
         channels = [Image.fromarray(image[..., i]) for i in range(image.shape[-1])]
-        resized = [np.array(each.resize((view.size, view.size), Image.Resampling.BOX)) for each in channels]
+        resized = [np.array(channel.resize((view.size, view.size), Image.Resampling.BOX)) for channel in channels]
         image = np.stack(resized, axis=-1)
     return image
 

@@ -231,7 +231,7 @@ def share_of(snapshot: dict[str, Any], rows: slice) -> dict[str, Any]:
 def start_worker() -> tuple[subprocess.Popen, Connection]:
     """A process that runs `serve`, and the connection to it."""
     here, there = multiprocessing.Pipe()
-    path = os.pathsep.join(each or os.getcwd() for each in sys.path)
+    path = os.pathsep.join(folder or os.getcwd() for folder in sys.path)
     environment = os.environ | dict(PYTHONPATH=path, JAX_PLATFORMS="cpu")
     words = [sys.executable, "-c", SERVE, str(there.fileno())]
     # In a session of its own, so that Ctrl-C does not reach it.

@@ -53,7 +53,7 @@ def transforms(rows, cols, k):
     size = rows + half, cols + half
     everything = np.stack(np.divmod(np.arange(math.prod(size)), size[1]), axis=-1)  # [*, 2]
     conjugate = -everything % size
-    number, other = (each @ (size[1], 1) for each in (everything, conjugate))
+    number, other = (frequency @ (size[1], 1) for frequency in (everything, conjugate))
     kept = everything[number <= other]
     paired = (number < other)[number <= other]
 
@@ -67,7 +67,7 @@ def transforms(rows, cols, k):
     pixels = waves(*np.divmod(np.arange(rows * cols), cols))
     kernel = waves(*(half - place for place in np.divmod(np.arange(k * k), k)))  # a pixel stamps the flipped kernel
     weight = np.where(paired, 2, 1)[:, None] / math.prod(size)
-    real, imaginary = (weight * each for each in pixels)
+    real, imaginary = (weight * wave for wave in pixels)
     inverse = [np.where(paired[:, None], real - imaginary, real), (-real - imaginary)[paired], imaginary[paired]]
     return three(*pixels), three(*kernel), np.concatenate(inverse).T.astype(np.float32)
 

@@ -12,5 +12,5 @@ def vmap_or_map(function):
     Where a CPU is cut into several devices the axis may be split over them, so there it is vmap too.
     """
     if backend.is_cpu() and jax.device_count() == 1:
-        return lambda *args: jax.lax.map(lambda each: function(*each), args)
+        return lambda *args: jax.lax.map(lambda row: function(*row), args)
     return jax.vmap(function)

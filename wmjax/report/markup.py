@@ -61,7 +61,7 @@ def section(title: str, figures: list[str]) -> str:
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """An HTML table. header: plain text; lines: HTML of each cell."""
     head = "".join(f"<th>{text(cell)}</th>" for cell in header)
-    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in each)}</tr>" for each in lines)
+    rows = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in line)}</tr>" for line in lines)
     return figure(f'<div class="scroll"><table class="wide"><tr>{head}</tr>{rows}</table></div>')
 
 

@@ -95,7 +95,7 @@ def write_report(workdir: str | Path) -> Path:
         _numbers(rows),
         _returns(rows, _read_json(folder / REFERENCES)),
         _videos(folder),
-        *(_picture(folder, Picture(**each)) for each in _read_json(folder / PICTURES)),
+        *(_picture(folder, Picture(**kind)) for kind in _read_json(folder / PICTURES)),
         _losses(rows),
         _held_out(rows),
         _times(rows),
@@ -122,16 +122,16 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
     config, starts = read_config(folder), read_starts(folder)
     rows = [metrics.read_metrics(member) for member in members]
     title = f"{_title(folder, config)}, {len(rows)} members"
-    evaluated = all(any(row.get("eval/return_mean") is not None for row in own) for own in rows)
+    evaluated = all(any(row.get("eval/return_mean") is not None for row in lines) for lines in rows)
     tasks: dict[str, list[plots.Rows]] = {}
     references = {}
-    for member, own in zip(members, rows, strict=True):
+    for member, lines in zip(members, rows, strict=True):
         task = _title(Path(member), read_config(member))
-        tasks.setdefault(task, []).append(own)
+        tasks.setdefault(task, []).append(lines)
         references[task] = _read_json(Path(member) / REFERENCES)
     curves = [
-        figure(plots.population(own, references[task], task if len(tasks) > 1 else ""))
-        for task, own in tasks.items()
+        figure(plots.population(runs, references[task], task if len(tasks) > 1 else ""))
+        for task, runs in tasks.items()
         if evaluated
     ]
     body = [
@@ -186,9 +186,9 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
 def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.Rows]) -> str:
     """A table of the members' newest evaluations, each with a link to its report."""
     cells, best = [], "best"
-    for member, own in zip(members, rows, strict=True):
+    for member, lines in zip(members, rows, strict=True):
         place = Path(member).relative_to(folder)
-        returns = [row["eval/return_mean"] for row in own if row.get("eval/return_mean") is not None]
+        returns = [row["eval/return_mean"] for row in lines if row.get("eval/return_mean") is not None]
         best = _best_of(returns)
         numbers = f'{returns[-1]:,.1f}</td><td class="n">{max(returns):,.1f}' if returns else "</td><td>"
         cells.append(f'<tr><td><a href="{place}/{REPORT}">{text(place)}</a></td><td class="n">{numbers}</td></tr>')
@@ -271,8 +271,8 @@ def _returns(rows: plots.Rows, references: dict[str, float]) -> str:
     axes = [(steps, "environment steps"), (plots.minutes(rows), "minutes")]
     shown = [figure(plots.returns(rows, xs, label, references, title)) for xs, label in axes]
     for task in tasks:
-        own = metrics.of_task(rows, task)
-        shown.append(figure(plots.returns(own, steps, "environment steps of all tasks", title=task)))
+        of_task = metrics.of_task(rows, task)
+        shown.append(figure(plots.returns(of_task, steps, "environment steps of all tasks", title=task)))
     return section("Returns", shown)
 
 

@@ -217,8 +217,8 @@ def population(runs: Sequence[Rows], references: Mapping[str, float], title: str
     figure, axes = _figure()
     curves = [series(rows, "eval/return_mean", env_steps(rows)) for rows in runs]
     x, values = curves[0][0], np.stack([y for _, y in curves])  # [runs, evaluations]
-    for each in values:
-        axes.plot(x, each, color=COLOURS[0], linewidth=0.6, alpha=0.45)
+    for run in values:
+        axes.plot(x, run, color=COLOURS[0], linewidth=0.6, alpha=0.45)
     mean = values.mean(0)
     if len(values) > 1:
         half = half_interval(values)

@@ -62,7 +62,7 @@ def aggregates(scores: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
 
     Returns: dict of mean, median and iqm, [...] each. In the iqm a task with more seeds weighs more.
     """
-    means = np.stack([each.mean(-1) for each in scores], axis=-1)
+    means = np.stack([runs.mean(-1) for runs in scores], axis=-1)
     iqm = interquartile_mean(np.concatenate(scores, axis=-1))
     return dict(mean=means.mean(-1), median=np.median(means, axis=-1), iqm=iqm)
 
@@ -74,6 +74,6 @@ def intervals(scores: Sequence[np.ndarray], resamples: int = RESAMPLES) -> dict[
     Returns: dict of mean, median and iqm, (low, high) each; the same at every call.
     """
     rng = np.random.default_rng(0)
-    drawn = [each[rng.integers(0, len(each), (resamples, len(each)))] for each in scores]  # [resamples, seeds]
+    drawn = [runs[rng.integers(0, len(runs), (resamples, len(runs)))] for runs in scores]  # [resamples, seeds]
     found = aggregates(drawn)
     return {name: tuple(np.percentile(values, [2.5, 97.5])) for name, values in found.items()}

@@ -103,7 +103,7 @@ class PathsParser(flags.ListParser):
 
     def parse(self, argument: str | list[str]) -> list[str]:
         """The list of absolute paths; UsageError if one is none."""
-        return [paths.absolute(each) for each in super().parse(argument)]
+        return [paths.absolute(path) for path in super().parse(argument)]
 
 
 def path_flag(values: flags.FlagValues, name: str, help_text: str) -> None:
@@ -169,7 +169,7 @@ def parse_flags(
         show_help(values, module, configs)
         raise SystemExit(0)
     for place in config_places(argv[1:]):
-        overrides = [each for each in argv[1:] if each.startswith("-") and each.lstrip("-").startswith("config.")]
+        overrides = [arg for arg in argv[1:] if arg.startswith("-") and arg.lstrip("-").startswith("config.")]
         check_keys(overrides, load_config(place))
     try:
         rest = values(argv)
@@ -269,12 +269,12 @@ def is_required(field: dataclasses.Field) -> bool:
 def convert(value: Any, hint: Any, name: str) -> Any:
     """`value` as type `hint` (bool, int, float, str, tuple[int, ...], or one of them | None), or UsageError."""
     if isinstance(hint, types.UnionType):
-        inner = [each for each in typing.get_args(hint) if each is not type(None)]
+        inner = [member for member in typing.get_args(hint) if member is not type(None)]
         return None if value is None else convert(value, inner[0], name)
     if typing.get_origin(hint) is tuple:
         if not isinstance(value, (tuple, list)):
             raise UsageError(f"{name}={value!r}: must be a tuple such as (1, 2)")
-        return tuple(convert(each, typing.get_args(hint)[0], name) for each in value)
+        return tuple(convert(item, typing.get_args(hint)[0], name) for item in value)
     if hint is float and type(value) is int and abs(value) <= LARGEST:
         value = float(value)
     if type(value) is not hint:

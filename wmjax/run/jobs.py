@@ -114,7 +114,7 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
     if environment.get("JAX_PLATFORMS", "cuda").split(",")[0] not in ("cuda", "gpu"):
         return []
     if "CUDA_VISIBLE_DEVICES" in environment:
-        return [each for each in environment["CUDA_VISIBLE_DEVICES"].split(",") if each]
+        return [gpu for gpu in environment["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60).stdout
     except (OSError, subprocess.TimeoutExpired):
@@ -205,7 +205,7 @@ def run_all(jobs: Iterable[Job], slots: Sequence[Slot], tries: int) -> Generator
                 working.append(_begin(waiting.popleft(), free.pop(0)))
             time.sleep(POLL)
             working = [work if work.process else _begin(*work[:3]) for work in working]
-            for work in [each for each in working if each.process and each.process.poll() is not None]:
+            for work in [work for work in working if work.process and work.process.poll() is not None]:
                 working.remove(work)
                 free.append(work.slot)
                 ended = _end(work)

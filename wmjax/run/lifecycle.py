@@ -70,7 +70,8 @@ class Run:
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
         if processes.is_first():
-            self._writers = [MetricsWriter(*each) for each in zip(self.member_folders, begun, strict=True)]
+            places = zip(self.member_folders, begun, strict=True)
+            self._writers = [MetricsWriter(place, offset) for place, offset in places]
             for place in (self.folder, *self.member_folders):
                 drop_summary(place)
         self._row_begun = clocks["row_begun"]
@@ -224,17 +225,17 @@ def open_folders(folder: Path, config: dict, members: Sequence[Member], may_diff
     member_folders = [folder]
     if len(members) > 1:
         member_folders = [folder / name for name in folder_names(members)]
-        for place, each in zip(member_folders, members, strict=True):
+        for place, member in zip(member_folders, members, strict=True):
             place.mkdir(exist_ok=True)
-            settings = kept | each._asdict() | dict(population=1)
+            settings = kept | member._asdict() | dict(population=1)
             files.atomic_write(place / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
     return member_folders
 
 
 def folder_names(members: Sequence[Member]) -> list[str]:
     """seed_<n> of each member; of several tasks Pong_seed_<n>, Boxing_seed_<n>, ..."""
-    several = len({each.task for each in members}) > 1
-    return [(f"{short_name(each.task)}_" if several else "") + f"seed_{each.seed}" for each in members]
+    several = len({member.task for member in members}) > 1
+    return [(f"{short_name(task)}_" if several else "") + f"seed_{seed}" for task, seed in members]
 
 
 def restore_saved(folder: Path, template: dict) -> tuple[int, dict]:
@@ -277,9 +278,9 @@ def write_summaries(folder: Path, member_folders: Sequence[Path], shared: dict, 
 
 def write_references(member_folders: Sequence[Path], returns: Sequence[Mapping[str, float]]) -> None:
     """Leaves returns to compare a member's own with in its folder. returns: {name: return} of each, {} for none."""
-    for place, own in zip(member_folders, returns, strict=True):
-        if own:
-            console.try_drawing(page.write_references, place, own)
+    for place, references in zip(member_folders, returns, strict=True):
+        if references:
+            console.try_drawing(page.write_references, place, references)
 
 
 def write_reports(folder: Path, member_folders: Sequence[Path]) -> Path | None:

@@ -51,7 +51,7 @@ def make_members(task: str, seed: int, population: int) -> tuple[Member, ...]:
     most = MOST_MEMBERS // len(tasks)
     if type(population) is not int or not 1 <= population <= most:
         raise UsageError(f"config.population={population!r}: must be an integer from 1 to {most} for each task")
-    return tuple(Member(each, seed + i) for each in tasks for i in range(population))
+    return tuple(Member(name, seed + i) for name in tasks for i in range(population))
 
 
 def by_task(members: tuple[Member, ...], tasks: Sequence[str]) -> dict[str, tuple[Member, ...]]:
@@ -60,11 +60,11 @@ def by_task(members: tuple[Member, ...], tasks: Sequence[str]) -> dict[str, tupl
     Args: members: tuple of Member; tasks: full names of what every member plays beside its own.
     Raises: UsageError for a task that is named twice, and where members that already differ in their tasks get more.
     """
-    own = {each.task for each in members}
-    if tasks and len(own) > 1:
-        raise UsageError(f"config.train.tasks={tasks}: only where config.task names one task, not {len(own)}")
+    made_with = {member.task for member in members}
+    if tasks and len(made_with) > 1:
+        raise UsageError(f"config.train.tasks={tasks}: only where config.task names one task, not {len(made_with)}")
     players = {short_name(members[0].task): members}
-    players |= {short_name(task): tuple(each._replace(task=task) for each in members) for task in tasks}
+    players |= {short_name(task): tuple(member._replace(task=task) for member in members) for task in tasks}
     if len(players) < 1 + len(tasks):
         raise UsageError(f"config.train.tasks={tasks}: names one task twice, or {members[0].task} again")
     return players
@@ -77,7 +77,7 @@ def short_name(task: str) -> str:
 
 def member_keys(members: Sequence[Member], count: int) -> Array:
     """`count` arrays of keys, [S] each; a member's depend on its seed alone."""
-    seeds = np.array([each.seed for each in members], np.uint32)
+    seeds = np.array([member.seed for member in members], np.uint32)
     return jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), count))(seeds).T
 
 

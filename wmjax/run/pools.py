@@ -25,7 +25,7 @@ def first_step(members: Sequence[Member], rows: int, options: Mapping[str, Any])
 
     Raises: UsageError where two tasks do not fit one program.
     """
-    first, *others = [each for each in members if each.seed == members[0].seed]
+    first, *others = [member for member in members if member.seed == members[0].seed]
     env = envs.make(first.task, rows, first.seed, **options)
     step = env.reset()
     env.close()
@@ -101,7 +101,7 @@ class PlayedByFirst:
 
 def single_envs(members: Sequence[Member], options: Mapping[str, Any]) -> PlayedByFirst:
     """As `join_envs`, one environment for every member; of several processes the first one plays them."""
-    return PlayedByFirst(JoinedVecEnv([envs.make(each.task, 1, each.seed, **options) for each in members]))
+    return PlayedByFirst(JoinedVecEnv([envs.make(member.task, 1, member.seed, **options) for member in members]))
 
 
 def envs_of(

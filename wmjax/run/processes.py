@@ -114,8 +114,8 @@ def is_printed_by_first(message: str) -> bool:
 
 def share(rows: int) -> tuple[int, int]:
     """(number, first) of the environment rows of this process, of `rows` that the number of processes divides."""
-    own = rows // _count
-    return own, own * _index
+    number = rows // _count
+    return number, number * _index
 
 
 def gather(value: Any) -> list[Any]:
@@ -126,7 +126,7 @@ def gather(value: Any) -> list[Any]:
     sizes = multihost_utils.process_allgather(np.array([len(data)], np.int32))  # [N, 1]
     room = 1 << int(sizes.max() - 1).bit_length()  # few lengths, for each compiles a program
     all_data = multihost_utils.process_allgather(np.pad(data, (0, room - len(data))))  # [N, room]
-    return [pickle.loads(each[: size[0]].tobytes()) for each, size in zip(all_data, sizes, strict=True)]
+    return [pickle.loads(padded[: size[0]].tobytes()) for padded, size in zip(all_data, sizes, strict=True)]
 
 
 def of_first(function: Callable[[], Any]) -> Any:
@@ -156,7 +156,7 @@ def asked() -> str:
     """The name of a signal that came to any of the processes, the same in all of them; "" if none came."""
     if _count == 1:
         return stop.asked()
-    names = ("", *(each.name for each in stop.SIGNALS))
+    names = ("", *(signal.name for signal in stop.SIGNALS))
     found = multihost_utils.process_allgather(np.array([names.index(stop.asked())], np.int32))
     return names[found[found > 0][0]] if found.any() else ""
 
@@ -197,7 +197,7 @@ def whole_rows(tree: Any, members: int, axis: int) -> Any:
     """
     if _count == 1:
         return tree
-    parts = [by_member(each, members, axis) for each in gather(tree)]
+    parts = [by_member(rows, members, axis) for rows in gather(tree)]
     joined = jax.tree.map(lambda *x: np.concatenate(x, axis=axis + 1), *parts)  # [..., S, E, ...]
     return jax.tree.map(lambda x: x.reshape(*x.shape[:axis], -1, *x.shape[axis + 2 :]), joined)
 

@@ -39,11 +39,11 @@ def listen() -> None:
         return
     source, pipe = os.pipe()
     os.set_blocking(pipe, False)
-    heard = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
     thread = threading.Thread(target=_read, args=(source,), daemon=True)
     wakeup = signal.set_wakeup_fd(pipe, warn_on_full_buffer=False)
     thread.start()
-    handlers = {each: signal.signal(each, lambda *_: None) or signal.SIG_DFL for each in heard}
+    handlers = {number: signal.signal(number, lambda *_: None) or signal.SIG_DFL for number in heard}
     _listening = _Listening(handlers, wakeup, pipe, thread)
 
 
@@ -51,8 +51,8 @@ def forget() -> None:
     """Undoes `listen`, and forgets what came."""
     global _listening
     if _listening:
-        for each, handler in _listening.handlers.items():
-            signal.signal(each, handler)
+        for number, handler in _listening.handlers.items():
+            signal.signal(number, handler)
         signal.set_wakeup_fd(_listening.wakeup)
         os.write(_listening.pipe, b"\0")
         _listening.thread.join()

@@ -104,7 +104,7 @@ def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Co
         return without_weak_types(Playing((), step, carry, seen))
 
     def stack(*rows: Any) -> Any:
-        return jax.tree.map(lambda *each: jnp.stack(each), *rows)
+        return jax.tree.map(lambda *leaves: jnp.stack(leaves), *rows)
 
     def shapes(rows: int) -> Playing:
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), step)

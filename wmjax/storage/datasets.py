@@ -36,9 +36,9 @@ def name_of(number: int) -> str:
     return f"train_{number - (number + EVERY - 2) // EVERY:05d}.npz"
 
 
-def count_for(decisions: int, each: int) -> int:
-    """How many shards of `each` decisions hold at least `decisions`; two at the least, one of each split."""
-    return max(2, -(-decisions // each))
+def count_for(decisions: int, shard_decisions: int) -> int:
+    """How many shards hold at least so many decisions in all; two at the least, one of each split."""
+    return max(2, -(-decisions // shard_decisions))
 
 
 def open_folder(folder: str | Path, asked: dict, spec: EnvSpec) -> dict:

@@ -163,7 +163,7 @@ def read_starts(path: str | Path) -> list[dict]:
         starts = json.loads((Path(path) / VERSIONS).read_text())
     except (OSError, ValueError):
         return []
-    return starts if isinstance(starts, list) and all(isinstance(each, dict) for each in starts) else []
+    return starts if isinstance(starts, list) and all(isinstance(start, dict) for start in starts) else []
 
 
 def _note_start(path: Path, settings: list[str]) -> None:
