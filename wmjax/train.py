@@ -1,4 +1,4 @@
-"""Training: many updates as one dispatch, the average of the parameters that acts, the stop at the first NaN."""
+"""Training: many updates as one dispatch, the moving average of parameters that acts, the stop at the first NaN."""
 
 import jax
 import jax.numpy as jnp
@@ -104,7 +104,7 @@ def acting_params(state):
 
 
 def check_finite(metrics, first_update, owner="", updates_per_row=1):
-    """Looks through the metrics of a phase.
+    """Raises for the first update of a phase whose loss or gradient is not finite.
 
     Args:
       metrics: numpy arrays as Learner.update returns them, each with a leading axis [C] of updates; first_update:

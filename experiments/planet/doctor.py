@@ -80,7 +80,7 @@ def probe(
     train, whole = chosen.train, devices.replicated(mesh)
     init_keys, act_keys, train_keys = member_keys(chosen.members, 3)
     state = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
-    ring = replays.make_still(train.chunk, train.num_envs, example, len(init_keys), mesh)
+    ring = replays.make_constant(train.chunk, train.num_envs, example, len(init_keys), mesh)
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=whole)
 
     def decisions(count: int, explore: bool) -> Callable[[], Step]:

@@ -79,7 +79,7 @@ def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
     world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
     policy = jax.jit(jax.vmap(agent.policy.init), out_shardings=whole)(policy_keys)
     length = train.dynamics_chunk + train.frames
-    ring = replays.make_still(length, 1, example, members, mesh)
+    ring = replays.make_constant(length, 1, example, members, mesh)
 
     env = pools.single_envs(chosen.members, chosen.env)
     player = make_player(agent.actor, 1, explore=True, sharding=whole)

@@ -20,9 +20,9 @@ def mask(kernel, rows, columns):
 
 
 def gate(x):
-    """[..., 2 * C] -> [..., C]."""
-    value, open_ = jnp.split(x, 2, axis=-1)
-    return jnp.tanh(value) * nn.sigmoid(open_)
+    """A gated activation, [..., 2 * C] -> [..., C]."""
+    value, gate_logits = jnp.split(x, 2, axis=-1)
+    return jnp.tanh(value) * nn.sigmoid(gate_logits)
 
 
 class GatedPixelCNN(nn.Module):

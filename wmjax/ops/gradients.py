@@ -1,4 +1,4 @@
-"""Gradients: scaled where they pass, applied by an optimiser, looked through for numbers that are not finite."""
+"""Gradients: scaling them, one step of an optimiser, and which of them are finite."""
 
 import jax
 import jax.numpy as jnp

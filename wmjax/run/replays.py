@@ -64,8 +64,8 @@ def make_extend(memory: replay.Replay) -> Callable[[replay.Replay, Step], replay
     return extend
 
 
-def make_still(length: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> replay.Replay:
-    """A full replay for every member [S] of one episode, `length` rows in which nothing happens: to measure updates on.
+def make_constant(length: int, num_envs: int, example: Step, members: int, mesh: Mesh) -> replay.Replay:
+    """A full replay for every member [S], to measure updates on: one episode of `length` equal rows.
 
     Args: as of `make_memory`.
     """

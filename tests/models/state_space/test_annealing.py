@@ -10,12 +10,12 @@ def test_the_kl_weight_rises_once_the_images_are_good_enough():
     """By a fixed factor, up to 1, whatever the images do from then on; no single good batch begins it."""
     images = np.zeros((2, 8, 8, 1), np.float32)
     images[0] = 1  # the mean image is grey: 64 log 2 nats an image
-    follow = jax.jit(annealing.follow)
+    update = jax.jit(annealing.update)
 
     def weights(*shares):
         state, found = annealing.initial((8, 8, 1)), []
         for updates, share in enumerate(shares):
-            state = follow(state, updates, images, share * 64 * np.log(2), 0.6)
+            state = update(state, updates, images, share * 64 * np.log(2), 0.6)
             found.append(float(state.kl_weight))
         return np.array(found)
 
@@ -33,5 +33,5 @@ def test_the_mean_image_is_that_of_all_batches():
     batches = np.random.default_rng(0).uniform(size=(3, 4, 8, 8, 1)).astype(np.float32)
     state = annealing.initial((8, 8, 1))
     for updates, images in enumerate(batches):
-        state = annealing.follow(state, updates, images, 1.0, 0.5)
+        state = annealing.update(state, updates, images, 1.0, 0.5)
     np.testing.assert_allclose(state.mean_image, batches.mean(axis=(0, 1)), rtol=1e-5)

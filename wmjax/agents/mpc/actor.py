@@ -10,15 +10,16 @@ from wmjax.types import Actor
 def make_actor(model, planner, action_spec, config):
     """An Actor whose carry is the model's belief, one row for each environment; extras is the Plan.
 
-    `explore` adds Normal(0, config.exploration_noise) and clips to the action bounds; of discrete actions it takes one
-    by chance with that probability.
+    `explore` adds Normal(0, config.exploration_noise) and clips to the action bounds; with that probability it replaces
+    a discrete action by one that is drawn uniformly.
     """
 
     def explored(key, action):
         if action_spec.discrete:
             chance_key, draw_key = jax.random.split(key)
             drawn = jax.random.randint(draw_key, action.shape, 0, action_spec.size)
-            return jnp.where(jax.random.uniform(chance_key, action.shape) < config.exploration_noise, drawn, action)
+            replaced = jax.random.uniform(chance_key, action.shape) < config.exploration_noise
+            return jnp.where(replaced, drawn, action)
         return action + config.exploration_noise * jax.random.normal(key, action.shape)
 
     def act(params, key, carry, step, explore):

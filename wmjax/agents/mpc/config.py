@@ -9,7 +9,7 @@ from wmjax import checks
 class MPCConfig:
     """exploration_noise: deviation of the Gaussian added to planned actions when exploring; 0.3 in appendix A.
 
-    Of discrete actions, not in the paper: the probability of one by chance.
+    For discrete actions, not in the paper: the probability that one is drawn uniformly instead.
     """
 
     exploration_noise: float = 0.3

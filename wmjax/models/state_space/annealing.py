@@ -32,7 +32,7 @@ def initial(obs_shape):
     return Annealing(jnp.zeros(obs_shape), jnp.ones(()), jnp.full((), FIRST_WEIGHT, jnp.float32))
 
 
-def follow(annealing, updates, images, image_loss, target):
+def update(annealing, updates, images, image_loss, target):
     """The Annealing after one more batch.
 
     Args:

@@ -53,7 +53,7 @@ def make(config, env_spec):
         params, opt_state, more = gradient_step(optimizer, grads, state.params, state.opt_state)
         if annealed:
             images = unit_pixels(fold(image_of(batch.obs)))
-            progress = annealing.follow(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
+            progress = annealing.update(progress, state.updates, images, metrics["image"], config.kl_anneal_target)
             metrics |= dict(kl_weight=weight, relative_image=progress.relative)
         return AnnealedState(params, opt_state, state.updates + 1, annealing=progress), metrics | more
 
