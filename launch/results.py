@@ -11,9 +11,9 @@ import numpy as np
 
 from launch.grid import SEED, TASK, Cell
 from wmjax.report import plots
-from wmjax.report.markup import figure, page, section, table, text
+from wmjax.report.markup import figure, markdown, page, section, table, text
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import REPORT, markdown
+from wmjax.report.page import REPORT
 from wmjax.report.statistics import with_interval
 from wmjax.run import jobs
 from wmjax.storage.files import write_whole

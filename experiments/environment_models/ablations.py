@@ -20,8 +20,8 @@ from experiments.environment_models import agent as agents
 from experiments.environment_models import config as configs
 from wmjax.envs.check import check_name
 from wmjax.models.state_space import KINDS, StateSpaceConfig
+from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
 from wmjax.types import UsageError

@@ -15,7 +15,7 @@ from wmjax.models.state_space import CONTEXT, model_action_size
 from wmjax.ops import bernoulli, jumps
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import time_first
-from wmjax.report.page import Picture
+from wmjax.report.artifacts import Picture
 from wmjax.run import devices
 from wmjax.types import ActionSpec, Array, EnvSpec, Params, Step, WorldModel
 

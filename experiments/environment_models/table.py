@@ -29,7 +29,8 @@ from wmjax.envs.check import check_name
 from wmjax.models import state_space
 from wmjax.report import benchmark
 from wmjax.report.benchmark import Work
-from wmjax.report.page import markdown, write_comparison
+from wmjax.report.markup import markdown
+from wmjax.report.page import write_comparison
 from wmjax.report.statistics import half_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, devices, jobs

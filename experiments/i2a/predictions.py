@@ -11,7 +11,7 @@ from experiments.i2a.agent import Settings, World, played_actions
 from wmjax import imagine
 from wmjax.console import try_drawing
 from wmjax.ops.axes import fold
-from wmjax.report.page import Picture
+from wmjax.report.artifacts import Picture
 from wmjax.report.video import write_film
 from wmjax.types import Array, EnvSpec, Params, Step, image_of
 

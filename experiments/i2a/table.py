@@ -28,8 +28,9 @@ from wmjax import console
 from wmjax.envs.check import check_name, check_names
 from wmjax.models.state_space import KINDS
 from wmjax.report import plots
+from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison
+from wmjax.report.page import write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, jobs
 from wmjax.types import UsageError

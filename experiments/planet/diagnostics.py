@@ -33,7 +33,7 @@ from wmjax.nets.mlp import MLP
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
 from wmjax.report import plots
-from wmjax.report.page import markdown
+from wmjax.report.markup import markdown
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import member

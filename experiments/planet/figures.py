@@ -25,8 +25,9 @@ from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
 from wmjax.report import plots
+from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison
+from wmjax.report.page import write_comparison
 from wmjax.report.statistics import with_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, jobs

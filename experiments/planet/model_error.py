@@ -23,7 +23,7 @@ from experiments.planet.agent import Settings
 from wmjax import envs, imagine
 from wmjax.ops.axes import time_first
 from wmjax.report import plots
-from wmjax.report.page import Picture
+from wmjax.report.artifacts import Picture
 from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 

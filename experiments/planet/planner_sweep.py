@@ -22,7 +22,7 @@ from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.planners import CEMConfig
 from wmjax.report import plots
-from wmjax.report.page import markdown
+from wmjax.report.markup import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli
 from wmjax.storage.files import write_whole

@@ -13,8 +13,8 @@ from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
 from wmjax.envs import VecEnv
 from wmjax.ops import image_bits
+from wmjax.report.artifacts import Picture, open_loop_picture
 from wmjax.report.metrics import evaluated
-from wmjax.report.page import Picture, open_loop_picture
 from wmjax.report.video import tile, write_strip, write_video
 from wmjax.run.collect import Player, padded, play_episodes
 from wmjax.run.members import by_member, member

@@ -28,7 +28,7 @@ from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.models import simulator
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.planners.cem import ACTIONS
-from wmjax.report.page import markdown
+from wmjax.report.markup import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, stop
 from wmjax.run.collect import make_player, play_episodes

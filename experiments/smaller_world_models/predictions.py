@@ -15,7 +15,7 @@ from wmjax.agents.open_loop import open_loop_images
 from wmjax.console import try_drawing
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, time_first, unfold_like
-from wmjax.report.page import Picture, open_loop_picture
+from wmjax.report.artifacts import Picture, open_loop_picture
 from wmjax.report.video import tile, write_png, write_strip, write_video
 from wmjax.run.members import member
 from wmjax.types import Array, EnvSpec, Params, State, Step, WorldModel

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.published import read
 from wmjax.console import try_drawing
-from wmjax.report.page import Table, write_table
+from wmjax.report.artifacts import Table, write_table
 from wmjax.run.members import Member
 
 FOLDER = pathlib.Path(__file__).parent / "published"

@@ -18,8 +18,8 @@ from absl import flags
 from experiments.smaller_world_models import agent as agents
 from experiments.smaller_world_models import phases, scores
 from wmjax import console
+from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown
 from wmjax.report.statistics import RESAMPLES, aggregates, intervals
 from wmjax.run import cli
 from wmjax.storage import workdir

@@ -14,7 +14,7 @@ from experiments.planet.agent import Agent, make_agent, random_steps, settings, 
 from experiments.published import read
 from experiments.trade_offs import config as configs
 from wmjax.report import benchmark
-from wmjax.report.page import markdown
+from wmjax.report.markup import markdown
 from wmjax.run import jobs
 from wmjax.types import Array, Params, Step
 

@@ -17,7 +17,8 @@ from experiments.trade_offs import pictures
 from experiments.trade_offs.cells import MAIN, Cell, training_of
 from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
 from wmjax.console import try_drawing
-from wmjax.report.page import SUMMARY, markdown
+from wmjax.report.artifacts import SUMMARY
+from wmjax.report.markup import markdown
 from wmjax.report.statistics import half_interval, with_interval
 from wmjax.run import jobs
 

@@ -15,8 +15,9 @@ from experiments.trade_offs import pictures
 from experiments.trade_offs.cells import FAULTS, OTHER_GRADIENT, Cell
 from experiments.trade_offs.cost import FOLDER
 from wmjax.console import try_drawing
+from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
-from wmjax.report.page import markdown, write_comparison
+from wmjax.report.page import write_comparison
 from wmjax.report.statistics import pearson, significant_correlation, with_interval
 
 PUBLISHED = FOLDER / "published"

@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from wmjax import console
-from wmjax.report import metrics, plots, video
+from wmjax.report import artifacts, metrics, plots, video
 from wmjax.report import page as report_page
 from wmjax.run import lifecycle
 from wmjax.storage import workdir
@@ -168,8 +168,8 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     workdir.open_workdir(folder, config)
     workdir.close_workdir(folder)
     (folder / "summary.json").write_text('{"eval": {"return_mean": 12.5}}')
-    codes = report_page.Picture("codes_*.png", "Codes <of frames>", "their codes & what is drawn of them")
-    report_page.write_pictures(folder, [report_page.open_loop_picture(5, 50), codes])
+    codes = artifacts.Picture("codes_*.png", "Codes <of frames>", "their codes & what is drawn of them")
+    artifacts.write_pictures(folder, [artifacts.open_loop_picture(5, 50), codes])
     for number in (7, 6):
         video.write_png(folder / "videos" / f"codes_{number}.png", moving_square()[0])
     for episode in (5, 10, 100):
@@ -236,7 +236,7 @@ def headline(folder):
 def test_the_headline_says_how_far_the_run_is(tmp_path, config, summary, said):
     folder = make_run(tmp_path / "run", {"task": "cup", "train": config}, rows=10)
     if summary:
-        report_page.write_summary(folder, summary)
+        artifacts.write_summary(folder, summary)
     assert said in headline(folder)
     assert "finished" in said or "finished" not in headline(folder)
 
@@ -261,7 +261,7 @@ def test_published_returns_are_lines(tmp_path):
     assert page.count("a famous paper") == 2 and page.count("random &lt;play&gt;") == 2  # over steps, over minutes
     assert "a famous paper" in report_page.write_population_report(folder, [folder]).read_text()
     lifecycle.write_references([folder, tmp_path], [{"a famous paper": 1.0}, {}])
-    assert not (tmp_path / report_page.REFERENCES).exists()
+    assert not (tmp_path / artifacts.REFERENCES).exists()
 
 
 def limits(values, name="train/loss"):
@@ -323,7 +323,7 @@ def test_a_page_that_cannot_be_written(tmp_path):
 def test_pages_and_summaries_that_cannot_be_written_end_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(console, "_failed", set())
     for place in (make_run(tmp_path / "a", rows=1), make_run(tmp_path / "b", rows=1)):
-        for name in (report_page.REPORT, report_page.SUMMARY):
+        for name in (report_page.REPORT, artifacts.SUMMARY):
             (place / name / "held").mkdir(parents=True)
     lifecycle.write_summaries(tmp_path / "a", [tmp_path / "a"], {}, ("episodes",))
     assert lifecycle.write_reports(tmp_path / "a", [tmp_path / "a"]) is None
@@ -365,10 +365,10 @@ def test_a_comparison_of_seeds_with_different_lengths(tmp_path):
 def test_a_written_table_is_shown(tmp_path):
     folder = make_run(tmp_path / "run", rows=1)
     assert "<h2>Scores" not in report_page.write_report(folder).read_text()
-    table = report_page.Table("Scores", ["", "return"], [["newest", "3.5"], ["<best>", "9.0"]], "over episodes")
-    report_page.write_table(folder, table)
+    table = artifacts.Table("Scores", ["", "return"], [["newest", "3.5"], ["<best>", "9.0"]], "over episodes")
+    artifacts.write_table(folder, table)
     page = report_page.write_report(folder).read_text()
     assert "<h2>Scores</h2>" in page and "over episodes" in page
     assert '<td>newest</td><td class="n">3.5</td>' in page and "&lt;best&gt;" in page
-    (folder / report_page.TABLE).write_text("{")
+    (folder / artifacts.TABLE).write_text("{")
     assert "<h2>Scores" not in report_page.write_report(folder).read_text()

@@ -1,4 +1,4 @@
-"""The frame of a report: one HTML page with everything inside it, readable by day and in the dark."""
+"""Markup: the frame of a report, one HTML page readable by day and in the dark; Markdown tables."""
 
 import html
 from collections.abc import Sequence
@@ -71,3 +71,14 @@ def folded(title: str, values: dict[str, Any]) -> str:
         return ""
     cells = "".join(f"<tr><td>{text(name)}</td><td>{text(value)}</td></tr>" for name, value in values.items())
     return f'<details><summary>{title}</summary><div class="scroll"><table>{cells}</table></div></details>'
+
+
+def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
+    """The lines of a Markdown table. header: names; rows: cells, written with str; all but the first are numbers."""
+    texts = [[str(cell) for cell in row] for row in [header, *rows]]
+    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(header))]
+    lines = [
+        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
+    ]
+    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
+    return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]

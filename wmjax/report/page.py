@@ -1,82 +1,24 @@
 """report.html: one page about one run, made from the files of its working folder alone, with everything inside it."""
 
 import base64
-import json
 import re
 from collections.abc import Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from wmjax.report import metrics, plots
+from wmjax.report.artifacts import PICTURES, REFERENCES, SUMMARY, TABLE, VIDEOS, Picture, Table, read_json
 from wmjax.report.markup import figure, folded, page, section, text
 from wmjax.report.progress import duration
 from wmjax.storage import files
 from wmjax.storage.workdir import flatten, read_config, read_starts
 from wmjax.types import UsageError
 
-REPORT, SUMMARY, VIDEOS = "report.html", "summary.json", "videos"
-TABLE, REFERENCES, PICTURES = "table.json", "references.json", "pictures.json"
+REPORT = "report.html"
 EMBED_BYTES, EMBED_VIDEOS = 8_000_000, 6  # of videos in the page; the newest ones
 PLANNED = ("episodes", "iterations", "updates")  # what config.train, or config.offline, says the length of a run in
 TITLE_KEYS = ("task", "env", "name")
 FIRST_LOSSES = ("train/loss", "train/image_loss", "train/reward_loss", "train/kl")
 MOST_CURVES = 24
-
-
-class Table(NamedTuple):
-    """A table of text that a main adds to its report, such as its newest evaluation beside published ones."""
-
-    title: str
-    header: Sequence[str]  # of the columns; the first one names the rows
-    rows: Sequence[Sequence[str]]  # as long as the header each
-    note: str = ""
-
-
-class Picture(NamedTuple):
-    """A kind of pictures that a main leaves in videos/: the report shows the newest one."""
-
-    pattern: str  # of their names, such as codes_*.png
-    title: str
-    about: str  # what they show
-    first: bool = False  # whether the oldest one is shown too
-
-
-def open_loop_picture(context: int, frames: int) -> Picture:
-    """The Picture of strips by `video.write_strip`. context: frames that the model is shown; frames: in all."""
-    return Picture(
-        "open_loop_*.png",
-        "Open-loop prediction",
-        f"The model is shown {context} frames, left of the orange marker, and then imagines {frames - context} more "
-        "from the actions alone. Rows: what happened, what the model drew, and the absolute difference (black where "
-        "they agree). Every fifth frame is shown.",
-        first=True,
-    )
-
-
-def write_pictures(workdir: str | Path, pictures: Sequence[Picture]) -> None:
-    """Leaves the kinds of pictures of a run in its folder, for `write_report` to show them in this order."""
-    content = json.dumps([picture._asdict() for picture in pictures], indent=1)
-    files.atomic_write(Path(workdir) / PICTURES, content + "\n")
-
-
-def write_table(workdir: str | Path, table: Table) -> None:
-    """Leaves a table in the folder of a run, in the place of an older one, for `write_report` to show."""
-    files.atomic_write(Path(workdir) / TABLE, json.dumps(table._asdict(), indent=1) + "\n")
-
-
-def write_references(workdir: str | Path, returns: Mapping[str, float]) -> None:
-    """Leaves returns to compare a run's own with in its folder, by name: published ones, random play, ..."""
-    files.atomic_write(Path(workdir) / REFERENCES, json.dumps(dict(returns), indent=1) + "\n")
-
-
-def write_summary(workdir: str | Path, summary: dict[str, Any]) -> None:
-    """Leaves the results of a run in its folder: summary.json."""
-    files.atomic_write(Path(workdir) / SUMMARY, json.dumps(summary, indent=1) + "\n")
-
-
-def drop_summary(workdir: str | Path) -> None:
-    """Removes the results of a run that goes on."""
-    (Path(workdir) / SUMMARY).unlink(missing_ok=True)
 
 
 def write_report(workdir: str | Path) -> Path:
@@ -93,15 +35,15 @@ def write_report(workdir: str | Path) -> Path:
         f"<h1>{text(title)}</h1>",
         _about(folder, starts, _state(folder, config, rows)),
         _numbers(rows),
-        _returns(rows, _read_json(folder / REFERENCES)),
+        _returns(rows, read_json(folder / REFERENCES)),
         _videos(folder),
-        *(_picture(folder, Picture(**kind)) for kind in _read_json(folder / PICTURES)),
+        *(_picture(folder, Picture(**kind)) for kind in read_json(folder / PICTURES)),
         _losses(rows),
         _held_out(rows),
         _times(rows),
         _written_table(folder),
         folded("Config", flatten(config)),
-        folded("Results", flatten(_read_json(folder / SUMMARY))),
+        folded("Results", flatten(read_json(folder / SUMMARY))),
         folded("Versions", starts[-1] if starts else {}),
         _command(starts),
     ]
@@ -128,7 +70,7 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
     for member, lines in zip(members, rows, strict=True):
         task = _title(Path(member), read_config(member))
         tasks.setdefault(task, []).append(lines)
-        references[task] = _read_json(Path(member) / REFERENCES)
+        references[task] = read_json(Path(member) / REFERENCES)
     curves = [
         figure(plots.population(runs, references[task], task if len(tasks) > 1 else ""))
         for task, runs in tasks.items()
@@ -172,17 +114,6 @@ def write_comparison(
     return files.write_whole(path, plots.comparison(rows, title, path.suffix[1:], metric))
 
 
-def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:
-    """The lines of a Markdown table. header: names; rows: cells, written with str; all but the first are numbers."""
-    texts = [[str(cell) for cell in row] for row in [header, *rows]]
-    widths = [max(3, *(len(row[i]) for row in texts)) for i in range(len(header))]
-    lines = [
-        [row[0].ljust(widths[0]), *(t.rjust(w) for t, w in zip(row[1:], widths[1:], strict=True))] for row in texts
-    ]
-    rule = ["-" * widths[0], *("-" * (w - 1) + ":" for w in widths[1:])]
-    return [f"| {' | '.join(line)} |" for line in [lines[0], rule, *lines[1:]]]
-
-
 def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.Rows]) -> str:
     """A table of the members' newest evaluations, each with a link to its report."""
     cells, best = [], "best"
@@ -205,17 +136,9 @@ def _title(folder: Path, config: dict) -> str:
     return folder.resolve().name
 
 
-def _read_json(path: Path) -> Any:
-    """What is in a file that a run may not have written yet; {} where there is none, or a damaged one."""
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-
-
 def _state(folder: Path, config: dict, rows: plots.Rows) -> str:
     """How far a run is, in words. Its summary is that of its last end: the run may have gone on since."""
-    summary, train = _read_json(folder / SUMMARY), config.get("offline", config.get("train", {}))
+    summary, train = read_json(folder / SUMMARY), config.get("offline", config.get("train", {}))
     planned = {name: train[name] for name in PLANNED if name in train} | summary.get("planned", {})
     if not planned:
         return "finished" if summary.get("finished", summary) else "not finished yet"
@@ -344,7 +267,7 @@ def _picture(folder: Path, picture: Picture) -> str:
 
 def _written_table(folder: Path) -> str:
     """The table of `write_table`, if there is one."""
-    written = _read_json(folder / TABLE)
+    written = read_json(folder / TABLE)
     if not written:
         return ""
     table = Table(**written)

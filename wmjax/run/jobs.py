@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, NamedTuple
 
 from wmjax import console
-from wmjax.report.page import SUMMARY
+from wmjax.report.artifacts import SUMMARY
 from wmjax.report.progress import duration
 from wmjax.run import stop
 from wmjax.run.cli import GO_ON

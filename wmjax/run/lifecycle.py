@@ -21,9 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from wmjax import console
-from wmjax.report import page
+from wmjax.report import artifacts
+from wmjax.report.artifacts import SUMMARY, drop_summary, write_summary
 from wmjax.report.metrics import MetricsWriter, read_metrics
-from wmjax.report.page import SUMMARY, drop_summary, write_population_report, write_report, write_summary
+from wmjax.report.page import write_population_report, write_report
 from wmjax.report.progress import Progress
 from wmjax.report.video import check_ffmpeg
 from wmjax.run import processes, stop
@@ -193,7 +194,7 @@ def open_run(
     planned: int,
     minutes: float | None,
     keep: int,
-    pictures: Sequence[page.Picture] = (),
+    pictures: Sequence[artifacts.Picture] = (),
 ) -> Run:
     """Opens the working folder, makes the members' folders and begins to listen for signals.
 
@@ -212,7 +213,7 @@ def open_run(
     """
     member_folders = processes.of_first(lambda: open_folders(folder, config, members, may_differ))
     for place in member_folders:
-        console.try_drawing(page.write_pictures, place, pictures)
+        console.try_drawing(artifacts.write_pictures, place, pictures)
     stop.listen()
     console.try_drawing(check_ffmpeg)
     return Run(folder, member_folders, unit, planned, minutes, keep)
@@ -280,7 +281,7 @@ def write_references(member_folders: Sequence[Path], returns: Sequence[Mapping[s
     """Leaves returns to compare a member's own with in its folder. returns: {name: return} of each, {} for none."""
     for place, references in zip(member_folders, returns, strict=True):
         if references:
-            console.try_drawing(page.write_references, place, references)
+            console.try_drawing(artifacts.write_references, place, references)
 
 
 def write_reports(folder: Path, member_folders: Sequence[Path]) -> Path | None:
