@@ -146,6 +146,37 @@ def test_more_rows_than_fit_are_refused():
         replay.extend(filled(0), steps(0, CAPACITY + 1))
 
 
+def test_chunks_that_are_not_there_are_refused():
+    """The capacity inside jit too, what the ring holds where it is known."""
+    ring = filled(6, begins={(row, t) for row in range(E) for t in (0, 2)})  # episodes of 2 and 4 rows
+    for length in (0, CAPACITY + 1):
+        with pytest.raises(UsageError, match=f"chunks of {length} rows from a replay of {CAPACITY}"):
+            sample(ring, KEY, 2, length)
+    with pytest.raises(UsageError, match="chunks of 7 rows: the longest in the replay has 6"):
+        replay.sample(ring, KEY, 2, 7)
+    with pytest.raises(UsageError, match="chunks of 5 rows: the longest in the replay has 4"):
+        replay.sample_within_episodes(ring, KEY, 2, 5)
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (lambda step: dict(obs=step.obs / np.float32(255)), "obs is .*float32.* expected .*uint8"),
+        (lambda step: dict(obs=step.obs[..., :1]), r"obs is \(\(2, 3, 1, 1, 1\), 'uint8'\): expected"),
+        (lambda step: dict(reward=step.reward[:, :1]), r"reward is \(\(2, 1\), 'float32'\): expected \(\(2, 3\)"),
+        (lambda step: dict(obs=None), "obs is None"),
+    ],
+    ids=["float images", "fewer pixels", "one environment", "no images"],
+)
+def test_rows_unlike_the_example_are_refused(wrong, message):
+    """They would be cast or repeated."""
+    step = steps(0, 2)
+    with pytest.raises(UsageError, match=message):
+        replay.extend(filled(0), step.replace(**wrong(step)))
+    with pytest.raises(UsageError, match=r"example Step's reward is \(2, 3\): expected \(3,\)"):
+        replay.init(CAPACITY, E, step)
+
+
 def test_donated_rings_are_written_in_place():
     old = filled(3, capacity=5000)
     size, address = sum(x.nbytes for x in jax.tree.leaves(old)), old.rows.obs.unsafe_buffer_pointer()

@@ -8,6 +8,8 @@ All rows advance together. Images stay uint8. Every function is pure; jit `add` 
 the ring is written in place.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,10 +32,12 @@ def init(capacity: int, num_envs: int, step: Step) -> Replay:
     """An empty ring on the default device.
 
     Args: capacity: rows for each environment; num_envs: E; step: an example Step with leading axis [E].
-    Raises: UsageError when the memory at hand cannot hold it.
+    Raises: UsageError when the memory at hand cannot hold it, or the example is not of E rows.
     """
     if capacity < 1 or num_envs < 1:
         raise UsageError(f"replay capacity {capacity} for {num_envs} environments: both must be at least 1")
+    if step.reward.shape != (num_envs,):
+        raise UsageError(f"replay: the example Step's reward is {step.reward.shape}: expected ({num_envs},)")
     check_fits(nbytes(capacity, step), f"replay of {capacity} rows for {num_envs} environments")
     rows = jax.tree.map(lambda x: jnp.zeros((num_envs, capacity, *x.shape[1:]), x.dtype), step)
     return Replay(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
@@ -50,7 +54,11 @@ def add(replay: Replay, step: Step) -> Replay:
 
 
 def extend(replay: Replay, steps: Step, count: Array | None = None) -> Replay:
-    """Append steps in order: Step [T, E, ...], the first `count` <= capacity of them; None: all, T <= capacity."""
+    """Append steps in order: Step [T, E, ...], the first `count` <= capacity of them; None: all, T <= capacity.
+
+    Raises: UsageError where shapes or types are not those of the example that the ring was made for.
+    """
+    check_alike(replay.rows, steps)
     capacity = replay.rows.reward.shape[1]
     time = steps.reward.shape[0]
     if count is None and time > capacity:
@@ -66,12 +74,33 @@ def extend(replay: Replay, steps: Step, count: Array | None = None) -> Replay:
     return Replay(rows, (replay.cursor + count) % capacity, jnp.minimum(replay.filled + count, capacity))
 
 
+def check_alike(rows: Step, steps: Step) -> None:
+    """Raises UsageError unless Step [T, E, ...] fits a ring's rows [E, capacity, ...]: writing broadcasts and casts."""
+    time = steps.reward.shape[0]
+    kept = jax.tree.map(lambda x: ((time, x.shape[0], *x.shape[2:]), x.dtype.name), rows)
+    given = jax.tree.map(lambda x: (x.shape, jax.dtypes.canonicalize_dtype(x.dtype).name), steps)
+    for field in Step.__dataclass_fields__:
+        if getattr(given, field) != getattr(kept, field):
+            raise UsageError(f"replay: {field} is {getattr(given, field)}: expected {getattr(kept, field)}")
+
+
+def check_length(replay: Replay, length: int, longest: Callable[[Replay], Array]) -> None:
+    """Raises UsageError where no chunk of `length` rows is in the ring; inside jit the capacity alone is compared."""
+    capacity = replay.rows.reward.shape[1]
+    if not 1 <= length <= capacity:
+        raise UsageError(f"chunks of {length} rows from a replay of {capacity} rows: choose 1 to {capacity}")
+    if not isinstance(replay.filled, jax.core.Tracer) and length > longest(replay):
+        raise UsageError(f"chunks of {length} rows: the longest in the replay has {longest(replay)}")
+
+
 def sample(replay: Replay, key: Array, batch: int, length: int) -> Step:
     """Chunks whose start is uniform over environments and valid positions; `is_first` tells where they cross episodes.
 
-    Args: batch: B chunks; length: T rows, at most the rows filled (not checked inside jit).
+    Args: batch: B chunks; length: T rows, at most the rows filled.
     Returns: Step [B, T, ...].
+    Raises: UsageError where so long a chunk is not there. Inside jit the capacity alone is compared.
     """
+    check_length(replay, length, lambda replay: replay.filled)
     row_key, start_key = jax.random.split(key)
     rows = jax.random.randint(row_key, (batch,), 0, replay.rows.reward.shape[0])
     ages = jax.random.randint(start_key, (batch,), 0, replay.filled - length + 1)
@@ -81,9 +110,10 @@ def sample(replay: Replay, key: Array, batch: int, length: int) -> Step:
 def sample_within_episodes(replay: Replay, key: Array, batch: int, length: int) -> Step:
     """Chunks inside one episode each (PlaNet), uniform over all such starts; arguments and result as `sample`.
 
-    `longest_episode` must be at least `length` (not checked inside jit).
+    `longest_episode` must be at least `length`, which is not checked inside jit either.
     """
-    envs, capacity = replay.rows.reward.shape
+    check_length(replay, length, longest_episode)
+    capacity = replay.rows.reward.shape[1]
     ages = jnp.arange(capacity)
     first = replay.rows.is_first[:, slot(replay, ages)]  # [E, capacity] by age
     begun = jnp.cumsum(first, axis=1)
