@@ -71,3 +71,30 @@ def make_forgetful(seed):
     """Its step returns another state than its reset."""
     env = make_env(seed)
     return env._replace(step=lambda key, state, action: (None, env.step(key, state, action)[1]))
+
+
+def make_float_images(seed):
+    """Images are uint8 until inside jit."""
+    return with_obs(dict(image=jax.ShapeDtypeStruct((SIZE, SIZE, 1), np.float32)))
+
+
+def make_flat_images(seed):
+    """Without channels."""
+    return with_obs(dict(image=jax.ShapeDtypeStruct((SIZE, SIZE), np.uint8)))
+
+
+def make_without_images(seed):
+    """Its state alone."""
+    return with_obs(dict(state=jax.ShapeDtypeStruct((), np.float32)))
+
+
+def make_without_spec(seed):
+    """What it shows in place of a spec."""
+    env = make_env(seed)
+    return env._replace(spec=env.spec.obs)
+
+
+def with_obs(obs):
+    """The walk whose spec says that it shows something else."""
+    env = make_env(0)
+    return env._replace(spec=env.spec._replace(obs=obs))

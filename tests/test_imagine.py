@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import Point, make_point_model, make_trail_model
+from tests.fakes import SPEC, Point, make_point_model, make_trail_model, random_steps
 from wmjax import imagine
+from wmjax.types import UsageError
 
 B, T, H = 3, 6, 4
 KEY = jax.random.key(0)
@@ -135,6 +136,44 @@ def test_overshoot_indices(distance):
                 assert (prior.row, prior.start, prior.steps, prior.path) == (b, t - d, d, int(digits))
                 expected[d - 2, b, t] = not is_first[b, t - d + 1 : t + 1].any()
     np.testing.assert_array_equal(valid, expected)
+
+
+def at_once(**wrong):
+    """Filters, imagines or overshoots with one argument that is not as it should be."""
+    model, start = make_point_model(2), point()
+    steps = dict(prev_action=np.zeros((B, T, 2), np.float32), is_first=np.zeros((B, T), bool))
+    if "policy" in wrong or "horizon" in wrong:
+        wrong = dict(policy=lambda key, features: -features, horizon=H) | wrong
+        return imagine.closed_loop(model, PARAMS, KEY, start, wrong["policy"], wrong["horizon"])
+    if "first_actions" in wrong:
+        return imagine.branch(model, PARAMS, KEY, start, wrong["first_actions"], None, wrong.get("depth", 1))
+    if "distance" in wrong:
+        return imagine.overshoot(model, PARAMS, KEY, start, **steps, **wrong)
+    return imagine.filter(model, PARAMS, KEY, start, **(steps | dict(embed=np.zeros((B, T, 1), np.float32)) | wrong))
+
+
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        (dict(horizon=-1), "horizon -1: must be 0 or more"),
+        (dict(first_actions=np.zeros((B, 2, 2)), depth=0), "horizon 0: must be at least 1"),
+        (dict(distance=1), "distance 1 of overshooting: must be at least 2"),
+        (dict(policy=lambda key, features: jnp.zeros(B, jnp.int32)), "rank 1 .* expected 2"),
+        (dict(first_actions=np.zeros((1, 2, 2), np.float32)), "shape"),
+        (dict(prev_action=np.zeros((B, T), np.int32)), "rank 2 .* expected 3"),
+        (dict(is_first=np.zeros((B, T, 1), bool)), "rank 3 .* expected 2"),
+    ],
+    ids=lambda x: x if isinstance(x, str) else None,
+)
+def test_what_would_be_broadcast_or_nothing_is_refused(wrong, message):
+    with pytest.raises((UsageError, AssertionError), match=message):
+        at_once(**wrong)
+
+
+def test_records_whose_fields_differ_in_their_axes_are_refused():
+    steps = random_steps(SPEC, B, T)
+    with pytest.raises(AssertionError, match="prefix"):
+        imagine.filter_steps(make_point_model(2), PARAMS, KEY, steps.replace(reward=steps.reward.T), SPEC.action)
 
 
 def test_heads_of_folded_states_keep_their_place():

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, shift, time_first, unfold_like
-from wmjax.types import Step, image_of
+from wmjax.types import Step, UsageError, image_of
 
 
 def filter(model, params, key, state, *, prev_action, embed, is_first):
@@ -32,6 +32,7 @@ def filter(model, params, key, state, *, prev_action, embed, is_first):
     Returns:
       (last state, states, aux): states and aux with leading axes [B, T].
     """
+    chex.assert_rank([prev_action, is_first], [3, 2])
     chex.assert_equal_shape_prefix((prev_action, *jax.tree.leaves(embed), is_first), 2)
     keys = jax.random.split(key, prev_action.shape[1])
 
@@ -53,6 +54,7 @@ def filter_steps(model, params, key, steps, action_spec):
     Returns:
       As `filter`.
     """
+    chex.assert_equal_shape_prefix(jax.tree.leaves(steps), 2)
     prev_action = model_action(steps.prev_action, action_spec)  # [B, T, A]
     embed = unfold_like(model.encode(params, fold(steps.obs)), prev_action)
     start = model.initial(params, prev_action.shape[0])
@@ -98,10 +100,13 @@ def closed_loop(model, params, key, state, policy, horizon):
       (states, actions): states with leading axes [H + 1, B], the given one first; actions [H, B, A], time first;
       states[h + 1] is the arrival after actions[h].
     """
+    if horizon < 0:
+        raise UsageError(f"horizon {horizon}: must be 0 or more")
     keys = jax.random.split(key, (horizon, 2))
 
     def step(state, keys):
         action = policy(keys[0], model.features(params, state))
+        chex.assert_rank(action, 2)
         state = model.imagine(params, keys[1], state, action)
         return state, (state, action)
 
@@ -115,6 +120,10 @@ def branch(model, params, key, state, first_actions, policy, horizon):
     Args: as `closed_loop`, policy of B * K rows; first_actions: float32 [B, K, A]; horizon: H >= 1.
     Returns: (states, actions) with leading axes [H, B * K], the arrivals and what led there; row b * K + k is of row b.
     """
+    if horizon < 1:
+        raise UsageError(f"horizon {horizon}: must be at least 1, that of the first actions")
+    chex.assert_rank(first_actions, 3)
+    chex.assert_equal_shape_prefix((first_actions, *jax.tree.leaves(state)), 1)
     rows = jax.tree.map(lambda x: jnp.repeat(x, first_actions.shape[1], axis=0), state)
     first = fold(first_actions)
     first_key, rest_key = jax.random.split(key)
@@ -155,6 +164,9 @@ def overshoot(model, params, key, states, *, prev_action, is_first, distance):
       (priors, valid): priors with leading axes [D - 1, B, T]; valid bool [D - 1, B, T], False where the prediction
       would start before the chunk or before the episode's first step.
     """
+    if distance < 2:
+        raise UsageError(f"distance {distance} of overshooting: must be at least 2")
+    chex.assert_rank([prev_action, is_first], [3, 2])
     batch, time = is_first.shape
     keys = jax.random.split(key, distance)
 

@@ -56,6 +56,13 @@ def test_the_belief_takes_in_action_and_image_before_planning():
         np.testing.assert_array_equal(carry.position, action)
 
 
+def test_a_carry_of_other_rows_is_refused():
+    """One row would be taken for each."""
+    actor, _ = acting(WIDE)
+    with pytest.raises(AssertionError, match="prefix"):
+        actor.act(PARAMS, KEY, actor.initial(PARAMS, 1), arrivals(3), False)
+
+
 def test_a_model_that_takes_rewards_is_told_them_before_planning():
     told = MODEL._replace(with_reward=lambda state, reward: state.replace(position=state.position + reward[:, None]))
     actor, act = acting(WIDE, model=told)

@@ -130,6 +130,10 @@ def test_other_families_are_not_pure_jax(name):
     [
         ("py:tests.jax_walk:make_wrong", {}, "step returns a Step whose reward is .*int32.*expected .*float32"),
         ("py:tests.jax_walk:make_forgetful", {}, "the state that step returns is not like that of reset"),
+        ("py:tests.jax_walk:make_float_images", {}, r"images are float32 \(16, 16, 1\): expected uint8 \(X, Y, C\)"),
+        ("py:tests.jax_walk:make_flat_images", {}, r"images are uint8 \(16, 16\): expected uint8 \(X, Y, C\)"),
+        ("py:tests.jax_walk:make_without_images", {}, "observations hold state: expected the image as image"),
+        ("py:tests.jax_walk:make_without_spec", {}, "the spec of a JaxEnv is a dict: expected a wmjax.types.EnvSpec"),
         ("py:tests.jax_walk:make_env", dict(size=64), "size=64 is not allowed of py:.*, which is as it is: 16"),
         ("py:tests.jax_walk:make_env", dict(action_repeat=2), "action_repeat=2 is not allowed"),
         ("py:tests.jax_walk:make_env", dict(colour=2), "unknown py option 'colour'"),

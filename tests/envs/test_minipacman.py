@@ -164,3 +164,11 @@ def test_refusals(name, options, message):
         with pytest.raises(UsageError, match=message) as caught:
             make()
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("action", [np.zeros(2, np.float32), np.zeros((2, 5), np.int32)], ids=["floats", "one-hot"])
+def test_actions_that_are_no_numbers_of_moves_are_refused(action):
+    """Nothing in jit could say so later: they would be taken for no move."""
+    env = envs.make_jax("minipacman:hunt", maze="9x11")
+    with pytest.raises(AssertionError, match="Chex"):
+        jax.eval_shape(lambda: env.step(jax.random.key(0), env.reset(jax.random.key(0), 2)[0], action))

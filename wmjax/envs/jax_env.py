@@ -12,12 +12,18 @@ import jax
 import numpy as np
 
 from wmjax.envs.check import check_action, check_begun, check_identity, identity_of
-from wmjax.types import Array, JaxEnv, Step, UsageError
+from wmjax.types import Array, EnvSpec, JaxEnv, Step, UsageError
 
 
 def check_env(name: str, env: JaxEnv) -> None:
     """Raises UsageError where the Steps of a JaxEnv are not as its spec says; nothing is computed."""
     rows, spec = 2, env.spec
+    if not isinstance(spec, EnvSpec):
+        raise UsageError(f"{name}: the spec of a JaxEnv is a {type(spec).__name__}: expected a wmjax.types.EnvSpec.")
+    if isinstance(spec.obs, dict) and "image" not in spec.obs:
+        raise UsageError(f"{name}: observations hold {', '.join(spec.obs)}: expected the image as image.")
+    if len(spec.obs_shape) != 3 or spec.obs_dtype != np.uint8:
+        raise UsageError(f"{name}: images are {spec.obs_dtype} {spec.obs_shape}: expected uint8 (X, Y, C).")
     obs = jax.tree.map(lambda x: (rows, *x.shape, np.dtype(x.dtype).name), spec.obs)
     action = (rows, "int32") if spec.action.discrete else (rows, spec.action.size, "float32")
     number, flag = (rows, "float32"), (rows, "bool")

@@ -31,6 +31,7 @@ import dataclasses
 import functools
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -337,6 +338,8 @@ def _made(mode: str, options: MiniPacmanOptions) -> JaxEnv:
         return game, Step(jnp.zeros(rows, jnp.int32), see(game), zeros, zeros + 1, ~never, never)
 
     def step(key: Array, game: Game, action: Array) -> tuple[Game, Step]:
+        chex.assert_rank(action, 1)
+        chex.assert_type(action, int)
         uniforms = jax.random.uniform(key, (len(action), UNIFORMS))
         game, step = jax.vmap(functools.partial(advance, maze, mode, options.episode_steps))(game, action, uniforms)
         return game, dataclasses.replace(step, obs=see(game))

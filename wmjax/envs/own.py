@@ -102,12 +102,12 @@ def make_env(name: str, options: dict[str, Any]) -> JaxEnv | None:
         getattr(made, "close", lambda: None)()
         return None
     check_options("py", options, OwnOptions)
+    check_env(f"py:{name}", made)
     as_it_is = OwnOptions(size=made.spec.obs_shape[0], episode_steps=made.spec.time_limit)
     for option, value in options.items():
         fixed = getattr(as_it_is, option)
         if value not in (None, fixed):
             raise UsageError(f"{option}={value!r} is not allowed of py:{name}, a JaxEnv, which is as it is: {fixed!r}.")
-    check_env(f"py:{name}", made)
     return made
 
 

@@ -1,5 +1,6 @@
 """Model-predictive control: filter, plan, act with the first action, plan again (PlaNet, Algorithm 1)."""
 
+import chex
 import jax
 import jax.numpy as jnp
 
@@ -23,6 +24,8 @@ def make_actor(model, planner, action_spec, config):
         return action + config.exploration_noise * jax.random.normal(key, action.shape)
 
     def act(params, key, carry, step, explore):
+        chex.assert_rank(step.is_first, 1)
+        chex.assert_equal_shape_prefix((step.is_first, *jax.tree.leaves(carry)), 1)  # one row would be broadcast
         observe_key, plan_key, noise_key = jax.random.split(key, 3)
         prev_action = model_action(step.prev_action, action_spec)
         embed = model.encode(params, step.obs)
