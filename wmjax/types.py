@@ -119,7 +119,8 @@ class WorldModel(NamedTuple):
     encode: Callable[..., Array]
     # (params, obs [B, ...] as of Step) -> embed [B, ...]; fold time into B before any scan
     observe: Callable[..., tuple[State, Any]]
-    # (params, key, state, prev_action, embed, is_first) -> (state, aux): filtering posterior, one step
+    # (params, key, state, prev_action, embed, is_first [B]) -> (state, aux): filtering posterior, one step; where
+    # is_first, state and prev_action are forgotten; aux: any pytree [B, ...] that the model's own learner needs
     imagine: Callable[..., State]  # (params, key, state, action) -> state: prior, one step
     features: Callable[..., Array]  # (params, state) -> float32 [B, *feature_shape]
     reward: Callable[..., Array]  # (params, state) -> float32 [B], the mean

@@ -85,7 +85,7 @@ def play_episodes(
 
     Args:
       env: VecEnv of S * E rows, or of this process's share of each member's; player: Player; params: with a leading
-      axis [S]; keys: [S]; stopwatch: a Stopwatch.
+      axis [S], np.zeros(S) of an actor that takes none; keys: [S]; stopwatch: a Stopwatch.
     Returns:
       (steps, returns): Step [T, S * E, ...] of numpy arrays, from the first row to the last; returns float64 [S * E],
       the sum of each row's rewards. A row that ends before the others begins another episode, which does not count.

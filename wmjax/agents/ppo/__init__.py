@@ -1,4 +1,4 @@
-"""A policy trained inside a world model by proximal policy optimisation (Smaller World Models)."""
+"""A policy over discrete actions, trained inside a world model by proximal policy optimisation (Robine et al. 2023)."""
 
 from wmjax.agents.ppo.actor import make_actor, make_policy
 from wmjax.agents.ppo.config import PPOConfig

@@ -55,7 +55,7 @@ class PPOBatch:
 def make(config, network, feature_shape):
     """A Learner of a PPOConfig whose batch is a Rollout of the policy with the very parameters of its state.
 
-    Args: network: a flax module, features [B, *feature_shape] -> (logits [B, M], value [B]).
+    Args: network: a flax module, features [B, *feature_shape] -> (logits [B, M], value [B]), with M as its `actions`.
     """
     optimizer = clipped_adam(config.clip_norm, config.learning_rate, config.adam_epsilon)
 
