@@ -74,7 +74,8 @@ def settings(config: Any) -> Settings:
         if config["task"].startswith("atari:") or kind in LEARNED:
             what = f"agent {kind}" if kind in LEARNED else config["task"]
             raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {what}")
-        env["observe"] = "image+state"
+        if config["task"].startswith("minipacman:"):  # others show their state or do not
+            env["observe"] = "image+state"
     blocks: dict[str, Any] = {name: build(cls, config[name], name) for name, cls in BLOCKS.items()}
     wanted: dict[str, Any] = AGENTS[kind]
     if any(getattr(blocks["agent"], name) != value for name, value in wanted.items()):

@@ -1,15 +1,19 @@
 """The agents' main as a user runs it: training in both loops, resuming, refusals."""
 
+import dataclasses
 import json
 import os
 import signal
 
+import jax
 import numpy as np
 import pytest
 
-from experiments.i2a import phases
+from experiments.i2a import agent, phases
+from experiments.i2a.config import get_config
 from tests import exporting, mains
 from tests.mains import assert_as_whole, metrics, summary
+from wmjax.types import UsageError
 
 MAIN = "i2a"
 GAME = dict(experiment=MAIN, tiny=mains.I2A_GAME)
@@ -154,6 +158,18 @@ def test_refusals_are_one_line(flags, message, tmp_path):
     ended = mains.refused(tmp_path / "run", *flags, experiment=MAIN)
     assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
     assert not (tmp_path / "run").exists()
+
+
+def test_an_environment_that_shows_its_state_is_a_model_of_itself():
+    """Whoever made it; no other is asked for an option that it does not have."""
+    config = get_config("py:tests.jax_walk:make_discrete,uniform,cpu")
+    config.model_run, config.agent.rollouts = "simulator", 3
+    chosen = agent.settings(config)
+    world = agent.make_world(chosen, *agent.spec_of(chosen), jax.random.key(0))
+    assert world.query.model.feature_shape == (16, 16, 1)
+    chosen = chosen._replace(task="ball:drifting", agent=dataclasses.replace(chosen.agent, rollouts=1))
+    with pytest.raises(UsageError, match="the environment must show its state"):
+        agent.make_world(chosen, *agent.spec_of(chosen), jax.random.key(0))
 
 
 def test_a_tally_counts_decisions_and_returns_of_whole_episodes():

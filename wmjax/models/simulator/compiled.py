@@ -1,8 +1,8 @@
 """An environment in pure JAX as a world model of itself: what a learned model would be at its best.
 
 It imagines what the environment would do under the same key, inside jit. Its state is the environment's own, which the
-environment shows beside its image: {"image": ..., "state": ...}, option observe="image+state". It has no parameters and
-nothing to learn. An imagined episode that is over stays where it is, without rewards.
+environment shows beside its image: {"image": ..., "state": ...}, MiniPacman by observe="image+state". It has no
+parameters and nothing to learn. An imagined episode that is over stays where it is, without rewards.
 """
 
 import jax
@@ -37,7 +37,7 @@ def make_model(env):
     """
     spec = env.spec
     if not isinstance(spec.obs, dict) or "state" not in spec.obs:
-        raise UsageError("the environment must show its state: make it with observe='image+state'.")
+        raise UsageError("the environment must show its state: obs['state'], of MiniPacman observe='image+state'.")
 
     def initial(params, batch):
         return begin(params, jax.tree.map(lambda x: jnp.zeros((batch, CONTEXT, *x.shape), x.dtype), spec.obs))
