@@ -11,6 +11,7 @@ from wmjax.report.statistics import (
     intervals,
     pearson,
     significant_correlation,
+    with_interval,
 )
 
 
@@ -30,6 +31,7 @@ def test_interval_of_a_mean_by_hand():
     """Student's t with two degrees of freedom reaches 4.3027 standard errors."""
     values = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0]])
     np.testing.assert_allclose(half_interval(values), [4.3027 / np.sqrt(3), 0], rtol=1e-4)
+    assert with_interval([1.0, 2.0, 3.0], 2) == "2.00 (-0.48 to 4.48)" and with_interval([2.04], 1) == "2.0"
 
 
 def test_aggregates_by_hand():

@@ -53,6 +53,8 @@ def test_steps_go_on_over_calls_and_episodes(player):
     assert whole.reward.shape == (24, 4)
     np.testing.assert_array_equal(whole.is_first[1:], whole.is_last[:-1])
     assert whole.is_first.sum() >= 8
+    drawn = whole.prev_action[~whole.is_first]  # by a key of its own for every decision
+    assert len(np.unique(drawn)) == drawn.size
     other = fresh()
     other.reset()
     for t, action in enumerate(whole.prev_action):  # where an episode begins the action does not count

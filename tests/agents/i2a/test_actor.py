@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from tests import tiny_i2a
+from tests.fakes import randomised
+from tests.nets_by_hand import convolve, dense, sigmoid
 from wmjax.agents import i2a
 from wmjax.agents.i2a import actor
 from wmjax.ops.axes import fold
@@ -119,25 +121,42 @@ def test_the_actions_of_a_jump(how, differ):
     assert set(np.unique(apart)) == ({0, 2} if differ else {0})
 
 
-def test_the_summary_reads_the_last_step_first():
-    """Swapping two imagined steps changes the code, and step t + 1 is the LSTM's last input."""
-    _, agent = tiny_i2a.make_agent("uniform")
+def relu(x):
+    return np.maximum(x, 0)
+
+
+def decided_by_hand(params, images, seen, scale):
+    """(logits [N, A], value [N]) of images uint8 [N, X, Y, C] and of what rollouts showed, [H, N, K, ...]."""
+    modules = {name: tree["params"] for name, tree in params.items() if name != "model"}
+    trunk, encoder, cell = modules["trunk"], modules["encoder"], modules["lstm"]
+    x = relu(convolve(trunk["Conv_0"], images / 255, 1)).reshape(len(images), -1)
+    known = [relu(dense(trunk["Dense_0"], x))]
+    for k in range(tiny_i2a.ACTIONS):
+        h, c = np.zeros((2, len(images), tiny_i2a.SIZES["lstm_units"]))
+        for features, reward in zip(seen.features[::-1, :, k], seen.reward[::-1, :, k], strict=True):
+            padded = np.pad(features, ((0, 0), (0, 1), (0, 1), (0, 0)))  # an even kernel sees one zero more at the end
+            x = relu(convolve(encoder["Conv_0"], padded, 1)).reshape(len(images), -1)
+            x = relu(dense(encoder["Dense_0"], np.concatenate([x, scale * reward[:, None]], axis=-1)))
+            i, f, g, o = np.split(x @ cell["input_kernel"] + h @ cell["recurrent_kernel"] + cell["bias"], 4, axis=-1)
+            c = sigmoid(f) * c + sigmoid(i) * np.tanh(g)
+            h = sigmoid(o) * np.tanh(c)
+        known.append(h)
+    x = np.concatenate(known, axis=-1)
+    return dense(modules["heads"]["logits"], x), dense(modules["heads"]["value"], x)[:, 0]
+
+
+def test_a_decision_equals_numpy():
+    """The summary reads the last step first; rewards are scaled as those that the agent learns from."""
+    _, agent = tiny_i2a.make_agent("uniform", reward_scale=3.0)
     params = tiny_i2a.params_of(agent)
+    params["agent"] = randomised(params["agent"], 0.5)
     unroll = tiny_i2a.make_unroll(agent, params)
-    decide = jax.jit(lambda seen: agent.decide(params, image_of(unroll.steps.obs), seen).logits)
-    swapped = jax.tree.map(lambda x: x, unroll.seen).replace(
-        features=unroll.seen.features[:, ::-1], reward=unroll.seen.reward[:, ::-1]
-    )
-    assert np.abs(decide(unroll.seen) - decide(swapped)).max() > 1e-6
-    forget = jax.tree.map(jnp.copy, params)
-    size = tiny_i2a.SIZES["lstm_units"]
-    forget["agent"]["lstm"]["params"]["bias"] = jnp.zeros(4 * size).at[size : 2 * size].set(-100.0)
-    forget["agent"]["lstm"]["params"]["recurrent_kernel"] *= 0
-    only = jax.jit(lambda seen: agent.decide(forget, image_of(unroll.steps.obs), seen).logits)
-    other_last = unroll.seen.replace(features=unroll.seen.features.at[:, 1].add(1.0))
-    other_first = unroll.seen.replace(features=unroll.seen.features.at[:, 0].add(1.0))
-    np.testing.assert_allclose(only(unroll.seen), only(other_last), atol=1e-6)
-    assert np.abs(only(unroll.seen) - only(other_first)).max() > 1e-6
+    found = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen)[:2])(unroll)
+    seen = jax.tree.map(np.asarray, unroll.seen)
+    for t in range(tiny_i2a.STEPS + 1):
+        expected = decided_by_hand(params["agent"], unroll.steps.obs[t], member(seen, t), 3.0)
+        for one, other in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one[t], other, rtol=1e-4, atol=1e-5)
 
 
 def test_the_state_is_made_of_the_newest_images():

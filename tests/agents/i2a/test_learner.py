@@ -179,18 +179,45 @@ def test_distillation_pulls_the_rollout_policy_to_the_policy_and_moves_nothing_e
     assert measure(own) < 0.2 * before
 
 
-@pytest.mark.parametrize("pixels", [False, True])
-def test_with_pixels_the_rollout_policy_imitates_on_real_images(pixels):
-    config = i2a.I2AConfig(pixels=pixels)
-    steps, given = steps_with_ends(), []
-    start = jnp.zeros((*steps.reward.shape, 2, 3, 1))
-    zeros = jnp.zeros((*steps.reward.shape, tiny_i2a.ACTIONS))
-    decided = i2a.actor.Decided(zeros, zeros[..., 0], i2a.actor.Imagined(start, start, zeros, zeros))
+def loss_of_a_made_up_decision(config, **imagined):
+    """(loss, metrics, what the rollout policy was given), where that takes all actions equally often."""
+    steps, given, rng = steps_with_ends(), [], np.random.default_rng(0)
+    fields = dict.fromkeys(("start", "features", "reward", "action")) | imagined
+    logits = jnp.float32(rng.normal(size=(*steps.reward.shape, tiny_i2a.ACTIONS)))
+    decided = i2a.actor.Decided(logits, logits[..., 0], i2a.actor.Imagined(**fields))
     policy_logits = lambda params, x: given.append(x) or jnp.zeros((len(x), tiny_i2a.ACTIONS))
     agent = i2a.actor.Agent(None, None, None, lambda *args: decided, policy_logits)
-    learner.actor_critic_loss(config, agent, {}, i2a.Unroll({}, steps, None))
-    expected = np.swapaxes(steps.obs[:-1], 0, 1).reshape(-1, *tiny_i2a.IMAGE.shape) / 255
+    return *learner.actor_critic_loss(config, agent, {}, i2a.Unroll({}, steps, None)), given
+
+
+def without_rollouts(config, metrics):
+    """The part of a loss that has nothing to do with the policy of the rollouts."""
+    value, entropy = config.value_scale * metrics["value_loss"], config.entropy * metrics["entropy"]
+    return metrics["policy_loss"] + value - entropy
+
+
+@pytest.mark.parametrize("pixels", [False, True])
+def test_with_pixels_the_rollout_policy_imitates_on_real_images(pixels):
+    """Where it takes all actions equally often, KL(policy || it) is log A less the policy's entropy."""
+    config = i2a.I2AConfig(pixels=pixels, distillation=0.3)
+    obs = steps_with_ends().obs
+    loss, metrics, given = loss_of_a_made_up_decision(config, start=jnp.zeros((*obs.shape[:2], 2, 3, 1)))
+    expected = np.swapaxes(obs[:-1], 0, 1).reshape(-1, *tiny_i2a.IMAGE.shape) / 255
     np.testing.assert_allclose(given[0], expected if pixels else np.zeros((24, 2, 3, 1)), atol=1e-6)
+    most = np.log(tiny_i2a.ACTIONS)
+    np.testing.assert_allclose(metrics["distillation_loss"], most - metrics["entropy"], rtol=1e-5)
+    np.testing.assert_allclose(metrics["rollout_entropy"], most, rtol=1e-5)
+    np.testing.assert_allclose(loss, without_rollouts(config, metrics) + 0.3 * metrics["distillation_loss"], rtol=1e-5)
+
+
+def test_the_entropy_of_a_learned_rollout_policy_is_a_penalty():
+    """Mean entropy of its probabilities; the first actions are given."""
+    config = i2a.I2AConfig(rollout_policy="learned", rollout_entropy=0.4)
+    action = np.random.default_rng(1).dirichlet(np.ones(tiny_i2a.ACTIONS), size=(7, 3, 4, 2))  # [T, H, B, K, A]
+    loss, metrics, _ = loss_of_a_made_up_decision(config, action=jnp.float32(action))
+    expected = -(action * np.log(action)).sum(-1)[:, 1:].mean()
+    np.testing.assert_allclose(metrics["rollout_entropy"], expected, rtol=1e-4)
+    np.testing.assert_allclose(loss, without_rollouts(config, metrics) + 0.4 * expected, rtol=1e-4)
 
 
 @pytest.mark.parametrize("policy", ["none", "distilled"])

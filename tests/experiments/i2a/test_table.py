@@ -88,6 +88,7 @@ def test_runs_are_those_that_the_mains_take(tmp_path):
     assert chosen.agent.rollout_policy == "none" and chosen.model_run == ""
     record = table.recording(options(env="MsPacman", preset="cpu_games"), tmp_path, "atari:MsPacman").command
     assert "--size=80x64" in record and "--actions=0,2,3,4,5" in record
+    assert "--steps=1000" in record and "--rows=12" in record  # 1,000 decisions of 8 rows in 11 shards
     changed = options(env="MsPacman", preset="cpu_games", set=["env.size=(63,48)", "env.crop=3"])
     assert "--size=60x48" in table.recording(changed, tmp_path, "atari:MsPacman").command
 
@@ -113,6 +114,8 @@ def test_data_count_for_agents_that_need_them():
     """An untrained model has seen nothing; a random one of 1,000 frames is a tenth later with 100 of data."""
     told = table.lines(options(), "minipacman:hunt", {name: [curve(1)] for name in ("untrained", "copy")}, data=100)
     assert [row[4] for row in cells(told)[2:4]] == ["1000.0", "900.0"]
+    told = table.lines(options(), "atari:MsPacman", dict(copy=[curve(1)]), data=25)  # a decision is four frames
+    assert cells(told)[2][4] == "900.0"
     assert "played by random" in told[0]
     assert cells(table.survival(dict(untrained=[lasting(3)], copy=[lasting(3)]), 100_000))[2][1] == "0.30M"
 

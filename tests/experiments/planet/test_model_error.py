@@ -1,5 +1,7 @@
 """How a model ranks a planner's candidates beside the simulator: by hand, and of the simulator itself."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tests import mains
 from wmjax import envs
 from wmjax.models import simulator
 from wmjax.run.collect import stack
+from wmjax.run.members import Member
 
 KEY = jax.random.key(0)
 
@@ -27,8 +30,11 @@ def episode():
 def test_the_simulator_ranks_as_itself(episode, tmp_path):
     env, steps = episode
     model = simulator.make_model(env.spec._replace(obs=dict(state=env.spec.obs)), env.advance)
-    size = dict(horizon=3, candidates=16, elites=4)
-    found = model_error.make_model_error(model, env.spec.action, env.advance, **size)(None, KEY, steps)
+    size, begun = dict(horizon=3, candidates=16, elites=4), []
+    advance = lambda states, actions: begun.append(states) or env.advance(states, actions)
+    found = model_error.make_model_error(model, env.spec.action, advance, **size)(None, KEY, steps)
+    places = [0, 2, 5, 7, 10, 12, 15, 17]  # of 20, those that can be gone on from
+    np.testing.assert_array_equal(begun, np.repeat(steps.obs["state"][places], 16, axis=1))
     np.testing.assert_array_equal(found["correlation"], np.ones(3))
     np.testing.assert_array_equal(found["regret"], np.zeros(3))
     backwards = model._replace(rewards=lambda *args: -model.rewards(*args))
@@ -40,6 +46,20 @@ def test_the_simulator_ranks_as_itself(episode, tmp_path):
     }
     model_error.draw(tmp_path / "a.png", found)
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_it_is_measured_for_the_planner_of_the_run(monkeypatch):
+    monkeypatch.setattr(model_error.envs, "make", lambda *args, **options: SimpleNamespace(advance=args[0]))
+    monkeypatch.setattr(model_error, "make_model_error", lambda model, spec, advance, **size: (advance, size))
+    size = dict(horizon=3, candidates=16, elites=4)
+    chosen = SimpleNamespace(
+        evaluation=SimpleNamespace(model_error=True),
+        env=dict(observe="image+state"),
+        tasks=dict(a=[Member("physics:cheetah_run", 0)], b=[Member("physics:walker_walk", 0)]),
+        planner=SimpleNamespace(**size),
+    )
+    expected = dict(a=("physics:cheetah_run", size), b=("physics:walker_walk", size))
+    assert model_error.make_measures(chosen, None, None) == expected
 
 
 def test_a_model_that_is_one_step_late_ranks_worse(episode):

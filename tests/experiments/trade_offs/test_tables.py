@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from experiments.planet.agent import make_agent
 from experiments.planet.offline import SHOWN
 from experiments.trade_offs import config, cost, offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
@@ -12,19 +13,22 @@ from experiments.trade_offs.cells import MAIN, Cell, Variant
 COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
 
 
-def run(folder, name, returns, seed=0, design=None, correlation=0.0, reward_loss=1.0):
+def run(folder, name, returns, seed=0, design=None, correlation=0.0, image_loss=1.0, reward_loss=1.0):
     """A Cell whose run was evaluated after 10, 20, ... episodes of 100 decisions and 5 updates each.
 
-    Before them one line of one random episode.
+    Before them one line of one random episode. In the last line losses are ten times as high, and in it alone the
+    correlation is the given one.
     """
     cell = Cell(name, Variant(design or name), "cheetah_run", seed, folder / f"{name}_seed_{seed}")
     cell.folder.mkdir()
     rows = [
         {"episodes": 10 * i, "env_steps": 400 + 4000 * i, "updates": 50 * i, "eval/return_mean": value}
-        | {"time/act": 2.0, "time/update": 1.0, "train/reward_loss": reward_loss}
-        | {"model_error/correlation_1": 0.0, "model_error/correlation_8": correlation}
+        | {"time/act": 2.0, "time/update": 1.0, "train/image_loss": image_loss, "train/reward_loss": reward_loss}
+        | {"model_error/correlation_2": 0.0, "model_error/correlation_12": 0.5}
         for i, value in enumerate(returns, start=1)
     ]
+    rows[-1] |= {"model_error/correlation_12": correlation}
+    rows[-1] |= {"train/image_loss": 10 * image_loss, "train/reward_loss": 10 * reward_loss}
     rows.insert(0, dict(episodes=1, env_steps=400, updates=0))
     (cell.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return cell
@@ -52,6 +56,22 @@ def test_seconds_are_told_where_costs_are_timed_alone(tmp_path):
     assert "with the part cost" in table[2] and [x.strip() for x in table[-1].split("|")[3:5]] == ["1", "-"]
 
 
+def test_costs_are_of_100_updates_and_250_decisions():
+    *_, row = cost.lines(dict(r=COST | dict(parameters=81_553)))
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[:2] + cells[3:5] + cells[6:8] == ["r", "81,553", "10.00", "2.0", "1.00", "0.5"]
+
+
+def test_the_time_of_a_decision_is_that_of_one_iteration_times_their_number(monkeypatch):
+    made = []
+    monkeypatch.setattr(cost, "make_agent", lambda *args: made.append(args[0].planner.iterations) or make_agent(*args))
+    monkeypatch.setattr(cost.benchmark, "gflops", lambda *args: 1.0)
+    monkeypatch.setattr(cost.benchmark, "compiled", lambda name, *args: name)
+    monkeypatch.setattr(cost.benchmark, "measure", lambda name, times: dict(ms=dict(decision=3.0, update=7.0)[name]))
+    found = cost.measure("fake:counter", "r", "smoke", ["planner.iterations=5"])
+    assert made == [5, 1] and found["decision_ms"] == 15.0 and found["update_ms"] == 7.0
+
+
 def test_a_score_is_divided_by_the_seconds_of_its_own_episode():
     """Of `cpu` it is shorter than the published ones, 125 decisions."""
     table = cost.worth(dict(r=COST | dict(decisions=125)), dict(r=10.0), "cheetah_run")
@@ -67,7 +87,7 @@ def test_faults_are_compared_with_their_designs_seed_by_seed(tmp_path):
 
 
 def test_model_errors_are_those_of_the_longest_horizon(tmp_path):
-    table = tables.model_errors(dict(r=[run(tmp_path, "r", [1.0], correlation=0.25)]))
+    table = tables.model_errors(dict(r=[run(tmp_path, "r", [1.0, 2.0], correlation=0.25)]))
     assert [cell.strip() for cell in table[-1].split("|")[1:-1]] == ["r", "0.25", "-"]
 
 
@@ -78,6 +98,21 @@ def test_sharing_is_unshared_less_shared_whatever_the_default(tmp_path):
     table = "\n".join(tables.sharing(cells, "cheetah_run", tmp_path))
     rows = {line.split("|")[1].strip(): line.split("|")[3].strip() for line in table.splitlines() if "|" in line}
     assert rows["lt_lr"] == "1" and rows["ot_or"] == "4"
+
+
+def test_sizes_are_ranked_by_the_medians_of_their_losses(tmp_path):
+    """Scores rise as the images' loss falls and the rewards' rises; of ot_or there are two sizes, too few."""
+    cells = {}
+    for i, name in enumerate(("lt_lr", "lt_lr_2", "lt_lr_3", "ot_or", "ot_or_2")):
+        losses = dict(image_loss=3.0 - i, reward_loss=1.0 + i) if i < 3 else {}
+        cells[name] = [run(tmp_path, name, [9.0, 9.0, float(i)], design=name[:5], **losses)]
+    table = [
+        [cell.strip() for cell in line.split("|")[1:-1]] for line in tables.scaling(cells, "cheetah_run", tmp_path)
+    ]
+    assert ["lt_lr_2", "2", "2", "1"] in table
+    assert ["rho (95% interval)", "-1.00 (-1.00 to 1.00)", "1.00 (-1.00 to 1.00)"] in table
+    assert ["rho (95% interval)", "-", "-"] in table and ["sizes", "2", "2"] in table
+    assert (tmp_path / "scale_lt_lr_cheetah_run.png").stat().st_size > 0
 
 
 SEEDS = ((0, 3.0), (1, -3.0))
@@ -92,11 +127,14 @@ def test_scores_are_ranked_by_the_longest_horizons_measure(tmp_path):
 
 
 def test_collected_rewards_leave_out_the_first_rows(tmp_path):
-    (tmp_path / "replay").mkdir()
-    np.savez(
-        tmp_path / "replay" / "0.npz", reward=np.float32([[0], [2], [3]]), is_first=np.array([[1], [0], [0]], bool)
-    )
-    np.testing.assert_array_equal(tables.collected_rewards(tmp_path), [2, 3])
+    rewards = np.arange(101, dtype=np.float32)[:, None]
+    cell = run(tmp_path, "r", [1.0])
+    (cell.folder / "replay").mkdir()
+    np.savez(cell.folder / "replay" / "0.npz", reward=rewards - 1, is_first=rewards == 0)
+    np.testing.assert_array_equal(tables.collected_rewards(cell.folder), np.arange(100))
+    *_, row = tables.reward_distribution(dict(r=[cell]), tmp_path / "collected.png")
+    assert [each.strip() for each in row.split("|")[1:-1]] == ["r", "49.50", "89.10", "98.01", "99.00"]
+    assert (tmp_path / "collected.png").stat().st_size > 0
 
 
 def summaries(errors, digests):
@@ -120,6 +158,13 @@ def test_offline_errors_are_compared_seed_by_seed():
     ratios = [line.split("|")[2].strip() for line in table.splitlines() if line.startswith("| ot_or") and "to" in line]
     assert ratios[-1] == "0.50"
     assert "0.88" in table and "-0.98" in table  # five designs; the published correlation
+
+
+def test_ratios_of_errors_are_geometric_means():
+    """Logarithms 0, log 2, 2 log 2: Student's t with two degrees of freedom reaches 4.3027 standard errors."""
+    row = offline.against_rewards(dict(r=np.ones(3), lt_lr=np.array([1.0, 2.0, 4.0])))[-1]
+    half = np.exp(4.3027 * np.log(2) / np.sqrt(3))
+    assert [cell.strip() for cell in row.split("|")[2:4]] == ["2.00", f"{2 / half:.2f} to {2 * half:.2f}"]
 
 
 def test_designs_that_learned_from_different_episodes_are_not_compared():
@@ -159,6 +204,19 @@ def test_offline_scores_are_of_many_episodes_unless_asked_otherwise(preset, epis
     job = offline.make_training([cell])(cell, preset, ["evaluation.episodes=4"])
     asked = [word for word in job.command if "evaluation.episodes" in word]
     assert asked == [f"--config.evaluation.episodes={episodes}", "--config.evaluation.episodes=4"]
+
+
+def test_a_pool_is_of_one_seed_and_task_and_cut_for_optimism_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(offline, "bound", lambda pool: 1.5)
+    places = [("cheetah_run", 0), ("cheetah_run", 1), ("walker_walk", 0)]
+    online = [Cell("r", Variant("r"), task, seed, tmp_path / task / f"r_seed_{seed}") for task, seed in places]
+    for part, cut in (("offline", []), ("optimism", ["--below=1.5"])):
+        cell = offline.make_cells(part, online)[1]
+        words = offline.make_training(online)(cell, "cpu", []).command
+        own = tmp_path / "cheetah_run" / "r_seed_1"
+        assert [word for word in words if word.startswith("--below")] == cut
+        assert {f"--train={own}", f"--test={own}", "--updates=1500", "--every=750"} < {*words}
+        assert f"--workdir={own.with_name(f'{part}_r_seed_1')}" in words
 
 
 def test_heat_maps_are_of_both_pools(tmp_path, monkeypatch):
