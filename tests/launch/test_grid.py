@@ -30,14 +30,14 @@ def test_empty_values_are_refused(text):
 
 
 def test_a_product_with_what_goes_together():
-    axes, zipped = grid.read_axes(["seed=0:2", "model.kind=a,b"], ["x.lr=1,2", "x.batch=3,4"], ["Pong", "Boxing"])
+    axes, zipped = grid.read_axes(["seed=9:11", "model.kind=a,b"], ["x.lr=1,2", "x.batch=3,4"], ["Pong", "Boxing"])
     assert zipped == ["x.lr", "x.batch"]
     cells = grid.product(axes, zipped)
     assert len(cells) == 2 * 2 * 2 * 2
-    assert [cell["seed"] for cell in cells.values()] == ["0"] * 8 + ["1"] * 8
+    assert [cell["seed"] for cell in cells.values()] == ["9"] * 8 + ["10"] * 8
     assert {(cell["x.lr"], cell["x.batch"]) for cell in cells.values()} == {("1", "3"), ("2", "4")}
-    assert list(cells)[0] == "Pong_seed_0_kind_a_lr_1_batch_3"
-    assert list(cells["Boxing_seed_1_kind_b_lr_2_batch_4"]) == ["task", "seed", "model.kind", "x.lr", "x.batch"]
+    assert list(cells)[0] == "Pong_seed_9_kind_a_lr_1_batch_3"
+    assert list(cells["Boxing_seed_10_kind_b_lr_2_batch_4"]) == ["task", "seed", "model.kind", "x.lr", "x.batch"]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.fakes import normal, randomised
+from tests.nets_by_hand import convolve, dense, layer_norm
 from wmjax.nets.grid_dynamics import GridDynamics, GridHead, GridReward
 from wmjax.nets.vqvae import GridDecoder, GridEncoder
 
@@ -41,3 +42,14 @@ def test_action_reaches_the_second_cell_directly():
     params["params"]["cell_1"]["conv_x"]["kernel"][:, :, 3:] = 0
     one, other = (dynamics.apply(params, cells, latent, normal(1, 2, seed=s)) for s in (1, 2))
     np.testing.assert_array_equal(one[1][0], other[1][0])
+
+
+def test_reward_logits_equal_numpy():
+    hidden, action, head = normal(2, 3, 2, 4), normal(2, 3, seed=1), GridReward(5, 6)
+    params = randomised(jax.eval_shape(head.init, KEY, hidden, action), scale=0.5)
+    layers, leaky = params["params"], lambda x: np.where(x > 0, x, 0.01 * x)
+    planes = np.tile(action[:, None, None], (1, 3, 2, 1))
+    x = convolve(layers["Conv_0"], np.concatenate([hidden, planes], -1), 1)
+    x = leaky(layer_norm(layers["GridNorm_0"], x)).reshape(2, -1)
+    expected = dense(layers["Dense_1"], leaky(dense(layers["Dense_0"], x)))
+    np.testing.assert_allclose(head.apply(params, hidden, action), expected, rtol=1e-4, atol=1e-4)

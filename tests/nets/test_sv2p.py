@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.fakes import normal, randomised
-from tests.nets_by_hand import convolve_same, layer_norm, sigmoid
+from tests.nets_by_hand import convolve, convolve_same, dense, layer_norm, sigmoid
 from wmjax.nets import sv2p
 from wmjax.nets.reward import ActivationReward, ImageRewards
 
@@ -51,10 +51,6 @@ def doubled(p, x):
     for i, j in np.ndindex(*x.shape[1:3]):
         out[:, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3] += np.einsum("bc,xycd->bxyd", x[:, i, j], kernel)
     return relu(out + p["ConvTranspose_0"]["bias"])[:, 1:, 1:]
-
-
-def dense(p, x):
-    return x @ p["kernel"] + p["bias"]
 
 
 def by_hand(p, cells, image, action, reward, noise):
@@ -168,6 +164,20 @@ def test_gradients_of_moved_images_equal_differences():
         way = normal(*args[n].shape, seed=7)
         ahead, back = (loss(*args[:n], args[n] + step * way, *args[n + 1 :]) for step in (1e-2, -1e-2))
         np.testing.assert_allclose((ahead - back) / 2e-2, (grad * way).sum(), rtol=1e-2, atol=1e-3)
+
+
+def test_rewards_of_activations_equal_numpy():
+    """Grids of 9 become 7, 3, 1; those of less are padded."""
+    grids, reward = [normal(2, 9, 9, 3), normal(2, 4, 4, 2, seed=1)], ActivationReward()
+    params = randomised(jax.eval_shape(reward.init, KEY, grids), 0.5)
+    layers, codes = params["params"], []
+    for n, x in enumerate(grids):
+        for i, stride in enumerate((1, 2, 2)):
+            edge = ((0, 0), (1, 1) if stride == 1 else (0, 1), (1, 1) if stride == 1 else (0, 1), (0, 0))
+            x = relu(convolve(layers[f"Conv_{3 * n + i}"], np.pad(x, edge) if n else x, stride))
+        codes.append(relu(dense(layers[f"Dense_{n}"], x.reshape(2, -1))))
+    x = relu(dense(layers["Dense_3"], relu(dense(layers["Dense_2"], np.concatenate(codes, -1)))))
+    np.testing.assert_allclose(reward.apply(params, grids), dense(layers["Dense_4"], x)[:, 0], rtol=1e-4, atol=1e-4)
 
 
 def filters_of(divisor):

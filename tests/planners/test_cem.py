@@ -95,10 +95,10 @@ def test_planning_compiles_once_and_depends_on_the_key_alone():
     "config",
     [
         CEMConfig(horizon=2, iterations=1, candidates=5, elites=5),
-        CEMConfig(horizon=3, iterations=3, candidates=20, elites=4),
+        CEMConfig(horizon=3, iterations=3, candidates=20, elites=4, action="best"),
         CEMConfig(horizon=1, iterations=2, candidates=6, elites=1),
     ],
-    ids=["all_elites", "three_iterations", "one_elite"],
+    ids=["all_elites", "three_iterations_best", "one_elite"],
 )
 def test_cem_equals_numpy(config):
     """The whole of Algorithm 2 on the planner's own noise, with the biased standard deviation."""
@@ -115,7 +115,8 @@ def test_cem_equals_numpy(config):
             std = np.sqrt(np.square(chosen - mean[:, None]).sum(1) / config.elites)
         np.testing.assert_allclose(plan.mean[b], mean, atol=1e-5)
         np.testing.assert_allclose(plan.std[b], std, atol=1e-5)
-        np.testing.assert_allclose(plan.action[b], mean[0], atol=1e-5)
+        first = chosen[0, 0] if config.action == "best" else mean[0]
+        np.testing.assert_allclose(plan.action[b], first, atol=1e-5)
         np.testing.assert_allclose(plan.value[b], values[elites].mean(), rtol=1e-4, atol=1e-5)
 
 

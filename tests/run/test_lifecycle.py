@@ -230,3 +230,17 @@ def test_a_run_without_its_checkpoints_does_not_begin_anew(tmp_path):
     with pytest.raises(UsageError, match="has results, but its checkpoints are gone"):
         attempt(tmp_path)
     assert before == ((tmp_path / "metrics.jsonl").read_bytes(), sorted((tmp_path / "replay").iterdir()))
+
+
+def test_no_last_evaluation_is_due_after_a_signal(tmp_path, monkeypatch):
+    run = lifecycle.Run(tmp_path, [tmp_path], "round", 4, 1.0, 2)
+    assert run.is_cut_short(3) and not run.is_cut_short(4)
+    monkeypatch.setattr(lifecycle.processes, "asked", lambda: "SIGTERM")
+    assert not run.is_cut_short(3)
+
+
+def test_minutes_go_on_in_a_resumed_run(tmp_path):
+    run = lifecycle.Run(tmp_path, [tmp_path], "round", 4, 1.0, 2)
+    run.progress = Progress(4, 1.0, done_minutes=7.0, unit="round")
+    run.hold(1, {})
+    assert 7 <= run.held()["run"]["minutes"] < 8

@@ -286,6 +286,9 @@ def test_windows_are_summed_up_as_they_are_defined():
 def test_only_states_after_high_rewards_are_counted():
     rewards = np.float32([4, 0, 0, 0, 0, 8, 8])
     np.testing.assert_allclose(windows.recent(rewards), [4, 2, 4 / 3, 1, 0, 2, 4])
+    steps = SimpleNamespace(reward=rewards[:, None])
+    assert windows.counted(steps, 2, above=1.5).tolist() == [True, True, False, False, False]
+    assert windows.counted(steps, 6).tolist() == [True] and not len(windows.counted(steps, 7, above=0.0))
     every, some = asked(make_counter()), asked(make_counter(), above=0.0)
     assert 0 < len(some.true) < len(every.true) == len(every.seen)
     assert {*some.seen.tolist()} < {*every.seen.tolist()}

@@ -138,9 +138,10 @@ def test_dropout_is_of_training_alone():
 
 
 def test_dropped_units_are_zero_and_the_others_as_much_larger():
+    """Half of them in each of two layers, drawn apart."""
     weights = dict(Dense_0=dict(kernel=np.zeros((1, 400)), bias=np.ones(400)))
-    weights["Dense_1"] = dict(kernel=np.eye(400), bias=np.zeros(400))
-    units = np.asarray(RewardHead((400,), 400, 0.75).apply({"params": weights}, np.zeros((1, 1)), KEY))
+    weights |= {name: dict(kernel=np.eye(400), bias=np.zeros(400)) for name in ("Dense_1", "Dense_2")}
+    units = np.asarray(RewardHead((400, 400), 400, 0.5).apply({"params": weights}, np.zeros((1, 1)), KEY))
     assert set(units[0]) == {0.0, 4.0} and 0.68 < (units == 0).mean() < 0.82
 
 

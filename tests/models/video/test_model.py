@@ -14,6 +14,8 @@ from wmjax.models import video
 from wmjax.models.video.learner import model_loss, predict
 from wmjax.ops.axes import time_first
 from wmjax.ops.frames import unit_pixels
+from wmjax.ops.gradients import clipped_adam
+from wmjax.types import LearnerState
 
 B, H, CONTEXT = 2, 2, 2
 T = CONTEXT + H
@@ -107,19 +109,27 @@ def test_an_image_follows_from_the_action_that_led_to_it(late):
 def test_what_rewards_train_and_what_reaches_them(kind, gradient):
     """Neither loss trains the other's network, unless that is shared. True rewards reach no prediction of any of them.
 
-    That is: the loss's gradient with respect to them is that of the comparison.
+    That is: the loss's gradient with respect to them is that of the comparison. The last step of row 1 begins another
+    episode, and counts in neither.
     """
-    config, model, _, params = case(kind, reward_gradient=gradient)
+    config, model, _, params = case(kind, reward_gradient=gradient, reward_scale=3.0)
+    is_first = BATCH.is_first.copy()
+    is_first[1, -1] = True
 
-    def loss(params, rewards, part):
+    def loss(params, rewards, part, obs):
         """part: 1 for the rewards' loss, 0 for the images'."""
-        found = model_loss(model, config, SPEC.action, params, KEY, BATCH.replace(reward=rewards), 0.5)[1]
-        return part * found["reward_loss"] + (1 - part) * found["image_loss"]
+        batch = BATCH.replace(reward=rewards, obs=obs, is_first=is_first)
+        total, found = model_loss(model, config, SPEC.action, params, KEY, batch, 0.5)
+        return part * found["reward_loss"] + (1 - part) * found["image_loss"], (total, found)
 
-    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
-    at_zero, (_, of_zero) = run(params, np.zeros_like(BATCH.reward), 1.0)
-    value, (grads, of_rewards) = run(params, BATCH.reward, 1.0)
-    of_images = run(params, BATCH.reward, 0.0)[1][0]
+    run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
+    (at_zero, _), (_, of_zero) = run(params, np.zeros_like(BATCH.reward), 1.0, BATCH.obs)
+    (value, (total, found)), (grads, of_rewards) = run(params, BATCH.reward, 1.0, BATCH.obs)
+    np.testing.assert_allclose(total, found["image_loss"] + 3 * found["reward_loss"], rtol=1e-5)
+    other = BATCH.obs.copy()
+    other[1, -1] = 255 - other[1, -1]
+    (image_loss, _), (of_images, _) = run(params, BATCH.reward, 0.0, other)
+    np.testing.assert_allclose(image_loss, found["image_loss"], rtol=1e-5)
     size, by_images = (
         {name: sum(np.abs(x).sum() for x in jax.tree.leaves(jax.device_get(each[name]))) for name in each}
         for each in (grads, of_images)
@@ -127,13 +137,17 @@ def test_what_rewards_train_and_what_reaches_them(kind, gradient):
     assert size["reward"] > 0 and by_images["body"] > 0
     assert (size["body"] > 0) == (gradient == "shared")
     assert (by_images["reward"] > 0) == (gradient == "shared" and kind == "ot_lr")
-    count = H if kind == "ot_or" else T - 1
-    predicted, rewards = -np.asarray(of_zero) * B * count / 2, BATCH.reward.copy()  # by the gradient where all are 0
-    rewards[:, :-count] = 0
-    assert predicted[:, -count:].all() and not predicted[:, :-count].any()
-    np.testing.assert_allclose(of_rewards, 2 * (rewards - predicted) / (B * count), rtol=1e-4, atol=1e-6)
-    for found, true in ((at_zero, 0), (value, rewards)):
-        np.testing.assert_allclose(found, np.square(true - predicted).sum() / (B * count), rtol=1e-4)
+    counts = np.zeros((B, T))
+    counts[:, -H if kind == "ot_or" else 1 :] = 1
+    counts[1, -1] = 0
+    predicted, rewards = (
+        -np.asarray(of_zero) * counts.sum() / 2,
+        counts * BATCH.reward,
+    )  # by the gradient where all are 0
+    assert predicted[counts == 1].all() and not predicted[counts == 0].any()
+    np.testing.assert_allclose(of_rewards, 2 * (rewards - predicted) / counts.sum(), rtol=1e-4, atol=1e-6)
+    for each, true in ((at_zero, 0), (value, rewards)):
+        np.testing.assert_allclose(each, np.square(true - predicted).sum() / counts.sum(), rtol=1e-4)
 
 
 @KINDS
@@ -154,10 +168,15 @@ def test_all_images_are_shown_at_first_and_none_at_last(kind):
     assert np.abs(onward[:, 1] - forced[:, -1]).max() > 1e-2
 
 
-def test_updates_show_fewer_and_fewer_images():
+def test_updates_show_fewer_and_fewer_images(monkeypatch):
     """One draw a step for all rows; the probability falls from 1 to 0, and stays there."""
-    config = case("ot_lr", sampling_updates=4)[0]
+    config, _, learner, _ = case("ot_lr", sampling_updates=4)
     assert [video.learner.probability_shown(config, n) for n in (0, 1, 4, 9)] == [1.0, 0.75, 0.0, 0.0]
+    monkeypatch.setattr(video.learner, "model_loss", lambda *args: (args[3].sum(), dict(shown=args[-1])))
+    params = np.zeros(1, np.float32)
+    optimizer = clipped_adam(config.clip_norm, config.learning_rate, config.adam_epsilon)
+    state = LearnerState(params, optimizer.init(params), np.int32(1))
+    assert learner.update(state, KEY, BATCH)[1]["shown"] == 0.75
 
 
 def test_rewards_of_a_horizon_are_read_from_its_images():
@@ -169,12 +188,15 @@ def test_rewards_of_a_horizon_are_read_from_its_images():
     @jax.jit
     def heads(state):
         found = imagine.predict_rewards(model, params, KEY, state, ACTIONS[CONTEXT:])
-        return found, model.reward(params, state), model.decode(params, state)
+        return found, model.reward(params, state), model.decode(params, state), model.features(params, state)
 
-    (rewards, discounts), reward, seen = heads(state)
+    (rewards, discounts), reward, seen, features = heads(state)
     assert rewards.shape == (H, B) and (discounts == 1).all()
     own = jax.tree.map(np.asarray, params["reward"]["params"])
     still = np.repeat(images[:, :1], 1 + H, axis=1)
     np.testing.assert_allclose(rewards, image_rewards(own, images).T, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(reward, image_rewards(own, still).mean(1), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(seen, BATCH.obs[:, 1] / np.float32(255) - 0.5, atol=1e-6)
+    blocks = (images[:, 0, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8].mean((1, 2)) for i in (0, 1) for j in (0, 1))
+    expected = np.concatenate([np.asarray(state.cells[4][0]).mean((1, 2)), *blocks], axis=-1)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-6)
