@@ -85,6 +85,23 @@ def test_a_share_has_the_seeds_of_its_rows():
     assert row_seeds(3, 2, "evaluation", 5) == row_seeds(3, 7, "evaluation")[5:]
 
 
+def test_rows_of_members_have_seeds_of_their_own(monkeypatch):
+    """By member, by what they are for and by number in the whole run: of four the second of two has the last two."""
+    seeds, members = [], [Member("a", 3), Member("b", 4)]
+
+    def make(task, rows, seed, purpose="train", first_row=0):
+        seeds.append((task, row_seeds(seed, rows, purpose, first_row)))
+
+    monkeypatch.setattr(pools.envs, "make", make)
+    monkeypatch.setattr(pools, "JoinedVecEnv", lambda parts: SimpleNamespace(spec=None))
+    monkeypatch.setattr(processes, "_count", 2)
+    monkeypatch.setattr(processes, "_index", 1)
+    pools.join_envs(members, 4, {}, "evaluation")
+    pools.single_envs(members, {})
+    assert seeds[:2] == [(each.task, row_seeds(each.seed, 4, "evaluation")[2:]) for each in members]
+    assert seeds[2:] == [(each.task, row_seeds(each.seed, 1)) for each in members]
+
+
 def test_everything_is_its_own_in_one_process():
     assert processes.share(6) == (6, 0) and processes.is_first() and processes.count() == 1
     value = object()

@@ -2,6 +2,8 @@
 
 import json
 import signal
+from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -305,6 +307,19 @@ def test_a_point_of_a_curve_is_the_same_however_it_is_cut():
     state, more = summed(3, 7, state)
     assert state == whole
     np.testing.assert_allclose(total["state"] + more["state"], sums["state"], rtol=1e-6)
+
+
+def test_phases_are_as_long_as_their_epochs():
+    """Of 6,400 rows: 1,000 batches of 64 in ten epochs; 10 chunks of 32 x 20 in each; what is told last holds on."""
+    told = SimpleNamespace(warmup_epochs=10, autoencoder_batch=64, warmup_rate=0.1, rounds=(100, 40))
+    told.epochs, told.dynamics_batch, told.dynamics_chunk, told.intervals = (40, 8), 32, 20, (2, 4)
+    curves = [phases.curve(name, told, 0, 6400) for name in ("warm_up", "fit", "dream")]
+    assert [each.updates for each in curves] == [1000 // 20, 400 // 2 // 20, 100 // 20]
+    assert [each.each for each in curves] == [1, 2, 1]
+    assert [phases.curve(name, told, 7, 6400).updates for name in ("fit", "dream")] == [80 // 4 // 20, 40 // 20]
+    sums = dict(loss=np.float32([20, 40]), grad_finite=dict(w=np.float32([10, 10])))
+    means = phases.check_and_means(sums, phases.Curve(10, 1, ()), 1, [Path("a"), Path("b")])
+    assert means == [{"train/loss": 2.0}, {"train/loss": 4.0}]
 
 
 def test_dispatches_follow_each_other_through_a_phase():
