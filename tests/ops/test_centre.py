@@ -12,6 +12,8 @@ def test_a_crop_is_in_the_middle():
     image = np.zeros((1, 8, 8, 2), np.float32)
     image[:, 2:6, 2:6] = 1
     assert crop(image, 4).shape == (1, 4, 4, 2) and crop(image, 4).all() and crop(image, 8).mean() == 0.25
+    image = normal(1, 5, 8, 1)  # of an odd rest the smaller half is above
+    np.testing.assert_array_equal(crop(image, 2), image[:, 1:3, 3:5])
 
 
 def test_a_pixel_of_a_smaller_image_is_the_mean_of_its_area():

@@ -34,7 +34,7 @@ def test_another_image_in_a_row_changes_no_other_row(name):
     params = tiny_i2a.params_of(agent)
     for head in (params["agent"].get("rollout_policy"), params["agent"]["heads"]):
         if head:  # first logits are nearly 0, and let little through
-            head["params"]["logits"]["kernel"] *= 100
+            head["params"]["logits"]["kernel"] *= 1e4
     whole = jax.jit(lambda unroll: agent.decide(params, image_of(unroll.steps.obs), unroll.seen)[:2])
     act = jax.jit(lambda step: i2a.choose(agent, params, KEY, step, agent.look(params, KEY, carry, step)[1])[1])
     carry = agent.initial(params, tiny_i2a.ROWS)
