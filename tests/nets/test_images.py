@@ -56,15 +56,15 @@ def test_activations_lie_between_the_layers():
     params = encoder.init(jax.random.key(2), x)["params"]
     y = x
     for name in ("Conv_0", "Conv_1"):
-        y = jax.nn.relu(conv._xla_conv(y, params[name]["kernel"], params[name]["bias"], 2, conv._identity))
+        y = jax.nn.relu(conv._xla_conv(y, params[name]["kernel"], params[name]["bias"], 2, conv.identity))
     embed = encoder.apply({"params": params}, x)
     np.testing.assert_allclose(embed, y.reshape(2, 64), atol=1e-5)
 
     params = decoder.init(jax.random.key(3), embed)["params"]
     y = (embed @ params["Dense_0"]["kernel"])[:, None, None]
     first, last = params["ConvTranspose_0"], params["ConvTranspose_1"]
-    y = jax.nn.relu(conv._xla_conv_transpose(y, first["kernel"], first["bias"], 2, conv._identity))
-    y = conv._xla_conv_transpose(y, last["kernel"], last["bias"], 2, conv._identity)
+    y = jax.nn.relu(conv._xla_conv_transpose(y, first["kernel"], first["bias"], 2, conv.identity))
+    y = conv._xla_conv_transpose(y, last["kernel"], last["bias"], 2, conv.identity)
     np.testing.assert_allclose(decoder.apply({"params": params}, embed), y, atol=1e-5)
 
 
