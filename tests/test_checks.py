@@ -13,6 +13,7 @@ from wmjax.types import UsageError
     [
         (checks.above_zero, (1, 0.5), (0, -1.0, float("nan")), "must be above 0"),
         (checks.not_negative, (0, 0.5), (-1, float("nan")), "must be 0 or more"),
+        (checks.between_0_and_1, (0, 1.0), (-0.1, 1.1, float("nan")), "must be between 0 and 1"),
         (checks.at_least_one, (1, 2), (0, -1), "must be at least 1"),
         (checks.widths, ((1,), (2, 3)), ((), (2, 0)), "give at least one width, each above 0"),
     ],

@@ -31,6 +31,13 @@ def not_negative(config: Any, block: str, *names: str) -> None:
             raise UsageError(f"{block} {name} {getattr(config, name)}: must be 0 or more")
 
 
+def between_0_and_1(config: Any, block: str, *names: str) -> None:
+    """Raises unless each number is between 0 and 1, both among them."""
+    for name in names:
+        if not 0 <= getattr(config, name) <= 1:
+            raise UsageError(f"{block} {name} {getattr(config, name)}: must be between 0 and 1")
+
+
 def at_least_one(config: Any, block: str, *names: str) -> None:
     """Raises unless each number is at least 1."""
     for name in names:

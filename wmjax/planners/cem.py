@@ -31,8 +31,7 @@ class CEMConfig:
     action: str = "mean"
 
     def __post_init__(self):
-        checks.at_least_one(self, "planner", "horizon", "candidates")
-        checks.at_least_one(self, "planner", "iterations")
+        checks.at_least_one(self, "planner", "horizon", "candidates", "iterations")
         if not 1 <= self.elites <= self.candidates:
             raise UsageError(f"planner elites {self.elites}: must be between 1 and candidates, {self.candidates}")
         checks.one_of(self, "planner", action=ACTIONS)

@@ -71,5 +71,4 @@ class I2AConfig:
                 raise UsageError(f"agent {name} {getattr(self, name)}: must be at least 1 each")
         checks.above_zero(self, "agent", "learning_rate", "adam_epsilon", "clip_norm", "reward_scale")
         checks.not_negative(self, "agent", "distillation", "rollout_entropy", "entropy", "value_scale")
-        if not 0 <= self.discount <= 1:
-            raise UsageError(f"agent discount {self.discount}: must be between 0 and 1")
+        checks.between_0_and_1(self, "agent", "discount")

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from wmjax import checks
-from wmjax.types import UsageError
 
 
 @dataclass(frozen=True)
@@ -25,8 +24,6 @@ class PPOConfig:
 
     def __post_init__(self):
         checks.above_zero(self, "agent", "learning_rate", "adam_epsilon", "clip_norm", "clip", "temperature")
-        for name in ("discount", "gae_lambda"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"agent {name} {getattr(self, name)}: must be between 0 and 1")
+        checks.between_0_and_1(self, "agent", "discount", "gae_lambda")
         checks.not_negative(self, "agent", "entropy", "value_scale")
         checks.at_least_one(self, "agent", "epochs", "minibatch")
