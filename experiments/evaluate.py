@@ -24,6 +24,7 @@ from wmjax.report.metrics import evaluated
 from wmjax.report.video import write_video
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import files, workdir
 from wmjax.storage.files import write_whole
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> None:
     restored = players.restore(folder, options.member, options.task)
     env = envs.make(restored.task, options.episodes, options.seed, purpose="test", **restored.env)
     env = envs.pad(env, restored.actions or env.spec.action.size)
-    actor, params, source, name = restored.actor, restored.params, restored.source, f"evaluate{restored.label}"
+    actor, params, source, name = restored.actor, alone(restored.params), restored.source, f"evaluate{restored.label}"
     if options.policy == "random":
         actor, params, source = make_random_actor(env.spec.action), np.zeros(1), dict(name="random")
         name += "_random"

@@ -14,7 +14,7 @@ class Restored(NamedTuple):
     """What plays in a finished or unfinished run."""
 
     actor: Actor
-    params: Any  # of one member, [1, ...]
+    params: Any
     task: str  # full name of its environment
     env: dict  # options of wmjax.envs.make for what it sees
     source: dict  # name of the experiment, and how far its training was at the checkpoint

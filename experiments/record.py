@@ -29,6 +29,7 @@ from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
 from wmjax.run import cli
 from wmjax.run.collect import Player, arrivals, make_player
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import datasets, manifest
 from wmjax.types import Array, Step, UsageError
@@ -173,7 +174,7 @@ def restore_policy(options: Any, folder: str, member: int, name: str) -> Policy:
     if restored.task != name:
         raise UsageError(f"--policy={folder}: plays {restored.task}, --game={options.game} is {name}")
     source = restored.source | dict(parameters=manifest.digest(restored.params)[:16])
-    return Policy(restored.actor, restored.params, restored.env, source)
+    return Policy(restored.actor, alone(restored.params), restored.env, source)
 
 
 def play_shard(

@@ -34,8 +34,7 @@ def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
     Args: options: of `define_flags`; chosen: {key of a config: the flag that chooses it, run by run}.
     Raises UsageError for a --folder that is missing or a run, --cores that are not there, and a --set of `chosen`.
     """
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the runs are, or will be")
+    folder = check_folder(options)
     allowed = ", ".join(map(str, jobs.allowed_cores()))
     for core in options.cores:
         if not core.isdecimal():
@@ -46,6 +45,13 @@ def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
     for setting in options.set:
         if (key := setting.partition("=")[0]) in chosen:
             raise UsageError(f"--set={setting}: give {chosen[key]} instead")
+    return folder
+
+
+def check_folder(options: Any) -> pathlib.Path:
+    """The --folder of a command over many runs or episodes; raises UsageError for none and for that of a run."""
+    if options.folder is None:
+        raise UsageError("give --folder=DIR, where the results are, or will be")
     folder = pathlib.Path(options.folder)
     if (folder / workdir.CONFIG).exists():
         raise UsageError(f"--folder={folder} is the working folder of a run: choose another folder")

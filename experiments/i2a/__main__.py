@@ -25,7 +25,7 @@ from wmjax.agents.i2a import make_actor
 from wmjax.report.metrics import appended, evaluated
 from wmjax.run import cli, devices, lifecycle, pools, processes, stop
 from wmjax.run.collect import make_player, play_returns
-from wmjax.run.members import Member
+from wmjax.run.members import Member, alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint
 from wmjax.train import check_finite
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     def evaluate() -> dict[str, Any]:
         """Metrics of episodes in environments of their own, and a picture of what the agent imagines."""
         key = jax.random.fold_in(eval_key, counters["updates"])
-        params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=learner.params))
+        params = alone(dict(model=world.params, agent=learner.params))
         returns, film = play_returns(eval_env, player, params, key[None], Stopwatch(), predictions.FILM)
         predictions.draw(show, chosen, world, learner.params["model"], folder, counters["updates"], key, film)
         return evaluated(returns)

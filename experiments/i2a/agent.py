@@ -236,7 +236,7 @@ class Loaded(NamedTuple):
     """What plays in a finished or unfinished run."""
 
     actor: Actor
-    params: Any  # [1, ...], dict(model=..., agent=...)
+    params: Any  # dict(model=..., agent=...)
     task: str  # full name of its environment
     env: dict  # options of wmjax.envs.make for the images that it sees
     updates: int
@@ -263,7 +263,7 @@ def load(folder: str | pathlib.Path) -> Loaded:
     template = dict(learner=lifecycle.acting_part(jax.eval_shape(made.learner.init, jax.random.key(0))))
     others = ("playing", "tally", "began", "counters", "partial", "env", "eval_env")
     updates, state = lifecycle.restore_saved(folder, template | dict.fromkeys(others, checkpoint.AS_SAVED))
-    params = jax.tree.map(lambda x: x[None], dict(model=world.params, agent=state["learner"].params))
+    params = dict(model=world.params, agent=state["learner"].params)
     return Loaded(i2a.make_actor(made.agent), params, chosen.task, chosen.env, updates)
 
 

@@ -58,7 +58,7 @@ class Loaded(NamedTuple):
     """The agent of a run's newest checkpoint."""
 
     agent: Agent
-    params: Any  # those that act, of one member, [1, ...]
+    params: Any  # those that act
     task: str  # full name of its environment
     label: str  # of that task, as in `labels`
     env: dict  # options of wmjax.envs.make
@@ -162,9 +162,8 @@ def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -
     rest = dict.fromkeys(("counters", "env", "eval_env", "losses"), checkpoint.AS_SAVED)  # those of either main
     done, state = lifecycle.restore_member(folder, dict(learner=lifecycle.acting_part(learner)) | rest, member)
     episodes = 0 if "offline" in config else done
-    learner = state["learner"]
-    params, label = acting_params(learner), labels(chosen.tasks)[task]
-    return Loaded(agent, params, full, label, chosen.env, spec, episodes, int(learner.updates[0]))
+    learner, label = state["learner"], labels(chosen.tasks)[task]
+    return Loaded(agent, acting_params(learner), full, label, chosen.env, spec, episodes, int(learner.updates))
 
 
 def test_env(loaded: Loaded, rows: int, seed: int, **options: Any) -> Any:

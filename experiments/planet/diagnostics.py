@@ -36,7 +36,7 @@ from wmjax.report import plots
 from wmjax.report.markup import markdown
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.members import member
+from wmjax.run.members import alone, member
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
@@ -73,13 +73,13 @@ def main(argv: list[str]) -> None:
     env = test_env(loaded, options.episodes, options.seed, observe="image+state")
     player = make_player(loaded.agent.actor, options.episodes, explore=True)
     play_key, fit_key, filter_key, open_key = jax.random.split(jax.random.key(options.seed), 4)
-    steps, returns = play_episodes(env, player, loaded.params, play_key[None], Stopwatch())
+    steps, returns = play_episodes(env, player, alone(loaded.params), play_key[None], Stopwatch())
     console.say(f"{options.episodes} episodes, mean return {np.mean(returns):.1f}")
 
     names, true = quantities(steps)
     fitting = options.episodes * 3 // 4
     true = standardised(true, fitting)  # [T, E, D]
-    model, action_spec, params = loaded.agent.model, env.spec.action, member(loaded.params, 0)
+    model, action_spec, params = loaded.agent.model, env.spec.action, loaded.params
     network = MLP(WIDTHS, len(names))
     posterior = jax.jit(functools.partial(posterior_features, model, action_spec))
     features = [posterior(params, jax.random.fold_in(filter_key, e), row(steps, e)) for e in range(fitting)]

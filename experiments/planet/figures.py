@@ -32,7 +32,7 @@ from wmjax.report.statistics import with_interval
 from wmjax.report.video import write_film
 from wmjax.run import cli, jobs
 from wmjax.run.collect import make_player, play_episodes
-from wmjax.run.members import member
+from wmjax.run.members import alone, member
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage.files import write_whole
 from wmjax.types import Step, UsageError, image_of
@@ -158,7 +158,7 @@ def test_episodes(place: pathlib.Path) -> Step:
     loaded = load(place)
     env = test_env(loaded, ROWS, 0)
     player = make_player(loaded.agent.actor, ROWS, explore=True)
-    steps, _ = play_episodes(env, player, loaded.params, jax.random.key(0)[None], Stopwatch())
+    steps, _ = play_episodes(env, player, alone(loaded.params), jax.random.key(0)[None], Stopwatch())
     env.close()
     if len(steps.reward) < PREDICTED:
         raise UsageError(f"--parts=open_loop needs episodes of {PREDICTED} rows: {loaded.task} has {len(steps.reward)}")
@@ -169,9 +169,8 @@ def imagine(place: pathlib.Path, steps: Step) -> np.ndarray:
     """What a run's model imagines of Step [PREDICTED, ROWS] after their first CONTEXT: uint8 [ROWS, PREDICTED, ...]."""
     loaded = load(place)
     predict: Any = make_predict(loaded.agent, loaded.spec)  # not None: these models have pixels
-    params = member(loaded.params, 0)
     rows = [member(steps, (slice(None), slice(row, row + 1))) for row in range(ROWS)]
-    return np.stack([predict(params, jax.random.key(row), each) for row, each in enumerate(rows)])
+    return np.stack([predict(loaded.params, jax.random.key(row), each) for row, each in enumerate(rows)])
 
 
 def pixel_error(images: np.ndarray, true: np.ndarray) -> np.ndarray:

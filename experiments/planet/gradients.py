@@ -28,6 +28,7 @@ from wmjax.envs.check import check_name
 from wmjax.models.rssm.learner import make_optimizer, model_loss
 from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, Params, UsageError
 
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> None:
     steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Stopwatch())
     memory = replay.init(len(steps.reward), options.episodes, jax.tree.map(lambda x: x[0], steps))
     memory = replay.extend(memory, steps)
-    check_chunk(chosen.train, jax.tree.map(lambda x: x[None], memory))
+    check_chunk(chosen.train, alone(memory))
     optimizer = make_optimizer(chosen.model)
 
     @functools.partial(jax.jit, static_argnums=(3, 4, 5))  # a config checks its scales

@@ -8,7 +8,6 @@ FOLDER/episodes.jsonl: the same command goes on with what is missing. Writes FOL
 paper's figure shows returns of 132 to 837 on cheetah_run; its grid stands in the picture alone, so this one is ours.
 """
 
-import pathlib
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from experiments.planet.simulator import REPEATS, Setting, of_episodes, play_missing
-from experiments.runs import publish
+from experiments.runs import check_folder, publish
 from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.planners import CEMConfig
@@ -26,7 +25,6 @@ from wmjax.report.markup import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli
 from wmjax.storage.files import write_whole
-from wmjax.types import UsageError
 
 CENTRE = dict(horizon=12, iterations=10, candidates=128, share=0.1)
 SLICES = dict(
@@ -50,11 +48,10 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     """Plays what is missing and writes table and picture. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the episodes are, or will be")
+    folder = check_folder(options)
     check_name("task", options.task, ACTION_REPEAT)
     cli.use_jax()
-    folder, seeds = pathlib.Path(options.folder), range(options.seeds)
+    seeds = range(options.seeds)
     repeat = REPEATS["trade_offs"][options.task]
     points = all_points()
     rows = play_missing(

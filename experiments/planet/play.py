@@ -24,7 +24,7 @@ from wmjax.ops import image_bits
 from wmjax.report import video
 from wmjax.run import cli
 from wmjax.run.collect import make_player, padded, play_episodes
-from wmjax.run.members import member
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, Params, Step, image_of
 
@@ -66,7 +66,7 @@ def play(loaded: Loaded, seed: int) -> tuple[Step, float]:
     """(Step [T, 1] of one test episode without exploration noise, its return). loaded: Loaded."""
     env = test_env(loaded, 1, seed)
     player = make_player(loaded.agent.actor, 1, explore=False)
-    steps, returns = play_episodes(env, player, loaded.params, jax.random.key(seed)[None], Stopwatch())
+    steps, returns = play_episodes(env, player, alone(loaded.params), jax.random.key(seed)[None], Stopwatch())
     env.close()
     return steps, returns[0]
 
@@ -81,7 +81,7 @@ def imagine_episode(loaded: Loaded, seed: int, steps: Step, every: int) -> np.nd
 
     time = len(steps.reward)
     whole = padded(steps, -(-time // every) * every)
-    return np.asarray(images_of(member(loaded.params, 0), jax.random.key(seed), whole))[:time]
+    return np.asarray(images_of(loaded.params, jax.random.key(seed), whole))[:time]
 
 
 def errors(truth: np.ndarray, imagined: np.ndarray, every: int) -> dict[int, float]:
@@ -109,7 +109,7 @@ def make_imagination(loaded: Loaded, seed: int) -> interactive.Imagination:
     env = test_env(loaded, interactive.STARTS, seed)
     firsts = env.reset().obs
     env.close()
-    return interactive.Imagination(loaded.agent.model, member(loaded.params, 0), loaded.spec.action, firsts, seed)
+    return interactive.Imagination(loaded.agent.model, loaded.params, loaded.spec.action, firsts, seed)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ import numpy as np
 from absl import flags
 
 from experiments.planet import scores
-from experiments.runs import publish
+from experiments.runs import check_folder, publish
 from wmjax import console, envs
 from wmjax.agents.mpc import MPCConfig, make_actor
 from wmjax.envs.check import check_name
@@ -32,6 +32,7 @@ from wmjax.report.markup import markdown
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, stop
 from wmjax.run.collect import make_player, play_episodes
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import files
 from wmjax.types import UsageError
@@ -70,8 +71,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     """Plays what is missing and writes the table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    if options.folder is None:
-        raise UsageError("give --folder=DIR, where the episodes are, or will be")
+    folder = check_folder(options)
     check_name("--setting", options.setting, PLANNERS)
     check_name("--action", options.action, ACTIONS)
     tasks = list(ACTION_REPEAT) if options.tasks == ["all"] else options.tasks
@@ -83,7 +83,6 @@ def main(argv: list[str]) -> None:
     repeats = REPEATS[options.setting]
     settings = [Setting(task, seed, repeats[task], planner) for task in tasks for seed in range(options.seeds)]
     cli.use_jax()
-    folder = pathlib.Path(options.folder)
     rows = play_missing(folder, settings)
     publish(folder / "table.md", table(options.setting, options.action, tasks, rows))
 
@@ -118,7 +117,7 @@ def play(setting: Setting) -> dict[str, Any]:
     actor = make_actor(model, make_cem(model, env.spec.action, setting.planner), env.spec.action, MPCConfig())
     player = make_player(actor, 1, explore=False)
     params, keys = np.zeros(1), jax.random.key(setting.seed)[None]
-    first = jax.tree.map(lambda x: x[None], env.reset())
+    first = alone(env.reset())
     jax.block_until_ready(player.act(params, keys, np.int32(0), player.begin(params), first))  # compiles
     started = time.monotonic()
     steps, returns = play_episodes(env, player, params, keys, Stopwatch())

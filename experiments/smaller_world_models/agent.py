@@ -47,7 +47,7 @@ class Loaded(NamedTuple):
     """What plays in a finished or unfinished run."""
 
     actor: Actor
-    params: Any  # of one member, [1, ...]
+    params: Any
     task: str  # full name of its environment
     env: dict  # options of wmjax.envs.make for the images that it sees; "stack" is absent if it sees one frame
     iterations: int  # whole ones before the checkpoint was written
@@ -110,7 +110,7 @@ def load(folder: str | pathlib.Path, member: int = 0) -> Loaded:
     rest = dict.fromkeys(("unfinished", "counters", "partial", "env", "eval_env"), checkpoint.AS_SAVED)
     iterations, state = lifecycle.restore_member(folder, dict(world=world, policy=policy, **rest), member)
     params = dict(model=state["world"].params, policy=state["policy"].params)
-    return Loaded(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates[0]))
+    return Loaded(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates))
 
 
 def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:

@@ -33,7 +33,7 @@ from wmjax import console, imagine, replay
 from wmjax.agents.random import make_random_actor
 from wmjax.run import cli, devices, pools
 from wmjax.run.collect import make_player, play_steps
-from wmjax.run.members import member, member_keys
+from wmjax.run.members import alone, member, member_keys
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.types import Array, EnvSpec, Params, Step, UsageError
 
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
     agents.check_chunk(train, agents.longest(learnt.is_first))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
-    memory = jax.tree.map(lambda x: x[None], replay.extend(memory, learnt))  # a population of one
+    memory = alone(replay.extend(memory, learnt))
     mesh = devices.make_mesh("1")
     warm_up, fit = phases.make_warm_up(agent, train, mesh), phases.make_fit(agent, train, mesh)
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)

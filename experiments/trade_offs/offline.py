@@ -21,6 +21,7 @@ from wmjax.report.artifacts import SUMMARY
 from wmjax.report.markup import markdown
 from wmjax.report.statistics import half_interval, with_interval
 from wmjax.run import jobs
+from wmjax.storage import workdir
 
 UPDATES = dict(paper=100_000, cpu=1500, smoke=20)  # not in the paper
 PLAYED = dict(paper=100, cpu=10, smoke=2)  # episodes at the end, of which Table 1 takes the 90th percentile
@@ -159,5 +160,5 @@ def heat_maps(path: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> None:
             edges = arrays["edges"]
             for name, each in counts.items():
                 each[design] = arrays[name]
-    limit = json.loads((next(iter(cells.values()))[0].folder / "config.json").read_text())["offline"]["below"]
+    limit = workdir.read_config(next(iter(cells.values()))[0].folder)["offline"]["below"]
     pictures.write_heat_maps(path, counts, edges, limit)

@@ -15,6 +15,7 @@ from tests import mains
 from wmjax import envs
 from wmjax.envs import atari_actions
 from wmjax.run.collect import make_player, play_returns
+from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
 from wmjax.storage import checkpoint, datasets, workdir
 from wmjax.types import Step, UsageError
@@ -279,7 +280,7 @@ def test_a_trained_policy_is_recorded(run, tmp_path):
     own = envs.make("atari:Pong", 2, seed, **restored.env)
     keys = jax.random.fold_in(jax.random.key(3), 0)[None]
     player = make_player(restored.actor, 2, explore=False)
-    _, film = play_returns(own, player, restored.params, keys, Stopwatch(), 26)  # its first episode
+    _, film = play_returns(own, player, alone(restored.params), keys, Stopwatch(), 26)  # its first episode
     for field in ("reward", "discount", "is_first", "is_last"):
         np.testing.assert_array_equal(getattr(film, field), getattr(steps, field)[:26], err_msg=field)
     used = atari_actions.places(atari_actions.own_set("Pong"), atari_actions.full_set("Pong"))

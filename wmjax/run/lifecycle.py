@@ -258,12 +258,12 @@ def restore_member(folder: Path, template: dict, index: int) -> tuple[int, dict]
 
     Args: template: dict as of `checkpoint.restore_latest`; its arrays have a leading axis [S], and what is AS_SAVED is
       left out of the result. index: which member, counted from 0.
-    Returns: (step of the checkpoint, the rest of the dict, [1, ...]).
+    Returns: (step of the checkpoint, the rest of the dict without that axis).
     Raises: UsageError if there is no checkpoint.
     """
     wanted = {name: tree for name, tree in template.items() if tree is not checkpoint.AS_SAVED}
     step, state = restore_saved(folder, template)
-    return step, {name: member(state[name], slice(index, index + 1)) for name in wanted}
+    return step, {name: member(state[name], index) for name in wanted}
 
 
 def write_summaries(folder: Path, member_folders: Sequence[Path], shared: dict, names: Sequence[str]) -> None:

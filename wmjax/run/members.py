@@ -17,6 +17,11 @@ def member(tree: Any, i: Any) -> Any:
     return jax.tree.map(lambda x: x[i], tree)
 
 
+def alone(tree: Any) -> Any:
+    """A pytree as that of a population of one: a leading axis [1] before those of every array."""
+    return jax.tree.map(lambda x: x[None], tree)
+
+
 def by_member(tree: Any, members: int, axis: int = 0) -> Any:
     """Splits an axis of environment rows, [S * E] -> [S, E], in every array."""
 

@@ -103,3 +103,10 @@ def test_refusals(module, args, message, capsys, tmp_path, monkeypatch):
     assert run(module, *args) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("module", [simulator, planner_sweep])
+def test_episodes_are_not_written_into_a_run(module, capsys, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    assert run(module, f"--folder={tmp_path}") == 2
+    assert "is the working folder of a run" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
