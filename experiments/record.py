@@ -77,7 +77,10 @@ def main(argv: list[str]) -> None:
     name = options.game if ":" in options.game else f"atari:{options.game}"
     env_options = recorded_options(name, options.size, options.actions, options.option)
     policy = None
-    if options.policy != "random":
+    if options.policy == "random":
+        if options.member:
+            raise UsageError(f"--member={options.member}: is for a run's agents; give --policy=FOLDER too")
+    else:
         policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
     if policy and policy.env:
         numbers = numbers_among(options, name, policy.env, env_options)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from wmjax.ops.batching import vmap_or_map
-from wmjax.types import Learner, NonFiniteError
+from wmjax.types import Learner, NonFiniteError, UsageError
 
 
 def make_phase(update, *, donate=False, sharding=None):
@@ -75,7 +75,10 @@ def with_average(learner, decay):
 
     Args: decay: 0 leaves the learner as it is: the newest parameters act. Early on the average is over a tenth of the
       updates so far, so that the initial parameters are soon forgotten.
+    Raises: UsageError unless 0 <= decay < 1.
     """
+    if not 0 <= decay < 1:
+        raise UsageError(f"decay {decay} of the average of parameters: must be at least 0 and below 1")
     if not decay:
         return learner
 

@@ -29,6 +29,7 @@ from wmjax.models import simulator
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.planners.cem import ACTIONS
 from wmjax.report.markup import markdown
+from wmjax.report.metrics import rows_of
 from wmjax.report.statistics import with_interval
 from wmjax.run import cli, stop
 from wmjax.run.collect import make_player, play_episodes
@@ -90,20 +91,21 @@ def main(argv: list[str]) -> None:
 def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict[str, Any]]:
     """The lines of FOLDER/episodes.jsonl of these Settings, in their order; those that are not there are played.
 
-    Raises: Stopped when a signal asks it to, between two decisions; the episodes so far are kept.
+    Raises: Stopped when a signal asks it to, between two decisions, the episodes so far are kept; UsageError where the
+      file is damaged.
     """
     files.make_folder(folder)
     place = folder / EPISODES
-    kept = [json.loads(line) for line in place.read_text().splitlines()] if place.exists() else []
-    found = {json.dumps({name: row[name] for name in settings[0].line()}): row for row in kept}
+    rows = rows_of(place, place.read_bytes()) if place.exists() else []
+    found = {json.dumps({name: row.get(name) for name in settings[0].line()}): row for row in rows}
     stop.listen()
     for setting in settings:
         key = json.dumps(setting.line())
         if key in found:
             continue
         found[key] = setting.line() | play(setting)
-        with open(place, "a") as file:
-            file.write(json.dumps(found[key]) + "\n")
+        rows.append(found[key])
+        files.write_whole(place, "".join(json.dumps(row) + "\n" for row in rows))
         console.say(f"{' '.join(f'{k}={v}' for k, v in setting.line().items())}: return {found[key]['return']:.1f}")
     return [found[json.dumps(setting.line())] for setting in settings]
 

@@ -193,6 +193,7 @@ def test_other_flags_are_refused(copy):
         (["--steps=99999999999999999999999"], "--steps=99999999999999999999999"),
         (["--game=Pong", "--rows=1000000"], "a shard of --rows=1000000 and --envs=2 needs 192.00 GB"),
         (["--game=Pong", "--size=99999999999x64"], "must be ROWSxCOLUMNS"),
+        (["--member=1"], "--member=1: is for a run's agents"),
         (["--policy=nowhere"], "nowhere is not the working folder of a run"),
         (["--folders=a"], "folders"),
         (["more"], "unexpected argument"),

@@ -74,7 +74,7 @@ def test_settings_that_change_nothing_done_may_differ(folder, capfd):
         workdir.open_workdir(folder, config)
 
 
-@pytest.mark.parametrize("text", ["", '{"seed": ', "[1]"])
+@pytest.mark.parametrize("text", ["", '{"seed": ', "[1]", 99999 * "["])
 def test_a_damaged_config_is_refused(folder, text):
     workdir.open_workdir(folder, CONFIG)
     (folder / "config.json").write_text(text)

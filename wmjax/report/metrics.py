@@ -96,7 +96,7 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
 
 
 def rows_of(path: Path, content: bytes) -> list[dict[str, Any]]:
-    """The lines of a metrics.jsonl with this content as dicts; as of `read_metrics`."""
+    """The lines of a file of JSON objects with this content as dicts; as of `read_metrics`."""
     rows = []
     for number, line in enumerate(content.split(b"\n")[:-1], start=1):  # after the last newline: half-written, empty
         try:

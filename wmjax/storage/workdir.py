@@ -80,7 +80,7 @@ def read_config(path: str | Path) -> dict:
         config = json.loads(file.read_text())
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(f"{path} is not the working folder of a run: it has no {CONFIG}") from error
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise UsageError(f"{file} is damaged ({error}); choose another working folder") from error
     if not isinstance(config, dict):
         raise UsageError(f"{file} is damaged (not a JSON object); choose another working folder")

@@ -110,3 +110,15 @@ def test_episodes_are_not_written_into_a_run(module, capsys, tmp_path):
     (tmp_path / "config.json").write_text("{}")
     assert run(module, f"--folder={tmp_path}") == 2
     assert "is the working folder of a run" in capsys.readouterr().err and len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_half_written_episode_is_played_again_and_a_damaged_file_refused(tmp_path, played, capsys):
+    assert run(simulator, "--seeds=2", f"--folder={tmp_path}") == 0
+    place = tmp_path / "episodes.jsonl"
+    whole = place.read_bytes()
+    place.write_bytes(whole[:-9])
+    assert run(simulator, "--seeds=2", f"--folder={tmp_path}") == 0 and len(played) == 3
+    assert place.read_bytes() == whole
+    place.write_bytes(whole[9:])
+    assert run(simulator, "--seeds=2", f"--folder={tmp_path}") == 2
+    assert f"{place} is damaged at line 1" in capsys.readouterr().err and place.read_bytes() == whole[9:]

@@ -12,7 +12,7 @@ from wmjax import replay
 from wmjax.models import rssm
 from wmjax.run import devices, replays
 from wmjax.train import make_phase, with_average
-from wmjax.types import Learner, LearnerState
+from wmjax.types import Learner, LearnerState, UsageError
 
 TINY = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=8, stochastic=4, deterministic=6, hidden=5)
 TRAIN = TrainConfig(batch=2, chunk=3, average_decay=0.9)
@@ -76,3 +76,9 @@ def test_every_update_has_a_key_of_its_own_over_dispatches(within, monkeypatch):
     run = advance(advance(run))
     assert len(np.unique(run["losses"]["drawn"])) == 4 == run["counters"]["updates"]
     np.testing.assert_array_equal(run["losses"]["drawn"], run["learner"].params["drawn"][0])
+
+
+@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
+def test_an_average_that_never_moves_or_runs_away_is_refused(decay):
+    with pytest.raises(UsageError, match=f"decay {decay} of the average"):
+        with_average(Learner(None, None), decay)
