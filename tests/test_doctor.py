@@ -152,15 +152,16 @@ def test_room_beside_what_a_run_needs(tmp_path):
 
 
 def test_a_config_without_a_doctor_is_refused():
-    for place in ("experiments/trade_offs/config.py:Pong,cpu", "../config.py:a", ""):
+    for place in ("experiments/benchmark/config.py:Pong,cpu", "../config.py:a", ""):
         with pytest.raises(UsageError, match="no doctor.py beside it"):
             doctor.doctor_beside(place)
 
 
 def test_the_doctor_is_found_from_any_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    main = doctor.doctor_beside(f"{mains.ROOT}/experiments/planet/config.py:fake:counter,cpu")
-    assert main.__module__ == "experiments.planet.doctor"
+    for config in ("planet/config.py:fake:counter,cpu", "trade_offs/config.py:fake:counter,r,cpu"):  # PlaNet's main
+        main = doctor.doctor_beside(f"{mains.ROOT}/experiments/{config}")
+        assert main.__module__ == "experiments.planet.doctor"
 
 
 def test_it_says_what_is_missing_before_it_imports_it():
