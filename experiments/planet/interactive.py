@@ -34,8 +34,8 @@ class View(NamedTuple):
 
     image: str  # a PNG file as a data URL
     steps: int  # decisions since the start
-    reward: float  # predicted for the last one
-    total: float  # the sum of them
+    reward: float | None  # predicted for the last one; None of a model that has none of single states
+    total: float | None  # the sum of them
     discount: float  # predicted probability that the episode goes on
 
 
@@ -94,7 +94,8 @@ class Imagination:
     def _view(self, image: Array, reward: Array, discount: Array) -> View:
         text = base64.b64encode(video.png(np.asarray(image))).decode()
         url = f"data:image/png;base64,{text}"
-        return View(url, self._steps, round(float(reward), 4), round(self._total, 4), round(float(discount), 4))
+        reward, total = (round(float(x), 4) if np.isfinite(x) else None for x in (reward, self._total))
+        return View(url, self._steps, reward, total, round(float(discount), 4))
 
 
 def read_action(body: bytes, spec: ActionSpec) -> Array:

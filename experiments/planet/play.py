@@ -26,7 +26,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, padded, play_episodes
 from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.types import Array, Params, Step, image_of
+from wmjax.types import Array, Params, Step, UsageError, image_of
 
 BAR = 1  # rows of pixels
 
@@ -48,6 +48,8 @@ def main(argv: list[str]) -> None:
     folder = cli.run_folder(options)
     cli.use_jax()
     loaded = load(folder, options.member, options.task)
+    if loaded.agent.model.decode is None:
+        raise UsageError(f"{folder}: the model of this run predicts no images, so there is nothing to be seen")
     console.say(f"checkpoint after episode {loaded.episodes}, {loaded.updates} updates")
     if options.interactive:
         interactive.serve(interactive.make_server(make_imagination(loaded, options.seed), options.port))

@@ -18,14 +18,14 @@ from wmjax.types import UsageError
 FIRSTS = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (0, 51)])  # embeddings 0 and 0.2
 
 
-def make_imagination(spec):
+def make_imagination(spec, **heads):
     """Of the point model, whose image is its position as a grey level: 0 is black, 1 is white."""
     model = make_point_model(spec.action.size)
 
     def decode(params, state):
         return jnp.broadcast_to(state.position[:, :1, None, None] - 0.5, (1, 4, 4, 3))
 
-    return interactive.Imagination(model._replace(decode=decode), np.float32(1), spec.action, FIRSTS, seed=0)
+    return interactive.Imagination(model._replace(decode=decode, **heads), np.float32(1), spec.action, FIRSTS, seed=0)
 
 
 def serving(spec):
@@ -109,3 +109,12 @@ def test_the_page_is_whole_and_the_server_is_for_this_machine(server):
     assert server.server_address[0] == "127.0.0.1"
     with pytest.raises(UsageError, match="--port=.*in use; give another"):
         interactive.make_server(None, server.server_address[1])
+
+
+def test_rewards_that_a_model_does_not_predict_are_null():
+    """As of LT_OR of the trade-offs study; JSON has no NaN, and the page reads nothing of an answer with one."""
+    imagination = make_imagination(SPEC, reward=lambda params, state: jnp.full(1, jnp.nan))
+    assert json.loads(json.dumps(imagination.begin()._asdict(), allow_nan=False))["reward"] == 0
+    view = imagination.step(np.zeros(SPEC.action.size, np.float32))
+    assert view.reward is None and view.total is None
+    json.dumps(view._asdict(), allow_nan=False)

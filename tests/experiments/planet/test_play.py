@@ -1,9 +1,12 @@
 """The video of an episode beside its imagination."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from experiments.planet import play
+from wmjax.types import UsageError
 
 TRUTH = np.arange(7, dtype=np.uint8)[:, None, None, None].repeat(4, 1).repeat(6, 2).repeat(3, 3)  # [7, 4, 6, 3]
 
@@ -22,3 +25,12 @@ def test_frames_stand_side_by_side_above_the_bar():
         assert (frame[:4, :6] == t).all() and (frame[:4, 8:14] == t + 100).all() and (frame[:4, 16:] == 100).all()
         orange = (frame[5] == (230, 120, 20)).all(axis=-1)
         assert np.flatnonzero(orange).tolist() == list(range(8, 8 + 6 * (t % 3 + 1) // 3))
+
+
+@pytest.mark.parametrize("flags", [[], ["--interactive", "--port=0"]])
+def test_a_model_without_images_is_refused(flags, tmp_path, monkeypatch):
+    """Such as `r` and `r_ll` of the trade-offs study."""
+    agent = SimpleNamespace(model=SimpleNamespace(decode=None))
+    monkeypatch.setattr(play, "load", lambda *args: SimpleNamespace(agent=agent, episodes=0, updates=0))
+    with pytest.raises(UsageError, match="predicts no images"):
+        play.main(["play", f"--workdir={tmp_path}", *flags])
