@@ -43,6 +43,7 @@ def test_refusals_name_the_setting(settings, named):
         (dict(encoder_widths=(4, 8, 8), decoder_widths=(8,)), (16, 16, 3), "16x16"),
         (dict(encoder_widths=(4, 8), decoder_widths=(8, 8)), (16, 16, 3), "widths"),
         (dict(encoder_widths=(4, 8), decoder_widths=(8,), reward_from="images"), (16, 16, 3), "too small for 4"),
+        (dict(encoder_widths=(4, 8), decoder_widths=(8,), image_side=17), (16, 16, 3), "image_side 17: choose 0 to 16"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(settings, shape, named):

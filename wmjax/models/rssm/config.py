@@ -46,7 +46,7 @@ class RSSMConfig:
     reward_gradient: str = "shared"  # trade-offs study: what the reward's loss trains; stopped: the reward head alone
     vector_units: int = 200  # of vectors beside images, where there are any: of their networks; not in the paper
     image_bits: int = 5
-    image_side: int = 128  # trade-offs study: pixels of the centre that is predicted; the image's or more: all; 0: none
+    image_side: int = 128  # trade-offs study: side of the centre that is predicted, in pixels; 128: all, 0: none
     image_fit: str = "crop"  # of a smaller image_side: that part of the image (Fig. 4), or resize, all of it (Fig. 6)
     free_nats: float = 3.0  # on the KL of each time step, summed over dimensions
     kl_scale: float = 1.0

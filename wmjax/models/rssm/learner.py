@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from wmjax import imagine
 from wmjax.models.rssm import image_rewards, vector
+from wmjax.models.rssm.config import RSSMConfig
 from wmjax.models.rssm.model import init_params, make_model
 from wmjax.nets.images import decoder_kernels
 from wmjax.ops import gaussian, image_bits
@@ -12,13 +13,14 @@ from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.centre import crop, shrink
 from wmjax.ops.gradients import clipped_adam, gradient_step
-from wmjax.types import Learner, LearnerState, image_of, vector_of
+from wmjax.types import Learner, LearnerState, UsageError, image_of, vector_of
 
 
 def make(config, env_spec):
     """(WorldModel, Learner) of an RSSMConfig; raises UsageError if the network cannot take the images of env_spec."""
     if config.predicts_images:
         decoder_kernels(env_spec.obs_shape)
+        check_side(config, env_spec.obs_shape)
     model = make_model(config, env_spec)
     optimizer = make_optimizer(config)
 
@@ -36,6 +38,12 @@ def make(config, env_spec):
         return LearnerState(params, opt_state, state.updates + 1), metrics | more
 
     return model, Learner(init, update)
+
+
+def check_side(config, image_shape):
+    """Raises UsageError where the part of images that is predicted is larger than they are."""
+    if config.image_side > image_shape[0] and config.image_side != RSSMConfig.image_side:
+        raise UsageError(f"model image_side {config.image_side}: choose 0 to {image_shape[0]}, the images' size")
 
 
 def make_optimizer(config):
