@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from experiments.planet.offline import PREDICTIONS
-from experiments.trade_offs import pictures
+from experiments.trade_offs import pictures, tables
 from experiments.trade_offs.cells import MAIN, Cell, training_of
 from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
 from wmjax.console import try_drawing
@@ -82,7 +82,9 @@ def lines(part: str, online: Mapping[str, Sequence[Cell]], task: str, folder: pa
         "Rewards of windows of what was learned (train) and of evaluation episodes (eval), seed 0.",
         "",
     ]
-    return head + (optimism(found) if part == "optimism" else scores(found, task))
+    if part == "optimism":
+        return head + optimism(found)
+    return [*head, *scores(found, task), "", *differences(found, tables.scores(online), task)]
 
 
 def digests(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
@@ -139,6 +141,18 @@ def against_rewards(errors: Mapping[str, np.ndarray]) -> list[str]:
         low, high = np.exp(ratio.mean() - half), np.exp(ratio.mean() + half)
         rows.append([design, f"{np.exp(ratio.mean()):.2f}", "-" if np.isnan(half) else f"{low:.2f} to {high:.2f}"])
     return markdown(["median error relative to r", "ratio", "95% interval"], rows)
+
+
+def differences(
+    found: Mapping[str, Sequence[dict[str, Any]]], online: Mapping[str, np.ndarray], task: str
+) -> list[str]:
+    """Table 5, below: the score without exploration less that with it, seed by seed. online: scores by design."""
+    rows = []
+    for design, runs in found.items():
+        difference = np.array([run["score"]["percentile_90"] for run in runs]) - online[design]
+        published = printed("differences", design, task)
+        rows.append([design, with_interval(difference, 0), listed(difference), published])
+    return markdown(["", "offline score less online score", "seeds", "published, without its sign"], rows)
 
 
 def optimism(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:

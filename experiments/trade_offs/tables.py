@@ -59,14 +59,19 @@ def returns(cells: Mapping[str, Sequence[Cell]], task: str, picture: pathlib.Pat
     folders = {name: [cell.folder for cell in own] for name, own in cells.items()}
     try_drawing(write_comparison, picture, folders, task)
     rows = [
-        [name, with_interval(own, 0), listed(own), printed("online_scores", name, task)]
-        for name, own in scores(cells).items()
+        [name, with_interval(own, 0), listed(own), published_score(name, task)] for name, own in scores(cells).items()
     ]
     return [
         f"![{picture.stem}]({picture.name})",
         "",
         *markdown(["", "return of the last evaluation", "seeds", "published, 1,000 episodes"], rows),
     ]
+
+
+def published_score(name: str, task: str) -> str:
+    """Table 5's online score and its deviation over three runs, as text; - where there is none."""
+    mean, deviation = (printed(table, name, task) for table in ("online_scores", "online_deviations"))
+    return mean if deviation == "-" else f"{mean} ± {deviation}"
 
 
 def online(

@@ -28,6 +28,14 @@ def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags
     assert not (tmp_path / study.DEFINITION).exists()
 
 
+def test_a_folder_of_another_preset_is_refused_and_left_as_it_is(tmp_path):
+    before = '{"preset": "cpu", "settings": []}'
+    (tmp_path / study.DEFINITION).write_text(before)
+    with pytest.raises(UsageError, match="preset cpu -> smoke; choose another --folder"):
+        study.main(["study", f"--folder={tmp_path}", "--preset=smoke", "--parts=rewards", "--seeds=1"])
+    assert [path.read_text() for path in tmp_path.iterdir()] == [before]
+
+
 @pytest.mark.parametrize(("preset", "settings", "steps"), [("cpu", [], 500), ("paper", ["env.episode_steps=100"], 100)])
 def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tmp_path):
     options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], parts=[])

@@ -160,6 +160,19 @@ def test_offline_errors_are_compared_seed_by_seed():
     assert "0.88" in table and "-0.98" in table  # five designs; the published correlation
 
 
+def test_offline_scores_less_online_ones_beside_table_5():
+    found = summaries(dict(r=0.1, lt_lr=0.25), ["aaa", "bbb"])  # 90th percentiles of 10 and 4
+    table = offline.differences(found, dict(r=np.array([4.0, 5.0]), lt_lr=np.array([5.0, 4.0])), "cheetah_run")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
+    assert [row[2:] for row in cells] == [["6, 5", "115"], ["-1, 0", "76"]] and cells[0][1].startswith("6 (")
+
+
+def test_published_scores_have_their_deviations(tmp_path):
+    cells = {name: [run(tmp_path, name, [1.0])] for name in ("r", "r_conv")}
+    told = [line.split("|")[4].strip() for line in tables.returns(cells, "cheetah_run", tmp_path / "a.png")[-2:]]
+    assert told == ["102 ± 23", "-"]
+
+
 def test_ratios_of_errors_are_geometric_means():
     """Logarithms 0, log 2, 2 log 2: Student's t with two degrees of freedom reaches 4.3027 standard errors."""
     row = offline.against_rewards(dict(r=np.ones(3), lt_lr=np.array([1.0, 2.0, 4.0])))[-1]
