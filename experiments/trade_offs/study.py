@@ -152,7 +152,8 @@ def part_lines(
         return tables.returns(cells, task, folder / f"{part}_{task}.png")
     if part == "cost":
         scores = {name: tables.scores({name: cells[name]})[name].mean() for name in grid.MAIN if name in cells}
-        return [*cost.lines(costs), "", *cost.worth(costs, scores, task)]
+        by_cost = cost.worth(costs, scores, task) if scores else ["Scores by cost (Table 7): with the part online."]
+        return [*cost.lines(costs), "", *by_cost]
     return dict(scale=tables.scaling, sharing=tables.sharing)[part](cells, task, folder)
 
 

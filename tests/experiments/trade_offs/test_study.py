@@ -43,6 +43,12 @@ def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tm
     assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"]))
 
 
+def test_costs_without_scores_say_where_table_7_is(tmp_path):
+    spent = dict(parameters=1, update_gflop=1.0, update_ms=1.0, decision_gflop=1.0, decision_ms=1.0)
+    told = study.part_lines("cost", {}, "cheetah_run", tmp_path, dict(r=spent))
+    assert told[-1] == "Scores by cost (Table 7): with the part online." and told[-3].startswith("| r")
+
+
 def test_faults_stand_beside_their_designs():
     variants = study.grid.variants("smoke")
     assert set(variants["online"]) == set(study.grid.MAIN)  # no fault is trained where only the designs are asked for
