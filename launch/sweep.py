@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
     check(definition, runs, options.engine)
     unfinished = todo(runs, options)
     if options.dry_run:
-        console.say("\n".join(shell_lines(unfinished, options)))
+        console.say("\n".join(shell_lines(unfinished, options)) or "# nothing is left to start")
         return
     start = ENGINES[options.engine](options, folder)
     try:

@@ -181,6 +181,8 @@ def test_dry_run_is_lines_for_a_shell(tmp_path, capsys):
     assert starts(folder) == dict(size_1x2=1, size_3=1)
     assert json.loads((folder / "size_3.starts").read_text())["flags"]["config.model.kind"] == "ssm"
     assert call(folder, *words) == 0 and starts(folder) == dict(size_1x2=1, size_3=1)  # they are done
+    capsys.readouterr()
+    assert call(folder, "--dry_run") == 0 and capsys.readouterr().out == "# nothing is left to start\n"
 
 
 def test_a_killed_driver_and_then_a_signal(tmp_path, capfd):
