@@ -6,10 +6,11 @@
 Parts: `planner` decisions, `rollout` imagined states, `train` updates and where their time goes, `video` imagined
 images and updates of SV2P, `replay` sampling and writing, `actors` environments from pixels, `dream` what Smaller World
 Models does, `phase` whole cycles of PlaNet's collecting and training, `simulator` decisions with MuJoCo itself as the
-model, `games` steps of environments in pure JAX, `agents` acting and learning of those that query a model. Of
-`--preset=accelerator`, with sizes of its own: `device` checks, `equality` of losses on CPU and device, `planner`,
-`train`, `population` several seeds in one program, `dream`, `rollout`, `learning` a whole loop, `profile` gaps between
-kernels, `memory`. It needs no environment package; with `--dry` it runs every row tiny and once, on any platform.
+model, `games` steps of environments in pure JAX, `agents` acting and learning of those that query a model, `profile`
+the longest kernels of a decision and an update. Of `--preset=accelerator`, with sizes of its own: `device` checks,
+`equality` of losses on CPU and device, `planner`, `train`, `population` several seeds in one program, `dream`,
+`rollout`, `learning` a whole loop, `profile`, `memory`. It needs no environment package; with `--dry` it runs every
+row tiny and once, on any platform.
 
 Compilation is timed apart. Other libraries stand beside where they are installed (`.venv/bin/uv pip install -e
 .[bench]`), with the same sizes and network. Medians with minimum and maximum over repetitions; machines are shared and
@@ -69,9 +70,10 @@ PARTS = dict(
     simulator=simulator,
     games=games,
     agents=agents,
+    profile=profile,
 )
-ACCELERATOR = dict(device=device, equality=equality, population=population, learning=learning, profile=profile)
-ACCELERATOR |= dict(memory=memory, planner=planner, train=train, dream=dream, rollout=rollout)
+ACCELERATOR = dict(device=device, equality=equality, population=population, learning=learning, memory=memory)
+ACCELERATOR |= dict(profile=profile, planner=planner, train=train, dream=dream, rollout=rollout)
 PARTS_OF = dict(quick=PARTS, paper=PARTS, accelerator={name: ACCELERATOR[name] for name in accelerator.PARTS})
 
 

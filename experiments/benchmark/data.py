@@ -8,6 +8,7 @@ import numpy as np
 from wmjax.models import rssm
 from wmjax.types import ActionSpec, EnvSpec, Step
 
+FLOAT, HALF = "float32", "bfloat16"  # what networks compute in
 SPEC = EnvSpec(jax.ShapeDtypeStruct((64, 64, 3), np.uint8), ActionSpec(6, False, -1.0, 1.0))
 TINY = EnvSpec(jax.ShapeDtypeStruct((16, 16, 3), np.uint8), ActionSpec(2, False, -1.0, 1.0))
 TINY_NETWORK: dict[str, Any] = dict(encoder_widths=(4, 8), decoder_widths=(8,), decoder_hidden=16)
@@ -19,6 +20,11 @@ def planet(preset: str, **settings: Any) -> tuple[rssm.RSSMConfig, EnvSpec]:
     if preset == "dry":
         return rssm.RSSMConfig(**TINY_NETWORK, **settings), TINY
     return rssm.RSSMConfig(**settings), SPEC
+
+
+def with_dtype(name: str, dtype: str) -> str:
+    """A row's name that says what its networks compute in where that is not FLOAT."""
+    return name if dtype == FLOAT else f"{name}, {dtype}"
 
 
 def random_steps(*lead: int, spec: EnvSpec = SPEC) -> Step:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from experiments.benchmark import rivals
-from experiments.benchmark.data import SPEC, planet
+from experiments.benchmark.data import FLOAT, SPEC, planet, with_dtype
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.report.benchmark import Work, compiled
@@ -31,9 +31,9 @@ def works(preset: str) -> Iterator[Work]:
             yield rivals.torchrl_planner(ours, rows, CEMConfig(), SPEC.action.size)
 
 
-def decision(preset: str, kind: str, rows: int) -> Work:
+def decision(preset: str, kind: str, rows: int, dtype: str = FLOAT) -> Work:
     """The Work of planning for `rows` environments from the initial belief."""
-    config, spec = planet(preset, kind=kind)
+    config, spec = planet(preset, kind=kind, compute_dtype=dtype)
     model, learner = rssm.make(config, spec)
     planner = make_cem(model, spec.action, SEARCH.get(preset, CEMConfig()))
 
@@ -41,5 +41,5 @@ def decision(preset: str, kind: str, rows: int) -> Work:
         params = jax.jit(learner.init)(jax.random.key(0)).params
         return params, jax.random.key(1), model.initial(params, rows)
 
-    name = f"{kind}, {rows} env{'s' if rows > 1 else ''}"
-    return compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows)
+    name = with_dtype(f"{kind}, {rows} env{'s' if rows > 1 else ''}", dtype)
+    return compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows, dtype=dtype)

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments.benchmark import planner, train
+from experiments.benchmark.data import FLOAT, HALF
 from wmjax import backend
 from wmjax.report.benchmark import Finding, Work
 
@@ -24,8 +25,9 @@ LONGEST = 3  # kernels that are named
 # Process and thread of a platform's kernels begin so.
 LANES = dict(gpu=("/device:GPU", "Stream"), tpu=("/device:TPU", "XLA Ops"), cpu=("/host:CPU", "tf_XLA"))
 # What encloses operations, or waits for them, on a CPU's threads.
-ENCLOSING = ("end: ", "Thunk", "Threadpool", "while", "call", "conditional")
-UPDATE = dict(accelerator=(50, 50), dry=(2, 3))
+ENCLOSING = ("end: ", "Thunk", "Threadpool", "while", "call", "conditional", "jit_")
+UPDATE = dict(quick=(16, 20), paper=(50, 50), accelerator=(50, 50), dry=(2, 3))
+DTYPES = dict(quick=(FLOAT, HALF), paper=(FLOAT, HALF), accelerator=(FLOAT,), dry=(FLOAT,))
 
 
 class Kernel(NamedTuple):
@@ -37,9 +39,10 @@ class Kernel(NamedTuple):
 
 
 def works(preset: str) -> Iterator[Finding]:
-    """A decision for one environment and an update in float32."""
-    for work in (planner.decision(preset, "rssm", 1), train.update(preset, *UPDATE[preset])):
-        yield Finding(work.name, functools.partial(profiled, work))
+    """A decision for one environment and an update."""
+    for dtype in DTYPES[preset]:
+        for work in (planner.decision(preset, "rssm", 1, dtype), train.update(preset, *UPDATE[preset], dtype)):
+            yield Finding(work.name, functools.partial(profiled, work))
 
 
 def profiled(work: Work) -> dict[str, Any]:

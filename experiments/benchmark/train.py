@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.benchmark import rivals
-from experiments.benchmark.data import SPEC, planet, random_steps
+from experiments.benchmark.data import FLOAT, HALF, SPEC, planet, random_steps, with_dtype
 from wmjax import imagine
 from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
@@ -16,9 +16,8 @@ from wmjax.ops.axes import fold
 from wmjax.report.benchmark import Work, compiled
 from wmjax.types import Array, LearnerState, Params, State, Step
 
-FLOAT, HALF = "float32", "bfloat16"
 SIZES = dict(
-    quick=[(16, 20, FLOAT)],
+    quick=[(16, 20, FLOAT), (16, 20, HALF)],
     paper=[(16, 20, FLOAT), (16, 64, FLOAT), (50, 50, FLOAT)],
     accelerator=[(16, 20, FLOAT), (16, 20, HALF), (50, 50, FLOAT), (50, 50, HALF)],
     dry=[(1, 2, FLOAT), (1, 2, HALF), (2, 3, FLOAT), (2, 3, HALF)],
@@ -49,7 +48,7 @@ def update(preset: str, batch: int, time: int, dtype: str = FLOAT) -> Work:
         state = jax.jit(learner.init)(jax.random.key(0))
         return state, jax.random.key(1), jax.device_put(random_steps(batch, time, spec=spec))
 
-    name = f"update, {batch} x {time}" + ("" if dtype == FLOAT else f", {dtype}")
+    name = with_dtype(f"update, {batch} x {time}", dtype)
     amounts = {"frames": batch * time, "updates": 1}
     return compiled(name, learner.update, args, amounts, batch=batch, time=time, dtype=dtype)
 

@@ -75,6 +75,22 @@ def test_bfloat16(ours, xla):
     _assert_same(_value_and_gradients(ours, *arguments), _value_and_gradients(xla, *arguments), "bfloat16")
 
 
+@jax.jit
+def _overlapping(x, kernel, bias, g):
+    """A transposed convolution, and a convolution's gradient with respect to its input."""
+    y = conv._matmul_conv_transpose(x, kernel, bias, 2, conv.identity)
+    return y, jax.vjp(lambda x: conv._matmul_conv(x, kernel, bias, 2, conv.identity), x)[1](g)[0]
+
+
+def test_sums_of_overlapping_products_are_rounded_once():
+    x, kernel, bias = _inputs(9, 9, 4, dtype="bfloat16")
+    g = jax.random.normal(jax.random.key(9), (4, 3, 3, 4), "bfloat16")
+    exact = _overlapping(*(a.astype("float32") for a in (x, kernel, bias, g)))
+    for found, expected in zip(_overlapping(x, kernel, bias, g), exact, strict=True):
+        assert found.dtype == jnp.bfloat16
+        np.testing.assert_allclose(found.astype("float32"), expected, rtol=2**-8, atol=1e-6)
+
+
 def test_number_of_pieces():
     frame = (10, 1024)  # 40 KiB of float32: 204 frames fit
     assert conv._pieces(204, frame, 4) == 1

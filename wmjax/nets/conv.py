@@ -154,9 +154,15 @@ def _merge(x):
 
 
 def _apart(copy, x, *sizes):
-    """copy(x, *sizes), not inlined: fused with what computes x, XLA would recompute a pixel for each of its copies."""
+    """copy(x, *sizes), not inlined: fused with what computes x, XLA would recompute a pixel for each of its copies.
+
+    bfloat16 is copied as integers: XLA's CPU compiler would make a float32 of each number and back.
+    """
+    as_integers = x.dtype == jnp.bfloat16
+    pixels = lax.bitcast_convert_type(x, jnp.uint16) if as_integers else x
     with set_xla_metadata(inlineable="false"):
-        return jax.jit(copy, static_argnums=tuple(range(1, 1 + len(sizes))))(x, *sizes)
+        copies = jax.jit(copy, static_argnums=tuple(range(1, 1 + len(sizes))))(pixels, *sizes)
+    return lax.bitcast_convert_type(copies, x.dtype) if as_integers else copies
 
 
 def _gather(x, k, stride):
@@ -178,6 +184,11 @@ def _copy_patches(x, k, stride):
         parts = [band[:, :, j : j + out_cols, :, : (k - j * s) // run] for j in range(q)]
         bands.append(jnp.concatenate(parts, axis=4))  # [B, X', Y', s, k / run, run * C]
     return jnp.concatenate(bands, axis=3).reshape(batch, out_rows, out_cols, k * k * channels)
+
+
+def _wide_product(x, matrix):
+    """x @ matrix in at least float32, to add overlapping products: in bfloat16 each sum rounds, and slowly."""
+    return jnp.matmul(x, matrix, preferred_element_type=jnp.promote_types(x.dtype, jnp.float32))
 
 
 def _scatter(patches, rows, cols, k, stride):
@@ -244,7 +255,7 @@ def _conv_bwd(stride, activation, saved, g):
 
     def piece(x, g):
         x, activation_vjp = jax.vjp(activation, x)
-        d_x = activation_vjp(_scatter(g @ matrix, rows, cols, k, stride))[0]
+        d_x = activation_vjp(_scatter(_wide_product(g, matrix), rows, cols, k, stride).astype(g.dtype))[0]
         return (outer(g, _gather(x, k, stride)), g.sum((0, 1, 2))), d_x
 
     (d_matrix, d_bias), d_x = _gradients_in_pieces(piece, _conv_pieces(x, kernel, stride), (matrix, bias), x, g)
@@ -270,7 +281,8 @@ def _same_conv(x, kernel, bias, activation):
     matrix = kernel.transpose(1, 2, 0, 3).reshape(k * channels, k * features)
 
     def piece(x):
-        return _add_rows(_apart(column_patches, activation(x), k) @ matrix, k) + bias[None, None, None]
+        image = _add_rows(_wide_product(_apart(column_patches, activation(x), k), matrix), k)
+        return (image + bias[None, None, None]).astype(x.dtype)
 
     return _in_pieces(piece, _pieces(x.shape[0], (*x.shape[1:3], sum(matrix.shape)), x.dtype.itemsize), x)
 
@@ -303,7 +315,8 @@ def _matmul_conv_transpose(x, kernel, bias, stride, activation):
     rows, cols = ((size - 1) * stride + k for size in x.shape[1:3])
 
     def piece(x):
-        return _scatter(activation(x) @ matrix, rows, cols, k, stride) + bias[None, None, None]
+        image = _scatter(_wide_product(activation(x), matrix), rows, cols, k, stride)
+        return (image + bias[None, None, None]).astype(x.dtype)
 
     return _in_pieces(piece, _transpose_pieces(x, matrix), x)
 
