@@ -1,12 +1,12 @@
-"""PlaNet's ablations as figures, from one command that trains what is missing.
+"""PlaNet's figures, from one command that trains what is missing.
 
     python -m experiments.planet.figures --preset=cpu --seeds=3 --folder=runs/figures --cores=0,1
 
 Parts, each a picture FOLDER/<part>.png and a table in FOLDER/figures.md: `models` RSSM, SSM and RNN (Fig. 4);
 `planning` random shooting and random collection (Fig. 5); `overshooting` RSSM and DRNN with and without latent
 overshooting (Fig. 8); `activations` relu and elu (Fig. 9); `open_loop` what RSSM, SSM, RNN and DRNN imagine of the same
-test episodes, and their error by step beside copying the last frame (Fig. 10). Table 1's row of the true simulator is
-`python -m experiments.planet.simulator --setting=planet`.
+test episodes, and their error by step beside copying the last frame (Fig. 10); `simulator` a table alone, of CEM with
+the true simulator as the model (Table 1), one episode a seed, as `python -m experiments.planet.simulator` plays it.
 """
 
 import pathlib
@@ -20,10 +20,12 @@ from absl import flags
 
 from experiments import runs
 from experiments.planet import config as configs
+from experiments.planet import simulator
 from experiments.planet.agent import load, settings, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
+from wmjax.envs.dmc import ACTION_REPEAT
 from wmjax.report import plots
 from wmjax.report.markup import markdown
 from wmjax.report.metrics import read_metrics
@@ -56,6 +58,7 @@ PARTS = dict(
     overshooting=["rssm", "rssm_overshooting", "drnn", "drnn_overshooting"],
     activations=["rssm", "rssm_elu", "ssm", "ssm_elu"],
     open_loop=["rssm", "ssm", "rnn", "drnn"],
+    simulator=[],
 )
 ROWS = 8  # test episodes of which the open loop is measured
 SHOWN = 5  # every so many frames
@@ -87,7 +90,11 @@ def main(argv: list[str]) -> None:
     ]
     for part in options.parts:
         own = {name: places[name] for name in PARTS[part]}
-        lines += ["", f"## {part}", "", *(open_loop(own, folder) if part == "open_loop" else curves(part, own, folder))]
+        if part == "simulator":
+            told = simulator.table_of("planet", "mean", [options.task], options.seeds, folder / "simulator")
+        else:
+            told = open_loop(own, folder) if part == "open_loop" else curves(part, own, folder)
+        lines += ["", f"## {part}", "", *told]
     runs.publish(folder / "figures.md", lines)
 
 
@@ -96,6 +103,8 @@ def check(options: Any) -> pathlib.Path:
     folder = runs.check_flags(options, {"task": "--task", "train.episodes": "--episodes", "model.kind": "--parts"})
     check_names("--parts", options.parts, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
+    if "simulator" in options.parts:
+        check_name("task of --parts=simulator", options.task, ACTION_REPEAT)
     return folder
 
 

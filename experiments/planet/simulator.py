@@ -80,12 +80,16 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--tasks=: give all, or at least one of {', '.join(ACTION_REPEAT)}")
     for task in tasks:
         check_name("task", task, ACTION_REPEAT)
-    planner = CEMConfig(**vars(PLANNERS[options.setting]) | dict(action=options.action))
-    repeats = REPEATS[options.setting]
-    settings = [Setting(task, seed, repeats[task], planner) for task in tasks for seed in range(options.seeds)]
     cli.use_jax()
-    rows = play_missing(folder, settings)
-    publish(folder / "table.md", table(options.setting, options.action, tasks, rows))
+    publish(folder / "table.md", table_of(options.setting, options.action, tasks, options.seeds, folder))
+
+
+def table_of(setting: str, action: str, tasks: Sequence[str], seeds: int, folder: pathlib.Path) -> list[str]:
+    """The lines of `table`, after what is missing in the folder has been played. Raises: as `play_missing`."""
+    planner = CEMConfig(**vars(PLANNERS[setting]) | dict(action=action))
+    repeats = REPEATS[setting]
+    settings = [Setting(task, seed, repeats[task], planner) for task in tasks for seed in range(seeds)]
+    return table(setting, action, tasks, play_missing(folder, settings))
 
 
 def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict[str, Any]]:

@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments.planet import figures
+from experiments.planet import figures, simulator
 from tests import mains
+from wmjax.planners import CEMConfig
 from wmjax.run import cli, jobs
 
 
@@ -60,6 +61,23 @@ def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatc
     assert all((tmp_path / f"{name}.png").stat().st_size > 0 for name in ("open_loop", "open_loop_errors"))
 
 
+def test_the_true_simulator_is_played_with_the_papers_planner(tmp_path, monkeypatch, capsys):
+    """Table 1's row; the same command again plays nothing."""
+    played = []
+
+    def play(setting):
+        played.append(setting)
+        return {"return": 600.0 + setting.seed, "decisions": 250, "seconds": 50.0, "threads": 2}
+
+    monkeypatch.setattr(simulator, "play", play)
+    monkeypatch.setattr(jobs, "run_all", lambda *args, **more: (each for each in ()))
+    for _ in range(2):
+        assert run("--parts=simulator", "--seeds=2", f"--folder={tmp_path}") == 0
+    assert [(each.task, each.seed, each.action_repeat) for each in played] == [("cheetah_run", i, 4) for i in (0, 1)]
+    assert {each.planner for each in played} == {CEMConfig()}
+    assert "| 600, 601 |       656 |" in (tmp_path / "figures.md").read_text()
+
+
 def test_errors_are_by_step_after_the_context():
     rng = np.random.default_rng(0)
     true, images = rng.integers(0, 256, (2, 2, 8, 4, 4, 1), np.uint8)
@@ -94,6 +112,7 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
             ["--folder=x", "--set=planner.name=cem"],
             "config.planner.name: --set gives it twice, or it is what this command",
         ),
+        (["--folder=x", "--task=fake:counter"], "unknown task of --parts=simulator 'fake:counter'"),
         (["--folder=/dev/null"], "cannot write into /dev/null"),
     ],
 )
