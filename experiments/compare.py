@@ -4,7 +4,8 @@
         --group=RSSM=runs/a,runs/b --group=SSM=runs/c,runs/d
 
 A group is a mean, the band from its lowest to its highest seed, and a thin line a seed. Prints the newest evaluation of
-every run.
+every run. With --task=walker_walk agents that play several tasks are shown at that task, beside agents of it alone
+(PlaNet, Figs. 6 and 7), against its own environment steps: an equal share of all.
 """
 
 import sys
@@ -12,7 +13,7 @@ import sys
 from absl import flags
 
 from wmjax import console
-from wmjax.report.metrics import read_metrics
+from wmjax.report.metrics import of_its_task, read_metrics
 from wmjax.report.page import write_comparison
 from wmjax.run import cli
 from wmjax.types import UsageError
@@ -22,6 +23,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     """Defines the flags of this command. values: absl's FlagValues of one call; argv: its command line."""
     cli.path_flag(values, "out", "picture to write, .png or .svg")
     flags.DEFINE_string("title", "", "its title", flag_values=values)
+    text = "of agents that play several tasks, the one that is drawn; none: their means"
+    flags.DEFINE_string("task", "", text, flag_values=values)
     flags.DEFINE_multi_string("group", [], "NAME=DIR,DIR,...: folders of the runs of one group", flag_values=values)
 
 
@@ -38,15 +41,17 @@ def main(argv: list[str]) -> None:
         if name in groups:
             raise UsageError(f"--group={group}: there is a group {name} already")
         groups[name] = [cli.read_path("--group", folder) for folder in folders.split(",")]
-    picture = write_comparison(options.out, groups, options.title)
+    picture = write_comparison(options.out, groups, options.title, task=options.task)
     for name, folders in groups.items():
         for folder in folders:
-            rows = [row for row in read_metrics(folder) if "eval/return_mean" in row]
+            rows = [row for row in of_its_task(read_metrics(folder), options.task) if "eval/return_mean" in row]
             newest = "not evaluated yet"
             if rows:
                 last = rows[-1]
                 steps = (
-                    f"{last['env_steps']} environment steps" if "env_steps" in last else f"{last['updates']} updates"
+                    f"{last['env_steps']:.0f} environment steps"
+                    if "env_steps" in last
+                    else f"{last['updates']} updates"
                 )
                 newest = f"return {last['eval/return_mean']:.1f} at {steps}"
             console.say(f"{name}: {folder}: {newest}")

@@ -3,6 +3,7 @@
 import pytest
 
 from tests import mains
+from wmjax.report import plots
 from wmjax.report.metrics import MetricsWriter
 
 
@@ -34,6 +35,24 @@ def test_draws_and_names_the_newest_evaluations(runs):
         f"picture: {picture}",
     ]
     assert "cup" in picture.read_text() and "RSSM (2 seeds)" in picture.read_text()
+
+
+def test_one_task_of_an_agent_beside_an_agent_of_it_alone(runs, monkeypatch):
+    """At equal episodes of it: after 40 steps in all the agent of two tasks has made 20 of its own."""
+    (runs / "two").mkdir()
+    writer = MetricsWriter(runs / "two")
+    evaluations = {"eval/cup/return_mean": 3.0, "eval/walker/return_mean": 6.5}
+    writer.write({"env_steps": 40, "episodes": 4, "eval/return_mean": 4.75} | evaluations)
+    writer.close()
+    drawn, groups = [], (f"--group=two={runs}/two", f"--group=alone={runs}/a")
+    monkeypatch.setattr(plots, "comparison", lambda rows, *args: drawn.append(rows) or b"")
+    ended = compare(f"--out={runs}/a.png", "--task=walker", *groups)
+    assert ended.code == 0, ended.stderr
+    assert ended.stdout.splitlines()[0] == f"two: {runs}/two: return 6.5 at 20 environment steps"
+    assert drawn[0]["two"][0][0]["eval/return_mean"] == 6.5 and drawn[0]["two"][0][0]["env_steps"] == 20
+    assert [row["env_steps"] for row in drawn[0]["alone"][0]] == [5, 10, 20]
+    ended = compare(f"--out={runs}/a.png", "--task=cheetah", *groups)
+    assert ended.code == 2 and ended.stderr == "error: task 'cheetah': the agent plays cup, walker\n"
 
 
 @pytest.mark.parametrize(

@@ -187,3 +187,17 @@ def tasks_of(rows: Iterable[dict[str, Any]]) -> list[str]:
 def of_task(rows: Iterable[dict[str, Any]], task: str) -> list[dict[str, Any]]:
     """Lines of metrics.jsonl with the metrics of one task under the names of the means."""
     return [row | {name.replace(f"/{task}/", "/", 1): row[name] for name in row if f"/{task}/" in name} for row in rows]
+
+
+def of_its_task(rows: list[dict[str, Any]], task: str) -> list[dict[str, Any]]:
+    """As `of_task`, with the environment steps of that task alone, each of several having as many.
+
+    Lines of an agent of one task stay as they are, and so do all where `task` is "". Raises: UsageError for a task that
+    is none of several.
+    """
+    tasks = tasks_of(rows)
+    if not task or not tasks:
+        return rows
+    if task not in tasks:
+        raise UsageError(f"task {task!r}: the agent plays {', '.join(tasks)}")
+    return [row | {"env_steps": row["env_steps"] / len(tasks)} for row in of_task(rows, task)]

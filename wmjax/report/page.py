@@ -90,7 +90,11 @@ def write_population_report(workdir: str | Path, members: Sequence[str | Path]) 
 
 
 def write_comparison(
-    path: str | Path, groups: Mapping[str, Sequence[str | Path]], title: str, metric: str = "eval/return_mean"
+    path: str | Path,
+    groups: Mapping[str, Sequence[str | Path]],
+    title: str,
+    metric: str = "eval/return_mean",
+    task: str = "",
 ) -> Path:
     """Draws a metric against environment steps for groups of runs, or against updates where nothing is played.
 
@@ -99,14 +103,18 @@ def write_comparison(
         groups: name of a group -> working folders of its seeds.
         title: of the picture.
         metric: its name in metrics.jsonl.
+        task: of runs of several tasks, the one that is drawn; "": the mean over them.
 
     Raises:
-        UsageError: another ending; a folder has no metrics; the picture cannot be written.
+        UsageError: another ending; a folder has no metrics, or another task; the picture cannot be written.
     """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise UsageError(f"{path} must end in .png or .svg")
-    rows = {name: [metrics.read_metrics(folder) for folder in runs] for name, runs in groups.items()}
+    rows = {
+        name: [metrics.of_its_task(metrics.read_metrics(folder), task) for folder in runs]
+        for name, runs in groups.items()
+    }
     for name, runs in groups.items():
         for folder, read in zip(runs, rows[name], strict=True):
             if not read:
