@@ -207,6 +207,12 @@ def test_a_full_report_is_whole_and_stands_alone(tmp_path):
     assert page.count("<video") == 3 and page.count("<img") == 3 and "train/kl" not in page
 
 
+def test_the_speed_of_a_run_is_that_of_its_training():
+    rows = [{"env_steps": 1000 * i, "time/total": 5.0, "time/evaluate": 1.0, "time/act": 2.0} for i in (1, 2, 3)]
+    assert "<b>250</b><span>environment steps a second</span>" in report_page._numbers(rows)
+    assert "a second" not in report_page._numbers([{"updates": 3, "time/total": 5.0}])
+
+
 def headline(folder):
     return re.search('<p class="about">(.*?)</p>', report_page.write_report(folder).read_text())[1]
 

@@ -185,6 +185,9 @@ def _numbers(rows: plots.Rows) -> str:
     for name, label in (("episodes", "episodes"), ("env_steps", "environment steps"), ("updates", "updates")):
         if rows[-1].get(name) is not None:
             tiles.append((label, f"{rows[-1][name]:,.0f}"))
+    worked = sum(sum(own.values()) - own.get("evaluate", 0.0) for own in map(plots.parts, rows))
+    if rows[-1].get("env_steps") is not None and worked:
+        tiles.append(("environment steps a second", f"{rows[-1]['env_steps'] / worked:,.0f}"))
     tiles.append(("time", duration(plots.minutes(rows)[-1] * 60)))
     return '<div class="numbers">' + "".join(f"<div><b>{b}</b><span>{s}</span></div>" for s, b in tiles) + "</div>"
 
