@@ -95,6 +95,13 @@ def test_models_of_other_actions_are_refused(env, message, tmp_path):
         agent.check_data(chosen, str(tmp_path))
 
 
+def test_an_unfinished_model_is_refused(loaded, modulation, monkeypatch):
+    chosen, _ = modulation
+    monkeypatch.setattr(agent.world_models, "load", lambda folder: loaded._replace(updates=loaded.updates - 1))
+    with pytest.raises(UsageError, match="config.model_run=/nowhere: unfinished, 5999 of 6000 updates"):
+        agent.world_of_run(chosen, loaded.spec, jax.random.key(1))
+
+
 def test_pixels_need_two_widths_for_their_rollout_policy():
     with pytest.raises(UsageError, match="agent widths, policy_widths"):
         I2AConfig(pixels=True, policy_widths=(8,))
