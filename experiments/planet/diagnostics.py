@@ -100,9 +100,9 @@ def main(argv: list[str]) -> None:
 
 
 def check_task(task: str) -> None:
-    """Raises UsageError for the full name of an environment that cannot show its state."""
+    """Raises UsageError for the full name of an environment that does not show its state as numbers."""
     if task.partition(":")[0] not in FAMILIES:
-        raise UsageError(f"{task} shows no low-dimensional state: only {' and '.join(FAMILIES)} environments do")
+        raise UsageError(f"{task} shows no numbers of its state: only {' and '.join(FAMILIES)} environments do")
 
 
 def quantities(steps: Step) -> tuple[list[str], np.ndarray]:

@@ -139,6 +139,6 @@ def test_gradients_of_the_network_do_not_reach_the_model():
 
 def test_environments_without_a_state_are_refused():
     for task in ("ball:diffusing", "atari:Pong", "physics:cheetah_run"):
-        with pytest.raises(UsageError, match=f"{task} shows no low-dimensional state: only dmc and fake"):
+        with pytest.raises(UsageError, match=f"{task} shows no numbers of its state: only dmc and fake"):
             diagnostics.check_task(task)
     diagnostics.check_task("dmc:cheetah_run")
