@@ -27,8 +27,8 @@ def works(preset: str) -> Iterator[Work]:
     for kind, rows in SIZES[preset]:
         ours = decision(preset, kind, rows)
         yield ours
-        if kind == "rssm" and rows in RIVAL_ROWS.get(preset, ()) and rivals.installed("torchrl"):
-            yield rivals.torchrl_planner(ours, rows, CEMConfig(), SPEC.action.size)
+        if kind == "rssm" and rows in RIVAL_ROWS.get(preset, ()):
+            yield from rivals.decisions(ours, rows, CEMConfig(), SPEC)
 
 
 def decision(preset: str, kind: str, rows: int, dtype: str = FLOAT) -> Work:

@@ -1,24 +1,29 @@
 """The same work by other libraries, where they are installed (`pip install -e .[bench]`), as they come.
 
-torchrl has PlaNet's network and its CEM; flashbax a replay on the device; dm_control the suite itself; ale-py and
-gymnasium the Atari games. Sizes, candidates and numbers of parameters are those of our own work that they stand beside.
+torchrl and simulusion have PlaNet's network, its CEM and its update; xwm has a CEM for a network of one's own; flashbax
+a replay on the device; dm_control the suite itself; ale-py and gymnasium the Atari games. Sizes, candidates and numbers
+of parameters are those of our own work that they stand beside.
 """
 
 import contextlib
+import dataclasses
 import functools
 import importlib.util
 import multiprocessing
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
 import numpy as np
 from absl import logging
 
 from wmjax import console
 from wmjax.envs import gl
+from wmjax.models import rssm
 from wmjax.planners import CEMConfig
-from wmjax.report.benchmark import Work
-from wmjax.types import Step
+from wmjax.report.benchmark import Finding, Work, compiled
+from wmjax.types import Array, EnvSpec, Params, State, Step
 
 
 @functools.cache
@@ -55,6 +60,31 @@ def serve(connection: Any, make: Callable, args: tuple) -> None:
             connection.send(None)
 
 
+def decisions(reference: Work, rows: int, config: CEMConfig, spec: EnvSpec) -> Iterator[Work]:
+    """Decisions for `rows` environments by the planners of the rivals that are installed, beside `reference`, ours."""
+    suffix = f"{rows} env{'s' if rows > 1 else ''}"
+    for library, make in (("torchrl", torchrl_decide), ("simulusion", simulusion_decide)):
+        if installed(library):
+            call = apart(make, rows, config, spec.action.size)
+            tags = dict(kind=library, envs=rows)
+            yield Work(f"{library}, {suffix}", call, {"decisions": rows}, tags=tags, reference=reference)
+    if installed("xwm"):
+        theirs = xwm_planner(f"xwm's CEM, our RSSM, {suffix}", rows, config, spec)
+        yield dataclasses.replace(theirs, reference=reference)
+
+
+def updates(reference: Work, batch: int, time: int, action_size: int) -> Iterator[Work | Finding]:
+    """Updates by the rivals that are installed, beside `reference`, ours; a Finding says which has none."""
+    for library, make in (("torchrl", torchrl_step), ("simulusion", simulusion_step)):
+        if installed(library):
+            call = apart(make, batch, time, action_size)
+            amounts = {"frames": batch * time, "updates": 1}
+            yield Work(f"{library}, {batch} x {time}", call, amounts, reference=reference)
+    if installed("xwm"):
+        lacking = dict(left_out="xwm has no RSSM and no decoder of images: nothing like it to update")
+        yield Finding(f"xwm, {batch} x {time}", lambda: lacking)
+
+
 def torchrl_networks(action_size: int) -> dict[str, Any]:
     """PlaNet's networks of torchrl as modules by name: prior, posterior, encoder, decoder, reward."""
     import torch
@@ -68,13 +98,6 @@ def torchrl_networks(action_size: int) -> dict[str, Any]:
         decoder=ObsDecoder(latent_dim=230),
         reward=MLP(in_features=230, out_features=1, depth=2, num_cells=200, activation_class=torch.nn.ELU),
     )
-
-
-def torchrl_planner(reference: Work, rows: int, config: CEMConfig, action_size: int) -> Work:
-    """Decisions by torchrl's CEMPlanner; config: CEMConfig."""
-    call = apart(torchrl_decide, rows, config, action_size)
-    name, tags = f"torchrl, {rows} env{'s' if rows > 1 else ''}", dict(kind="torchrl", envs=rows)
-    return Work(name, call, {"decisions": rows}, tags=tags, reference=reference)
 
 
 def torchrl_decide(rows: int, config: CEMConfig, action_size: int) -> Callable[[], None]:
@@ -102,13 +125,6 @@ def torchrl_decide(rows: int, config: CEMConfig, action_size: int) -> Callable[[
             planner.planning(start)
 
     return decide
-
-
-def torchrl_update(reference: Work, batch: int, time: int, action_size: int) -> Work:
-    """One update of torchrl's PlaNet network."""
-    call = apart(torchrl_step, batch, time, action_size)
-    amounts = {"frames": batch * time, "updates": 1}
-    return Work(f"torchrl, {batch} x {time}", call, amounts, reference=reference)
 
 
 def torchrl_step(batch: int, time: int, action_size: int) -> Callable[[], None]:
@@ -152,10 +168,86 @@ def torchrl_step(batch: int, time: int, action_size: int) -> Callable[[], None]:
     return update
 
 
+def simulusion_network(action_size: int) -> Any:
+    """simulusion's RSSM at the paper's sizes; made by its `Planet`, the layers of 200 units would have 1,024."""
+    import torch
+    from simulusion.models.rssm import RecurrentStateSpaceModel
+
+    torch.manual_seed(0)
+    return RecurrentStateSpaceModel(action_size, state_size=200, latent_size=30, hidden_size=200, embed_size=1024)
+
+
+def simulusion_decide(rows: int, config: CEMConfig, action_size: int) -> Callable[[], None]:
+    """A function that plans for `rows` environments, one at a time, each after the filtering of one image."""
+    import torch
+    from simulusion.controller.rssm_policy import RSSMPolicy
+
+    search = (config.horizon, config.candidates, config.iterations, config.elites)
+    policy = RSSMPolicy(simulusion_network(action_size), *search, device="cpu")
+    policy.reset()
+    image = torch.zeros(3, 64, 64)
+
+    def decide() -> None:
+        for _ in range(rows):
+            policy.poll(image)
+
+    return decide
+
+
+def simulusion_step(batch: int, time: int, action_size: int) -> Callable[[], None]:
+    """A function that does one update with Adam on chunks of batch x time, and one image more, from uint8 images."""
+    import torch
+    from simulusion.training.train_planet import train
+
+    network = simulusion_network(action_size)
+    adam = torch.optim.Adam(network.parameters(), 1e-3, eps=1e-4)
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (time + 1, batch, 3, 64, 64)).astype(np.uint8)
+    action, reward = rng.uniform(-1, 1, (time, batch, action_size)), rng.uniform(size=(time, batch))
+    data = (image, action, reward, np.zeros((time, batch))), np.full(batch, time)
+    memory = types.SimpleNamespace(sample=lambda *args, **settings: data)
+    return lambda: train(memory, network, adam, torch.device("cpu"), batch, time)
+
+
+def xwm_planner(name: str, rows: int, config: CEMConfig, spec: EnvSpec) -> Work:
+    """Decisions of xwm's CEM with our RSSM as its model, one at a time; one noise is that of all candidates."""
+    from xwm.planning import CEM
+
+    model, learner = rssm.make(rssm.RSSMConfig(), spec)
+    search = CEM(
+        config.horizon,
+        spec.action.size,
+        n_samples=config.candidates,
+        n_elites=config.elites,
+        n_iters=config.iterations,
+    )
+
+    def plan(params: Params, key: Array, state: State) -> Array:
+        def move(latent: tuple[Array, State], action: Array) -> tuple[Array, State]:
+            key, noise_key = jax.random.split(latent[0])
+            return key, model.imagine(params, noise_key, latent[1], action[None])
+
+        def cost(latent: tuple[Array, State], action: Array, t: Array) -> Array:
+            return -model.reward(params, latent[1])[0]
+
+        search_key, model_key = jax.random.split(key)
+        one = jax.tree.map(lambda x: x[None], state)  # [1, ...]
+        with jax.numpy_rank_promotion("allow"):
+            return search.plan(search_key, move, (model_key, one), cost).actions[0]
+
+    def plan_all(params: Params, key: Array, state: State) -> Array:
+        return jax.lax.map(lambda row: plan(params, *row), (jax.random.split(key, rows), state))  # [E, A]
+
+    def args() -> tuple[Any, ...]:
+        params = jax.jit(learner.init)(jax.random.key(0)).params
+        return params, jax.random.key(1), model.initial(params, rows)
+
+    return compiled(name, plan_all, args, {"decisions": rows}, kind="xwm", envs=rows)
+
+
 def flashbax_sample(reference: Work, rows: Step, capacity: int, batch: int, time: int) -> Work:
     """A sample of flashbax's trajectory buffer that holds `rows`, Step [T, E], as often as it has room for them."""
     import flashbax
-    import jax
 
     envs = rows.reward.shape[1]
     buffer = flashbax.make_trajectory_buffer(

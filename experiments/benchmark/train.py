@@ -13,7 +13,7 @@ from wmjax.models import rssm
 from wmjax.models.rssm.learner import make_optimizer
 from wmjax.ops import gaussian
 from wmjax.ops.axes import fold
-from wmjax.report.benchmark import Work, compiled
+from wmjax.report.benchmark import Finding, Work, compiled
 from wmjax.types import Array, LearnerState, Params, State, Step
 
 SIZES = dict(
@@ -25,13 +25,13 @@ SIZES = dict(
 PARTS = dict(quick=[(16, 20)], paper=[(50, 50)])
 
 
-def works(preset: str) -> Iterator[Work]:
+def works(preset: str) -> Iterator[Work | Finding]:
     """Whole updates, then the parts of one, each compiled alone with its own gradient."""
     for batch, time, dtype in SIZES[preset]:
         ours = update(preset, batch, time, dtype)
         yield ours
-        if preset in PARTS and rivals.installed("torchrl"):
-            yield rivals.torchrl_update(ours, batch, time, SPEC.action.size)
+        if preset in PARTS and dtype == FLOAT:  # as rivals compute
+            yield from rivals.updates(ours, batch, time, SPEC.action.size)
     for batch, time in PARTS.get(preset, ()):
         model, learner = rssm.make(rssm.RSSMConfig(), SPEC)
         state = jax.jit(learner.init)(jax.random.key(0))

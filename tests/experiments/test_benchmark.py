@@ -1,16 +1,20 @@
 """The benchmark counts the work of the paper's networks and runs as a user runs it."""
 
 import json
+import types
 
 import jax
 import pytest
 
-from experiments.benchmark import chart, games, planner, rivals, train, video
+from experiments.benchmark import chart, games, planner, rivals, rows, train, video
 from experiments.benchmark.data import SPEC
 from tests import mains
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig
 from wmjax.report import benchmark
+
+OURS = benchmark.Work("rssm, 8 envs", lambda: None, {"decisions": 8})
+RIVALS = ("torchrl", "simulusion", "xwm")
 
 
 def test_the_papers_decision_and_update_are_counted_as_by_hand(monkeypatch):
@@ -49,13 +53,43 @@ def test_games_of_every_size_are_measured():
     ) == 4
 
 
-def test_a_rival_has_the_same_network():
+@pytest.mark.parametrize("library", ["torchrl", "simulusion"])
+def test_a_rival_has_the_same_network(library):
     """torch's GRU cell has a second bias of three times 200 numbers, which add up with the first."""
-    pytest.importorskip("torchrl")
+    pytest.importorskip(library)
     _, learner = rssm.make(rssm.RSSMConfig(), SPEC)
     ours = sum(x.size for x in jax.tree.leaves(jax.eval_shape(learner.init, jax.random.key(0)).params))
-    networks = rivals.torchrl_networks(SPEC.action.size)
-    assert sum(p.numel() for network in networks.values() for p in network.parameters()) == ours + 3 * 200
+    networks = dict(torchrl=lambda size: rivals.torchrl_networks(size).values())
+    networks |= dict(simulusion=lambda size: [rivals.simulusion_network(size)])
+    theirs = networks[library](SPEC.action.size)
+    assert sum(p.numel() for network in theirs for p in network.parameters()) == ours + 3 * 200
+
+
+@pytest.mark.parametrize(
+    ("library", "decide", "update", "more"),
+    [
+        ("torchrl", rivals.torchrl_decide, rivals.torchrl_step, 0),
+        ("simulusion", rivals.simulusion_decide, rivals.simulusion_step, 0.02),  # encodes 21 images for 20
+    ],
+)
+def test_a_rival_does_the_same_work(library, decide, update, more):
+    """The operations of its products, by torch's own count; more: the part that an update has above ours."""
+    pytest.importorskip(library)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    for call, ours, above in [
+        (decide(1, CEMConfig(iterations=1), SPEC.action.size), next(planner.works("quick")).gflop() / 10, 0),
+        (update(16, 20, SPEC.action.size), next(train.works("quick")).gflop(), more),
+    ]:
+        with FlopCounterMode(display=False) as counter:
+            call()
+        assert counter.get_total_flops() / 1e9 / ours == pytest.approx(1 + above, abs=0.005)
+
+
+def test_xwms_search_does_the_same_work():
+    pytest.importorskip("xwm")
+    ours = next(planner.works("quick")).gflop()
+    assert rivals.xwm_planner("", 1, CEMConfig(), SPEC).gflop() == pytest.approx(ours, rel=1e-3)  # and its last plan
 
 
 def test_a_user_gets_a_table_a_file_and_a_picture(tmp_path):
@@ -82,10 +116,36 @@ def test_the_picture_shows_other_libraries_beside_us():
     assert all(word in picture for word in ("torchrl", "rssm", "scan", "decisions/s"))
 
 
-def test_other_libraries_tags_are_those_of_the_picture():
-    ours = benchmark.Work("rssm, 8 envs", lambda: None, {"decisions": 8})
-    theirs = rivals.torchrl_planner(ours, 8, CEMConfig(), 6)
-    assert theirs.tags == dict(kind="torchrl", envs=8) and theirs.reference is ours
+def test_other_libraries_tags_are_those_of_the_picture(monkeypatch):
+    monkeypatch.setattr(rivals, "installed", lambda library: library in ("torchrl", "simulusion"))
+    monkeypatch.setattr(rivals, "apart", lambda *args: None)
+    theirs = list(rivals.decisions(OURS, 8, CEMConfig(), SPEC))
+    assert [work.tags for work in theirs] == [dict(kind=library, envs=8) for library in ("torchrl", "simulusion")]
+    assert all(work.reference is OURS for work in theirs)
+
+
+def test_a_rival_that_is_not_installed_is_named_once(monkeypatch, capsys, request):
+    rivals.installed.cache_clear()
+    request.addfinalizer(rivals.installed.cache_clear)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for _ in range(2):
+        assert not [*rivals.decisions(OURS, 1, CEMConfig(), SPEC), *rivals.updates(OURS, 16, 20, 6)]
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in said] == [f"{each} is not installed" for each in RIVALS]
+
+
+def test_what_a_rival_cannot_do_is_a_row_that_says_so(monkeypatch):
+    monkeypatch.setattr(rivals, "installed", lambda library: library == "xwm")
+    part = types.SimpleNamespace(works=lambda preset: rivals.updates(OURS, 16, 20, 6))
+    (row,) = rows.measured(dict(train=part), "quick", None, None)
+    assert row["name"] == "xwm, 16 x 20" and rows.outcome(row) == "left out" and "no decoder" in row["left_out"]
+
+
+def test_rivals_stand_beside_float32_alone(monkeypatch):
+    monkeypatch.setattr(rivals, "updates", lambda ours, *sizes: [f"beside {ours.name}"])
+    monkeypatch.setitem(train.PARTS, "quick", [])
+    ours, theirs, half = train.works("quick")
+    assert theirs == "beside update, 16 x 20" == f"beside {ours.name}" and half.tags["dtype"] == "bfloat16"
 
 
 @pytest.mark.parametrize(
