@@ -96,7 +96,8 @@ def main(argv: list[str]) -> None:
     parts = check_flags(options)
     cli.use_jax()
     begun, machine = time.monotonic(), versions()
-    console.say(f"{machine['device']}, {machine['cpu_count']} cores, jax {machine['jax']}, {machine['date']}")
+    cores = f"{machine['cpu_count']} cores of {machine['processor']}"
+    console.say(f"{machine['device']}, {cores}, jax {machine['jax']}, {machine['date']}")
     minutes, repeats, side = options.minutes, options.repeats, None
     if options.dry:
         repeats, side = 1, accelerator.DRY_SIDE

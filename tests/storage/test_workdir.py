@@ -5,11 +5,13 @@ import fcntl
 import io
 import json
 import os
+import platform
 import stat
 import struct
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +40,7 @@ def test_the_same_config_resumes(folder):
     assert workdir.read_config(folder)["model"] == {"size": 200, "layers": [1, 2]}
     starts = workdir.read_starts(folder)
     assert len(starts) == 2 and {"jax", "flax", "python", "device", "cpu_count", "date", "command"} <= set(starts[0])
+    assert starts[0]["processor"] in Path("/proc/cpuinfo").read_text() + platform.machine()
 
 
 def test_another_config_is_refused_key_by_key(folder):
@@ -181,6 +184,11 @@ def test_settings_that_change_numbers_are_versions_too(folder, monkeypatch, capf
     (folder / "versions.json").write_text(json.dumps([old]))  # of a run from before they were kept
     workdir.open_workdir(folder, CONFIG)
     assert capfd.readouterr().err == ""
+
+
+def test_a_processor_without_a_name_is_its_architecture(monkeypatch):
+    monkeypatch.setattr(Path, "read_text", lambda path: "processor : 0\n")
+    assert workdir.processor() == platform.machine()
 
 
 def test_other_versions_are_told(folder, capfd):

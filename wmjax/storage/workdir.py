@@ -142,7 +142,7 @@ def _changed(path: Path, config: dict, may_differ: Collection[str]) -> list[str]
 
 
 def versions() -> dict[str, Any]:
-    """Date, command, Python, packages, settings that change numbers, platform and device of this process."""
+    """Date, command, Python, packages, settings that change numbers, platform, device and processor of this process."""
     found: dict[str, Any] = {"date": datetime.datetime.now().astimezone().isoformat(timespec="seconds")}
     found["command"] = shlex.join(["python", *sys.orig_argv[1:]])
     found["python"] = platform.python_version()
@@ -154,7 +154,17 @@ def versions() -> dict[str, Any]:
     found |= {name: getattr(jax.config, name) for name in SETTINGS} | {"XLA_FLAGS": os.environ.get("XLA_FLAGS", "")}
     device = jax.devices()[0]
     found |= {"platform": platform.platform(), "device": f"{device.platform} {device.device_kind}"}
-    return found | {"devices": jax.device_count(), "cpu_count": os.cpu_count()}
+    return found | {"devices": jax.device_count(), "processor": processor(), "cpu_count": os.cpu_count()}
+
+
+def processor() -> str:
+    """The processor's name where Linux tells it, else its architecture."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def read_starts(path: str | Path) -> list[dict]:
