@@ -23,6 +23,7 @@ from wmjax.envs import gl
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig
 from wmjax.report.benchmark import Finding, Work, compiled
+from wmjax.run.members import alone
 from wmjax.types import Array, EnvSpec, Params, State, Step
 
 
@@ -231,7 +232,7 @@ def xwm_planner(name: str, rows: int, config: CEMConfig, spec: EnvSpec) -> Work:
             return -model.reward(params, latent[1])[0]
 
         search_key, model_key = jax.random.split(key)
-        one = jax.tree.map(lambda x: x[None], state)  # [1, ...]
+        one = alone(state)  # [1, ...]
         with jax.numpy_rank_promotion("allow"):
             return search.plan(search_key, move, (model_key, one), cost).actions[0]
 

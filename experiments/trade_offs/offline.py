@@ -100,10 +100,15 @@ def measured(found: Mapping[str, Sequence[dict[str, Any]]], name: str) -> dict[s
     return {design: np.array([run["newest"][name] for run in runs], np.float64) for design, runs in found.items()}
 
 
+def percentiles(found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, np.ndarray]:
+    """{design: the 90th percentile of its returns, of each seed}."""
+    return {design: np.array([run["score"]["percentile_90"] for run in runs]) for design, runs in found.items()}
+
+
 def scores(found: Mapping[str, Sequence[dict[str, Any]]], task: str) -> list[str]:
     """Tables 1 and 2: the 90th percentile of returns, the error of rewards, their correlation, and R beside images."""
     episodes = next(iter(found.values()))[0]["score"]["episodes"]
-    returns = {design: np.array([run["score"]["percentile_90"] for run in runs]) for design, runs in found.items()}
+    returns = percentiles(found)
     errors = measured(found, "eval/reward_error_median")
     rows = [
         [
@@ -148,8 +153,8 @@ def differences(
 ) -> list[str]:
     """Table 5, below: the score without exploration less that with it, seed by seed. online: scores by design."""
     rows = []
-    for design, runs in found.items():
-        difference = np.array([run["score"]["percentile_90"] for run in runs]) - online[design]
+    for design, returns in percentiles(found).items():
+        difference = returns - online[design]
         published = printed("differences", design, task)
         rows.append([design, with_interval(difference, 0), listed(difference), published])
     return markdown(["", "offline score less online score", "seeds", "published, without its sign"], rows)
