@@ -1,6 +1,7 @@
 """A small environment written after gymnasium's interface, and the spaces that it has."""
 
 import os
+import pickle
 import time
 
 import numpy as np
@@ -90,6 +91,21 @@ class NoisyVector(VectorWalk):
 
     def image(self):
         return super().image() | {"place": self.noise.normal()}
+
+
+class StateWalk(GymWalk):
+    """No function of its seed, but its state can be had and set."""
+
+    chance = np.random.default_rng(0)
+
+    def reset(self, *, seed=None):
+        return super().reset(seed=int(self.chance.integers(1 << 30)))
+
+    def get_state(self):
+        return pickle.dumps((self.place, self.elapsed, self.rng))
+
+    def set_state(self, state):
+        self.place, self.elapsed, self.rng = pickle.loads(state)
 
 
 class FragileWalk(GymWalk):

@@ -1,11 +1,12 @@
 """The adapter, on small environments written after gymnasium's and dm_env's interfaces."""
 
 import dm_env
+import jax
 import numpy as np
 import pytest
 
 from tests.envs.stubs import DmStub, GymStub, refused
-from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, VectorWalk
+from tests.gym_walk import Box, Discrete, GridWalk, GymWalk, NoisyVector, StateWalk, VectorWalk
 from tests.steps import assert_equal
 from wmjax import envs
 from wmjax.envs import snapshots
@@ -138,6 +139,67 @@ def test_an_environment_that_is_no_function_of_its_seed_is_told_and_its_episode_
     restored = env.restore(snapshot)
     assert restored.is_last.all() and "the present episode of row 1 is cut" in capsys.readouterr().err
     assert env.step(np.zeros((2, 2))).is_first.all()
+
+
+class StateVector(StateWalk):
+    """With numbers beside the image, and states of several lengths."""
+
+    def image(self):
+        return {"pixels": super().image(), "place": self.place}
+
+    def get_state(self):
+        return super().get_state() + bytes(self.elapsed)
+
+
+@pytest.mark.parametrize(("make_env", "view"), [(StateWalk, {}), (StateVector, dict(vector_keys=("place",), stack=3))])
+def test_an_environment_with_states_is_set_and_not_replayed(make_env, view, capsys):
+    """Whatever its seed does; where it stood at its end; as a share; with a time limit."""
+    view = view | dict(action_repeat=2, episode_steps=3)
+    env = envs.adapt(make_env, 3, 0, **view)
+    env.reset()
+    for _ in range(5):
+        step, snapshot = env.step(np.full((3, 2), -0.9)), env.snapshot()
+        fresh = envs.adapt(make_env, 3, 0, **view)
+        assert_equal(fresh.restore(snapshots.join([snapshots.rows_of(snapshot, row, 1) for row in range(3)])), step)
+        assert [each.actions for each in fresh._envs] == [[]] * 3
+        jax.tree.map(np.testing.assert_array_equal, fresh.snapshot(), snapshot)
+        if not step.is_last.any():  # a new episode is no function of its seed
+            assert_equal(fresh.step(np.ones((3, 2))), env.step(np.ones((3, 2))))
+            env.restore(snapshot)
+    assert not capsys.readouterr().err
+
+
+class Forgetful(GymWalk):
+    """Its state leaves out where it is."""
+
+    def get_state(self):
+        return b"walk"
+
+    def set_state(self, state):
+        assert state == b"walk"
+
+
+class Observing(GymWalk):
+    """What it calls its state is what it shows."""
+
+    def get_state(self):
+        return self.image()
+
+    def set_state(self, place, speed):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize(("make_env", "told"), [(Forgetful, True), (Observing, False)])
+def test_an_environment_whose_state_is_not_whole_is_replayed(make_env, told, capsys):
+    env = envs.adapt(make_env, 2, 0)
+    assert (f"{make_env.__name__}.set_state does not bring its state back" in capsys.readouterr().err) == told
+    env.reset(), env.step(np.zeros((2, 2)))
+    step = env.step(np.zeros((2, 2)))
+    snapshot = env.snapshot()
+    assert not snapshot["state_bytes"].any()
+    fresh = envs.adapt(make_env, 2, 0)
+    assert_equal(fresh.restore(snapshot), step)
+    assert len(fresh._envs[0].actions) == 2
 
 
 def test_a_cut_episode_is_not_played_again():

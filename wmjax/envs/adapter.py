@@ -12,7 +12,8 @@ first of them twice, from the same seed, and closes all. Those that are played a
 Every episode has a seed of its own, made of the row's seed and the episode's number. A gymnasium environment gets it at
 `reset`; one whose `reset` takes no seed, and every dm_env one, is made anew by `make_env(seed)` for each episode. So
 `restore` replays only the present episode. If that shows another image than before, the environment is no function of
-seed and actions, and its row begins a new episode.
+seed and actions, and its row begins a new episode. One that has `get_state() -> bytes` and `set_state(bytes)` is not
+replayed: it is reset by the episode's seed, and its state is set. `adapt` tries that, too.
 
 An episode that failed in another process (`wmjax/envs/workers.py`) is cut: its row shows the last observation again, at
 the end of an episode. A snapshot holds that observation, and nothing of such an episode is played again.
@@ -26,11 +27,11 @@ import jax
 import numpy as np
 
 from wmjax import console
-from wmjax.envs import interfaces
+from wmjax.envs import interfaces, snapshots
 from wmjax.envs.check import check_action, check_begun, check_name
 from wmjax.envs.seeds import row_seeds
 from wmjax.envs.views import View, check_view, one_line, read_image, read_vector
-from wmjax.types import Array, EnvSpec, Step, UsageError
+from wmjax.types import Array, EnvSpec, Step, UsageError, image_of
 
 
 class _Arrival(NamedTuple):
@@ -77,6 +78,7 @@ class AdaptedVecEnv:
         check_view(view)
         self._make_env, self._num_envs, self._seeds, self._view = make_env, len(seeds), seeds, view
         self._remade = False  # whether every episode is another environment
+        self._has_states = False  # whether environments give their states and go on from them
         self._make_rows()
         tried = list(self._envs)
         try:
@@ -110,11 +112,15 @@ class AdaptedVecEnv:
         seeds, episodes, decisions: int [E], of the rows, episodes begun, decisions taken in the present one; actions:
         [max(decisions), E, ...], aligned at the end; images: uint32 [E], a checksum of what each row shows; seen: that,
         as `Step.obs`; cut: bool [E], rows whose episode was cut; failures: int [E], of the workers that each row was
-        the first of.
+        the first of; env_states: uint8 [longest, E], the environments' own, aligned at the end; state_bytes: int [E],
+        0 for a row that is replayed; elapsed: int [E], environment steps; step_<field>: of the present Step.
         """
         self._check_whole()
         check_begun(bool(self._episodes.any()), "snapshot")
         none = self._zeros()[None][:0]
+        has_state = self._has_states & ~self._cut
+        states = [interfaces.get_state(env) if has else b"" for env, has in zip(self._envs, has_state, strict=True)]
+        longest = max(map(len, states))
         return {
             "seeds": np.array(self._seeds),
             "episodes": self._episodes.copy(),
@@ -124,18 +130,25 @@ class AdaptedVecEnv:
             "seen": jax.tree.map(lambda *xs: np.stack(xs), *self._shown),
             "cut": self._cut.copy(),
             "failures": self._failures.copy(),
+            "env_states": np.stack([np.frombuffer(x.rjust(longest, b"\0"), np.uint8) for x in states], axis=1),
+            "state_bytes": np.array(list(map(len, states))),
+            "elapsed": self._elapsed.copy(),
+            **{f"step_{name}": np.copy(getattr(self._step, name)) for name in snapshots.KEPT},
         }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
-        """Makes all environments again and replays a snapshot; rows that then show something else begin an episode."""
+        """Makes all environments again, sets or replays them; rows that then show something else begin an episode."""
         actions = np.asarray(snapshot["actions"])
         if not np.array_equal(snapshot.get("seeds", []), self._seeds) or actions.shape[1:] != self._zeros().shape:
             raise UsageError("this snapshot is of another environment: num_envs, seed or the actions differ.")
         self.close()
         self._make_rows()
         step = self.stand(snapshot)
-        decisions = np.where(self._cut, 0, snapshot["decisions"])
         rows = [jax.tree.map(lambda x, row=row: x[row], step) for row in range(self._num_envs)]
+        has_state = (np.asarray(snapshot.get("state_bytes", 0)) > 0) & self._has_states
+        for row in np.flatnonzero(np.broadcast_to(has_state, self._num_envs)).tolist():
+            rows[row] = self._set_state(row, snapshot)
+        decisions = np.where(self._cut | has_state, 0, snapshot["decisions"])
         for back in range(len(actions), 0, -1):
             for row in np.flatnonzero(decisions >= back).tolist():
                 arrival = self._decide(row, actions[-back][row])
@@ -145,7 +158,8 @@ class AdaptedVecEnv:
             if _checksum(self._shown[row]) != image:
                 console.warn(f"warning: {self._not_reproducible(row)}: the present episode of row {row} is cut")
                 self._is_last[row] = True
-        return jax.tree.map(lambda *xs: np.stack(xs), *rows).replace(is_last=self._is_last.copy())
+                rows[row] = rows[row].replace(is_last=np.bool_(True))
+        return self._show(rows)
 
     def stand(self, snapshot: dict[str, Any]) -> Step:
         """Begins the present episodes of rows that were only just made; those that were cut stand there again.
@@ -174,6 +188,7 @@ class AdaptedVecEnv:
         self._actions = []  # the last max(decisions) arrays [E, ...]
         self._shown: list[Any] = [None] * self._num_envs  # the observation of each row
         self._stacks: list[list[np.ndarray]] = [[] for _ in self._envs]  # the newest images of each row
+        self._step: Step | None = None  # what all rows showed last
         self._moving: int | None = None  # the row that is stepped now, or that raised
 
     def _try_rows(self) -> None:
@@ -194,8 +209,16 @@ class AdaptedVecEnv:
         limit = -(-min(limits) // self._view.action_repeat) if limits else None
         obs = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), shown[0])
         self.spec = EnvSpec(obs, action, self._view.action_repeat, limit)
+        state, stack = interfaces.get_state(self._envs[0]), self._stacks[0]
         first = self._decide(0, self._zeros()[0]).obs
         _check_shapes(0, first, shown[0])
+        if state:
+            self._envs[0].set_state(state)
+            self._stacks[0], self._elapsed[0] = stack, 0
+            self._has_states = _checksum(self._decide(0, self._zeros()[0]).obs) == _checksum(first)
+            if self._has_states:
+                return
+            console.warn(f"warning: {type(self._envs[0]).__name__}.set_state does not bring its state back: not used")
         self._episodes[0] -= 1
         self._begin(0)
         if _checksum(self._decide(0, self._zeros()[0]).obs) != _checksum(first):
@@ -233,14 +256,29 @@ class AdaptedVecEnv:
             rows.append(self._record(row, arrival, action[row], is_first=bool(first)))
         self._moving = None
         self._actions = [*self._actions, action][len(self._actions) + 1 - int(self._decisions.max()) :]
-        return jax.tree.map(lambda *xs: np.stack(xs), *rows)
+        return self._show(rows)
+
+    def _show(self, rows: list[Step]) -> Step:
+        """Keeps and returns the Step of all rows."""
+        self._step = jax.tree.map(lambda *xs: np.stack(xs), *rows)
+        return jax.tree.map(np.copy, self._step)
+
+    def _set_state(self, row: int, snapshot: dict[str, Any]) -> Step:
+        """Brings one row from the beginning of its episode to where it stood: its Step there."""
+        size = int(snapshot["state_bytes"][row])
+        self._envs[row].set_state(np.asarray(snapshot["env_states"])[-size:, row].tobytes())
+        self._decisions[row], self._elapsed[row] = snapshot["decisions"][row], snapshot["elapsed"][row]
+        step = jax.tree.map(lambda x: x[row], snapshots.step_of(snapshot, snapshot["seen"]))
+        self._is_last[row], self._shown[row] = step.is_last, step.obs
+        self._stacks[row] = np.split(np.asarray(image_of(step.obs)), self._view.stack, axis=-1)
+        return step
 
     def _record(self, row: int, arrival: _Arrival, action: np.ndarray, *, is_first: bool) -> Step:
         """The arrival as a Step without the axis of rows."""
         self._is_last[row], self._shown[row] = arrival.is_last, arrival.obs
         action = self._zeros()[row] if is_first else np.asarray(action)
         numbers = (np.float32(arrival.reward), np.float32(arrival.discount))
-        return Step(action, jax.tree.map(np.copy, arrival.obs), *numbers, np.bool_(is_first), np.bool_(arrival.is_last))
+        return Step(action, arrival.obs, *numbers, np.bool_(is_first), np.bool_(arrival.is_last))
 
     def _begin(self, row: int) -> _Arrival:
         """Begins an episode in one row."""

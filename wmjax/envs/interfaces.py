@@ -59,6 +59,14 @@ def action_space(env: Any) -> Any:
     raise UsageError(f"{type(env).__name__} is neither a dm_env nor a gymnasium environment.")
 
 
+def get_state(env: Any) -> bytes:
+    """What `get_state` of an environment returns; nothing where it, or `set_state`, is missing or it gives no bytes."""
+    if not all(callable(getattr(env, name, None)) for name in ("get_state", "set_state")):
+        return b""
+    state = env.get_state()
+    return bytes(state) if isinstance(state, bytes | bytearray) else b""
+
+
 def read_actions(env: Any) -> Actions:
     """Returns what a dm_env or gymnasium environment accepts."""
     space = action_space(env)

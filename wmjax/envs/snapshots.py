@@ -11,7 +11,11 @@ import numpy as np
 from wmjax.envs.check import JOINED, check_begun, check_identity
 from wmjax.types import Step
 
-TIME_FIRST = ("actions", "history")  # arrays [t, E, ...] of snapshots, aligned at the end; all others are [E, ...]
+TIME_FIRST = (
+    "actions",
+    "history",
+    "env_states",
+)  # arrays [t, E, ...] of snapshots, aligned at the end; all others are [E, ...]
 KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step; what it showed is made anew
 
 
