@@ -5,6 +5,7 @@ import http.client
 import io
 import json
 import threading
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from experiments.planet import interactive
+from tests import browser
 from tests.fakes import DISCRETE_SPEC, SPEC, make_point_model
 from wmjax.types import UsageError
 
@@ -118,3 +120,48 @@ def test_rewards_that_a_model_does_not_predict_are_null():
     view = imagination.step(np.zeros(SPEC.action.size, np.float32))
     assert view.reward is None and view.total is None
     json.dumps(view._asdict(), allow_nan=False)
+
+
+NUMBERS = """
+const rows = [...document.querySelectorAll("#numbers tr")];
+return Object.fromEntries(rows.map((row) => [...row.cells].map((cell) => cell.textContent)));
+"""
+GREY = """
+const image = document.getElementById("image"), canvas = document.createElement("canvas");
+canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
+canvas.getContext("2d").drawImage(image, 0, 0);
+return canvas.getContext("2d").getImageData(0, 0, 1, 1).data[0];
+"""
+
+
+@pytest.mark.skipif(not browser.INSTALLED, reason="chromedriver is not installed")
+def test_keys_drive_the_imagination_in_a_browser(server, discrete_server):
+    """Decisions are taken while a key is held, and none after it; Enter begins anew, at the other start."""
+
+    def decisions():
+        return int(page.run(NUMBERS).get("decisions", -1))
+
+    with browser.browse() as page:
+        page.open("http://{}:{}/".format(*server.server_address))
+        browser.wait(lambda: decisions() == 0)
+        start = page.run(GREY)
+        page.press("q")
+        assert page.run("return document.getElementById('key-q').className") == "down"
+        browser.wait(lambda: decisions() >= 3)
+        assert page.run(GREY) == 255, "moved as far as it goes"
+        page.lift("q")
+        time.sleep(0.3)
+        stopped = decisions()
+        time.sleep(0.3)
+        assert decisions() == stopped
+        place = np.array([start / 255 + stopped, start / 255])  # one a decision
+        assert float(page.run(NUMBERS)["reward"]) == pytest.approx(-np.square(place).sum(), abs=1e-3)
+        page.press(browser.ENTER), page.lift(browser.ENTER)
+        browser.wait(lambda: decisions() == 0)
+        assert page.run(GREY) == 51 - start
+        page.open("http://{}:{}/".format(*discrete_server.server_address))
+        browser.wait(lambda: decisions() == 0)
+        page.press("1")
+        browser.wait(lambda: decisions() >= 2)
+        page.lift("1")
+        assert not page.run("return document.getElementById('fault').textContent")
