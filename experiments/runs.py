@@ -69,17 +69,17 @@ def has_core(core: int) -> bool:
     return True
 
 
-def check(trainings: Sequence[jobs.Job], settings: Callable[[Any], Any]) -> list[Any]:
+def check(trainings: Sequence[jobs.Job], read_settings: Callable[[Any], Any]) -> list[Any]:
     """Raises UsageError for settings that a main would refuse, or of which one undoes another, before any training.
 
-    Args: trainings: of `jobs.training`; settings: that of the experiment's agent.py. Returns: what it makes of each.
+    Args: trainings: of `jobs.training`; read_settings: the experiment's own. Returns: the settings of each.
     """
     for job in trainings:
         keys = [word.partition("=")[0].removeprefix("--") for word in job.command if word.startswith("--config.")]
         if twice := [key for key in keys if keys.count(key) > 1]:
             why = f"--set gives it twice, or it is what this command sets itself, as for {job.folder.name}"
             raise UsageError(f"{twice[0]}: {why}")
-    return [settings(read_config(job, __name__)) for job in trainings]
+    return [read_settings(read_config(job, __name__)) for job in trainings]
 
 
 def read_config(job: jobs.Job, module: str) -> Any:

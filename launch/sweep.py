@@ -218,23 +218,23 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
         found = importlib.util.find_spec(f"{module}.__main__") and importlib.import_module(f"{module}.agent")
     except ImportError as error:
         raise UsageError(f"--main={module}: {error}; give a training main, such as experiments.planet") from error
-    if not hasattr(found, "settings"):
-        raise UsageError(f"--main={module} is no training main: {module}.agent has no settings")
+    if not hasattr(found, "read_settings"):
+        raise UsageError(f"--main={module} is no training main: {module}.agent has no read_settings")
     specs: dict[tuple[str, str], EnvSpec] = {}
     for run in runs:
         try:
             if len(run.cells) > 1 and definition["pack"] == SEED:
                 check_population(definition, run)
             config = read_config(run.job, module)
-            chosen = found.settings(config)
-            members = getattr(chosen, "members", ())
+            settings = found.read_settings(config)
+            members = getattr(settings, "members", ())
             if len(run.cells) > 1:
                 check_packed(definition, run, config, len(members))
             for task in {each.task for each in members} if engine == "local" else ():
-                if (task, str(chosen.env)) not in specs:
-                    specs[task, str(chosen.env)] = pools.spec_of(task, chosen.env)
+                if (task, str(settings.env)) not in specs:
+                    specs[task, str(settings.env)] = pools.spec_of(task, settings.env)
             if len(run.cells) > 1 and engine == "local":
-                pools.check_alike({each.task: specs[each.task, str(chosen.env)] for each in members})
+                pools.check_alike({each.task: specs[each.task, str(settings.env)] for each in members})
         except UsageError as error:
             raise UsageError(f"cell {next(iter(run.cells))}: {error}") from error
 

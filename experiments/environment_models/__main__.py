@@ -33,18 +33,18 @@ from wmjax.train import check_finite
 def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    train = chosen.train
+    settings = agents.read_settings(config)
+    train = settings.train
 
     # Everything that can be refused is made before the folder is touched.
-    mesh = agents.make_mesh(chosen)
-    data = sequences.load(chosen, mesh)
-    model, learner = state_space.make(chosen.model, data.spec)
-    chunks = sequences.held_out(chosen, data.test, data.test_images)
+    mesh = agents.make_mesh(settings)
+    data = sequences.load(settings, mesh)
+    model, learner = state_space.make(settings.model, data.spec)
+    chunks = sequences.held_out(settings, data.test, data.test_images)
     run = lifecycle.open_run(
         folder,
-        config.to_dict() | sequences.identity(chosen),
-        [Member(chosen.task, chosen.seed)],
+        config.to_dict() | sequences.identity(settings),
+        [Member(settings.task, settings.seed)],
         may_differ=configs.MAY_DIFFER,
         unit="update",
         planned=train.updates,
@@ -54,18 +54,18 @@ def main(argv: list[str]) -> None:
     )
 
     size = stop.dispatch_size(train.every, phases.DISPATCHED)
-    phase = phases.make_training(learner, chosen, data, mesh)
-    evaluate = predictions.make_evaluate(chosen, data.spec, mesh)
-    futures = predictions.make_futures(model, chosen, data.spec)
-    chunk, truth = predictions.pictured(chosen, chunks)
+    phase = phases.make_training(learner, settings, data, mesh)
+    evaluate = predictions.make_evaluate(settings, data.spec, mesh)
+    futures = predictions.make_futures(model, settings, data.spec)
+    chunk, truth = predictions.pictured(settings, chunks)
     by_dispatch = jax.jit(
         lambda key, first: tuple(jax.random.split(jax.random.fold_in(key, first), (train.every // size, size))),
         out_shardings=devices.replicated(mesh),
     )
-    init_key, train_key, eval_key = agents.keys_of(chosen.seed)
+    init_key, train_key, eval_key = agents.keys_of(settings.seed)
 
     # A run is the state below. losses: of the updates since the newest evaluation, which came after `evaluated` ones.
-    state = agents.make_init(learner, chosen, mesh)(init_key, sequences.background(chosen, data))
+    state = agents.make_init(learner, settings, mesh)(init_key, sequences.background(settings, data))
     counters: dict[str, Any] = dict(updates=0, evaluated=0)
     losses: dict[str, np.ndarray] = {}
     saved = run.restore(dict(learner=state, counters=counters, losses=checkpoint.AS_SAVED))

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     places = runs.places(folder, variants, options.seeds)
     each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
     trainings = [training(options, *one) for one in each]
-    runs.check(trainings, agents.settings)
+    runs.check(trainings, agents.read_settings)
     runs.train_all(trainings, options.cores)
     runs.publish(folder / "table.md", table(options, places))
 

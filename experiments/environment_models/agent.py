@@ -34,7 +34,7 @@ class Settings(NamedTuple):
     evaluation: EvalConfig
 
 
-def settings(config: Any) -> Settings:
+def read_settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     check_top(blocks, dict(task=str, seed=int), BLOCKS)
@@ -44,10 +44,10 @@ def settings(config: Any) -> Settings:
     return Settings(task, blocks["seed"], blocks["devices"], **built)
 
 
-def make_mesh(chosen: Settings) -> Mesh:
+def make_mesh(settings: Settings) -> Mesh:
     """The mesh of a run; raises UsageError unless batches can be split evenly over its devices."""
-    mesh = devices.make_mesh(chosen.devices)
-    devices.check_divisible(mesh, {"config.train.batch": chosen.train.batch})
+    mesh = devices.make_mesh(settings.devices)
+    devices.check_divisible(mesh, {"config.train.batch": settings.train.batch})
     return mesh
 
 
@@ -56,22 +56,21 @@ def keys_of(seed: int) -> Array:
     return jax.random.split(jax.random.key(seed), 3)
 
 
-def predicted_steps(chosen: Settings) -> int:
+def predicted_steps(settings: Settings) -> int:
     """Steps of the model in config.train.predicted ones of the environment; raises UsageError if it jumps past them."""
-    steps, rest = divmod(chosen.train.predicted, chosen.model.jump)
+    steps, rest = divmod(settings.train.predicted, settings.model.jump)
     if rest:
-        raise UsageError(
-            f"config.model.jump={chosen.model.jump}: does not divide config.train.predicted={chosen.train.predicted}"
-        )
+        jump, predicted = settings.model.jump, settings.train.predicted
+        raise UsageError(f"config.model.jump={jump}: does not divide config.train.predicted={predicted}")
     return steps
 
 
-def make_init(learner: Learner, chosen: Settings, mesh: Mesh) -> Callable[..., LearnerState]:
+def make_init(learner: Learner, settings: Settings, mesh: Mesh) -> Callable[..., LearnerState]:
     """The jitted beginning of a run: (key, memory) -> LearnerState."""
 
     def init(key: Array, memory: Replay) -> LearnerState:
         state: Any = learner.init(key)
-        if not chosen.model.contrast:
+        if not settings.model.contrast:
             return state
         mean = memory.rows.obs.mean(axis=(0, 1), dtype=jnp.float32) / 255  # every slot of these memories is filled
         return state.replace(params=state_space.with_background(state.params, mean))
@@ -84,7 +83,7 @@ class Loaded(NamedTuple):
 
     model: WorldModel
     params: Any
-    chosen: Settings
+    settings: Settings
     spec: EnvSpec
     updates: int
 
@@ -96,17 +95,17 @@ def load(folder: str | pathlib.Path) -> Loaded:
     if "data" not in config:
         raise UsageError(f"{folder} holds a run of another experiment")
     own = folder / OWN_DATA
-    chosen = settings(config | dict(task=str(own)) if own.exists() else config)
-    spec = spec_of(chosen)
-    model, learner = state_space.make(chosen.model, spec)
+    settings = read_settings(config | dict(task=str(own)) if own.exists() else config)
+    spec = spec_of(settings)
+    model, learner = state_space.make(settings.model, spec)
     template: dict[str, Any] = dict(learner=lifecycle.acting_part(jax.eval_shape(learner.init, jax.random.key(0))))
     template |= dict.fromkeys(("counters", "losses"), checkpoint.AS_SAVED)
     updates, state = lifecycle.restore_saved(folder, template)
-    return Loaded(model, state["learner"].params, chosen, spec, updates)
+    return Loaded(model, state["learner"].params, settings, spec, updates)
 
 
-def spec_of(chosen: Settings) -> EnvSpec:
+def spec_of(settings: Settings) -> EnvSpec:
     """The EnvSpec of a run's data, which need not be there for balls."""
-    if is_ball(chosen.task):
-        return bouncing_ball.make(chosen.task.partition(":")[2], [0], dict(size=chosen.data.size)).spec
-    return datasets.read_spec(chosen.task)
+    if is_ball(settings.task):
+        return bouncing_ball.make(settings.task.partition(":")[2], [0], dict(size=settings.data.size)).spec
+    return datasets.read_spec(settings.task)

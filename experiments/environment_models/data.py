@@ -34,25 +34,25 @@ class Data(NamedTuple):
     test_images: list[np.ndarray] | None = None
 
 
-def load(chosen: Settings, mesh: Mesh) -> Data:
+def load(settings: Settings, mesh: Mesh) -> Data:
     """The Data of a run on every device; raises UsageError for what is not there or does not fit.
 
     A recorded folder's missing and damaged shards are named on standard error, the rest is used. Each process of a run
     makes or reads all of it.
     """
-    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
-    if not is_ball(chosen.task):
-        return recorded(pathlib.Path(chosen.task), rows, chosen, mesh)
-    if chosen.data.images == "host":
+    rows = state_space.rows_of(settings.model, predicted_steps(settings))
+    if not is_ball(settings.task):
+        return recorded(pathlib.Path(settings.task), rows, settings, mesh)
+    if settings.data.images == "host":
         raise UsageError("config.data.images=host: is for recorded folders; balls are made on the device")
-    if rows > chosen.data.length:
-        raise UsageError(f"config.data.length={chosen.data.length}: a chunk of this model has {rows} rows")
-    return balls(chosen.task.partition(":")[2], chosen.data, mesh)
+    if rows > settings.data.length:
+        raise UsageError(f"config.data.length={settings.data.length}: a chunk of this model has {rows} rows")
+    return balls(settings.task.partition(":")[2], settings.data, mesh)
 
 
-def identity(chosen: Settings) -> dict[str, Any]:
+def identity(settings: Settings) -> dict[str, Any]:
     """What a run's config keeps of its data, to compare when it resumes: a recorded folder's full name and digest."""
-    return {} if is_ball(chosen.task) else dict(task=chosen.task, recorded=datasets.fingerprint(chosen.task))
+    return {} if is_ball(settings.task) else dict(task=settings.task, recorded=datasets.fingerprint(settings.task))
 
 
 def placed(steps: Step, mesh: Mesh) -> replay.Replay:
@@ -61,9 +61,9 @@ def placed(steps: Step, mesh: Mesh) -> replay.Replay:
     return processes.to_devices(replay.Replay(steps, np.zeros((), np.int32), length), devices.replicated(mesh))
 
 
-def recorded(folder: pathlib.Path, rows: int, chosen: Settings, mesh: Mesh) -> Data:
+def recorded(folder: pathlib.Path, rows: int, settings: Settings, mesh: Mesh) -> Data:
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
-    spec, on_host = datasets.read_spec(folder), chosen.data.images == "host"
+    spec, on_host = datasets.read_spec(folder), settings.data.images == "host"
 
     def load_split(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
         free = memory.host_memory() if on_host else memory.free_memory()
@@ -78,7 +78,7 @@ def recorded(folder: pathlib.Path, rows: int, chosen: Settings, mesh: Mesh) -> D
         if on_host:
             steps = [dataclasses.replace(shard, obs=None) for shard in steps]
         whole = jax.tree.map(lambda *xs: np.swapaxes(np.concatenate(xs), 0, 1), *steps)  # [E, T]
-        whole = whole.replace(reward=whole_rewards(whole, chosen, f"the {split} data of {folder}"))
+        whole = whole.replace(reward=whole_rewards(whole, settings, f"the {split} data of {folder}"))
         envs, length = whole.reward.shape
         if on_host:
             whole = whole.replace(obs=np.arange(length * envs, dtype=np.int32).reshape(length, envs).T)
@@ -102,9 +102,9 @@ def images_of(numbers: np.ndarray, shards: list[np.ndarray]) -> np.ndarray:
     return images
 
 
-def background(chosen: Settings, data: Data) -> replay.Replay:
+def background(settings: Settings, data: Data) -> replay.Replay:
     """The replay whose mean image `agent.make_init` takes; of images on the host one row that holds their mean."""
-    if data.train_images is None or not chosen.model.contrast:
+    if data.train_images is None or not settings.model.contrast:
         return data.train
     total = sum(each.sum(axis=(0, 1), dtype=np.int64) for each in data.train_images)
     mean = np.asarray(total / data.train.rows.reward.size, np.float32)[None, None]
@@ -112,13 +112,13 @@ def background(chosen: Settings, data: Data) -> replay.Replay:
     return dataclasses.replace(data.train, rows=dataclasses.replace(data.train.rows, obs=mean))
 
 
-def whole_rewards(steps: Step, chosen: Settings, name: str) -> np.ndarray:
+def whole_rewards(steps: Step, settings: Settings, name: str) -> np.ndarray:
     """The rewards of numpy Step [E, T] times config.data.reward_scale: whole numbers, as float32 [E, T].
 
     Raises: UsageError, in which the data are called `name`, unless they are whole and the model's binary digits hold
       them, and where it jumps their sums over the steps of a jump.
     """
-    scale, jump = chosen.data.reward_scale, chosen.model.jump
+    scale, jump = settings.data.reward_scale, settings.model.jump
     exact = steps.reward.astype(np.float64) * scale
     reward = np.rint(exact)
     whole = np.abs(exact - reward) < 1e-3  # rewards of 0.1 are not quite that in float32
@@ -130,9 +130,9 @@ def whole_rewards(steps: Step, chosen: Settings, name: str) -> np.ndarray:
     windows, begins = (np.lib.stride_tricks.sliding_window_view(x, jump, axis=1) for x in (reward, steps.is_first))
     sums = np.where(begins[..., 1:].any(axis=-1), 0, windows.sum(axis=-1))  # inside one episode
     largest = int(np.abs(sums).max())
-    if largest.bit_length() > chosen.model.reward_digits:
+    if largest.bit_length() > settings.model.reward_digits:
         raise UsageError(
-            f"config.model.reward_digits={chosen.model.reward_digits}: {largest.bit_length()} are needed for rewards "
+            f"config.model.reward_digits={settings.model.reward_digits}: {largest.bit_length()} are needed for rewards "
             f"up to {largest} in {name}; at most 16 are allowed, a smaller config.data.reward_scale needs fewer"
         )
     return reward.astype(np.float32)
@@ -157,10 +157,10 @@ def balls(task: str, data: DataConfig, mesh: Mesh) -> Data:
     return Data(env.spec, draw(TRAIN_KEY, data.train_sequences), draw(TEST_KEY, data.test_sequences))
 
 
-def held_out(chosen: Settings, memory: replay.Replay, shards: list[np.ndarray] | None = None) -> Step:
+def held_out(settings: Settings, memory: replay.Replay, shards: list[np.ndarray] | None = None) -> Step:
     """The chunks of every evaluation, Step [N, rows]: fewer, if a batch does not divide them. shards: as of Data."""
-    count = chosen.evaluation.chunks // chosen.train.batch * chosen.train.batch or chosen.train.batch
-    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    count = settings.evaluation.chunks // settings.train.batch * settings.train.batch or settings.train.batch
+    rows = state_space.rows_of(settings.model, predicted_steps(settings))
     chunks = jax.jit(replay.sample_within_episodes, static_argnums=(2, 3))(
         memory, jax.random.key(CHUNKS_KEY), count, rows
     )

@@ -37,37 +37,37 @@ class Costs(NamedTuple):
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
     config, workdir = read_doctor_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
+    settings = agents.read_settings(config)
+    doctor.tell(doctor.with_run(lambda: run_points(settings, workdir), workdir))
 
 
-def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
+def run_points(settings: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of data, room and time of a run; raises UsageError where its main refuses the config."""
-    mesh = agents.make_mesh(chosen)
-    data = sequences.load(chosen, mesh)  # what this process holds of them, a run holds too
-    _, learner = state_space.make(chosen.model, data.spec)
-    chunks = sequences.held_out(chosen, data.test, data.test_images)
+    mesh = agents.make_mesh(settings)
+    data = sequences.load(settings, mesh)  # what this process holds of them, a run holds too
+    _, learner = state_space.make(settings.model, data.spec)
+    chunks = sequences.held_out(settings, data.test, data.test_images)
     counts = [len(each.rows.reward) for each in (data.train, data.test)]
     size = memory.nbytes(data[1:]) / 1e9  # all but the spec
     yield doctor.Point("data", f"{counts[0]} sequences to train on and {counts[1]} held out, {size:.2f} GB of memory")
     load = doctor.load()
-    costs, state = probe(chosen, data, learner, chunks, mesh)
-    yield from doctor.room(workdir, doctor.Needs(disk=(chosen.train.keep_checkpoints + 1) * memory.nbytes(state)))
+    costs, state = probe(settings, data, learner, chunks, mesh)
+    yield from doctor.room(workdir, doctor.Needs(disk=(settings.train.keep_checkpoints + 1) * memory.nbytes(state)))
     each = f"an update takes {costs.update:.3f} s, an evaluation {costs.evaluation:.1f} s"
-    yield doctor.Point("time", f"about {minutes(chosen, costs):.0f} minutes, an estimate: {each}; {load}")
+    yield doctor.Point("time", f"about {minutes(settings, costs):.0f} minutes, an estimate: {each}; {load}")
 
 
 def probe(
-    chosen: agents.Settings, data: sequences.Data, learner: Learner, chunks: Step, mesh: Mesh
+    settings: agents.Settings, data: sequences.Data, learner: Learner, chunks: Step, mesh: Mesh
 ) -> tuple[Costs, LearnerState]:
     """Costs of a run, and its LearnerState after a few updates; takes about ten seconds beside compiling.
 
     Args: data, learner, chunks: as in the run's main.
     """
-    init_key, train_key, eval_key = agents.keys_of(chosen.seed)
-    state = agents.make_init(learner, chosen, mesh)(init_key, sequences.background(chosen, data))
-    phase = phases.make_training(learner, chosen, data, mesh)
-    evaluation = predictions.make_evaluate(chosen, data.spec, mesh)
+    init_key, train_key, eval_key = agents.keys_of(settings.seed)
+    state = agents.make_init(learner, settings, mesh)(init_key, sequences.background(settings, data))
+    phase = phases.make_training(learner, settings, data, mesh)
+    evaluation = predictions.make_evaluate(settings, data.spec, mesh)
     keys = jax.device_put(train_key[None], devices.replicated(mesh))
 
     def update() -> None:
@@ -83,9 +83,9 @@ def probe(
     return costs, state
 
 
-def minutes(chosen: agents.Settings, costs: Costs) -> float:
+def minutes(settings: agents.Settings, costs: Costs) -> float:
     """Estimated minutes of a run, without compiling, drawing and saving."""
-    train = chosen.train
+    train = settings.train
     return (train.updates * costs.update + train.updates // train.every * costs.evaluation) / 60
 
 

@@ -17,7 +17,7 @@ DISPATCHED = 25  # updates of one dispatch at most: seconds on two cores
 
 
 def make_training(
-    learner: Learner, chosen: Settings, data: Data, mesh: Mesh
+    learner: Learner, settings: Settings, data: Data, mesh: Mesh
 ) -> Callable[..., tuple[LearnerState, dict]]:
     """(state, keys [C]) -> (state, metrics [C]): an update on a batch of chunks for each key; the state is donated.
 
@@ -27,9 +27,9 @@ def make_training(
     whole, over_batch = devices.replicated(mesh), devices.split(mesh, 1)
     shards = data.train_images
     if shards is None:
-        phase = make_phase(make_update(learner, chosen, mesh), donate=True, sharding=whole)
+        phase = make_phase(make_update(learner, settings, mesh), donate=True, sharding=whole)
         return lambda state, keys: phase(state, data.train, keys)
-    draw = jax.jit(jax.vmap(make_draw(chosen), (None, 0)), out_shardings=over_batch)  # Step [C, B, rows]
+    draw = jax.jit(jax.vmap(make_draw(settings), (None, 0)), out_shardings=over_batch)  # Step [C, B, rows]
 
     def update(state: LearnerState, _: None, drawn: tuple[Array, Step]) -> tuple[LearnerState, dict]:
         key, batch = drawn
@@ -45,19 +45,19 @@ def make_training(
     return train
 
 
-def make_draw(chosen: Settings) -> Callable[[replay.Replay, Array], Step]:
+def make_draw(settings: Settings) -> Callable[[replay.Replay, Array], Step]:
     """(memory, key of an update) -> its batch of chunks, Step [B, rows]."""
-    rows = state_space.rows_of(chosen.model, predicted_steps(chosen))
+    rows = state_space.rows_of(settings.model, predicted_steps(settings))
 
     def draw(memory: replay.Replay, key: Array) -> Step:
-        return replay.sample_within_episodes(memory, jax.random.split(key)[0], chosen.train.batch, rows)
+        return replay.sample_within_episodes(memory, jax.random.split(key)[0], settings.train.batch, rows)
 
     return draw
 
 
-def make_update(learner: Learner, chosen: Settings, mesh: Mesh) -> Callable[..., tuple[LearnerState, dict]]:
+def make_update(learner: Learner, settings: Settings, mesh: Mesh) -> Callable[..., tuple[LearnerState, dict]]:
     """(state, memory, key) -> (state, metrics): one update on a batch of chunks, which is split over the mesh."""
-    draw, over_batch = make_draw(chosen), devices.split(mesh, 0)
+    draw, over_batch = make_draw(settings), devices.split(mesh, 0)
 
     def update(state: LearnerState, memory: replay.Replay, key: Array) -> tuple[LearnerState, dict]:
         batch = jax.lax.with_sharding_constraint(draw(memory, key), over_batch)

@@ -28,36 +28,36 @@ FUTURES = Picture(
 )
 
 
-def make_evaluate(chosen: Settings, env_spec: EnvSpec, mesh: Mesh) -> Callable:
+def make_evaluate(settings: Settings, env_spec: EnvSpec, mesh: Mesh) -> Callable:
     """A jitted function (params, key, chunks [N]) -> dict of losses [N], minus the bounds in nats a predicted step.
 
     loss: of the evidence lower bound; loss_tighter: of the importance-weighted one. A batch at a time, over the mesh.
     """
-    score = state_space.make_score(chosen.model, env_spec)
-    batch, steps = chosen.train.batch, predicted_steps(chosen)
+    score = state_space.make_score(settings.model, env_spec)
+    batch, steps = settings.train.batch, predicted_steps(settings)
 
     def evaluate(params: Params, key: Array, chunks: Step) -> dict[str, Array]:
         chunks = jax.tree.map(lambda x: x.reshape(-1, batch, *x.shape[1:]), chunks)
         chunks = jax.lax.with_sharding_constraint(chunks, devices.split(mesh, 1))
         keys = jax.random.split(key, chunks.reward.shape[0])
-        found = jax.lax.map(lambda each: score(params, *each, chosen.evaluation.draws), (keys, chunks))
+        found = jax.lax.map(lambda each: score(params, *each, settings.evaluation.draws), (keys, chunks))
         losses = jax.tree.map(lambda x: -x.reshape(-1) / steps, found)
         return dict(loss=losses["bound"], loss_tighter=losses["tighter"])
 
     return jax.jit(evaluate, out_shardings=devices.replicated(mesh))
 
 
-def make_futures(model: WorldModel, chosen: Settings, env_spec: EnvSpec) -> Callable:
+def make_futures(model: WorldModel, settings: Settings, env_spec: EnvSpec) -> Callable:
     """A jitted function (params, key, chunk Step [rows]) -> uint8 [SAMPLES, T, X, Y, C]: futures of one beginning.
 
     Its first CONTEXT images are those it was shown, the rest it imagined from the actions.
     """
-    spec = ActionSpec(model_action_size(chosen.model, env_spec.action), False, 0.0, 1.0)
+    spec = ActionSpec(model_action_size(settings.model, env_spec.action), False, 0.0, 1.0)
 
     def futures(params: Params, key: Array, chunk: Step) -> Array:
         steps = jax.tree.map(lambda x: jnp.broadcast_to(x[None], (SAMPLES, *x.shape)), chunk)
         action = model_action(steps.prev_action, env_spec.action)
-        obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, chosen.model.jump)
+        obs, action, reward = jumps.subsample(steps.obs, action, steps.reward, settings.model.jump)
         first = jnp.broadcast_to(jnp.arange(reward.shape[1])[None] == 0, reward.shape)
         steps = Step(action, obs, reward, jnp.ones(reward.shape), first, jnp.zeros(reward.shape, bool))
         steps = jax.tree.map(time_first, steps)
@@ -68,7 +68,7 @@ def make_futures(model: WorldModel, chosen: Settings, env_spec: EnvSpec) -> Call
     return jax.jit(futures)
 
 
-def pictured(chosen: Settings, chunks: Step) -> tuple[Step, np.ndarray]:
+def pictured(settings: Settings, chunks: Step) -> tuple[Step, np.ndarray]:
     """The held-out chunk of the pictures, and its images as the model counts time, uint8 [T, X, Y, C]."""
     chunk: Any = jax.tree.map(lambda x: x[0], chunks)
-    return chunk, np.asarray(chunk.obs)[:: chosen.model.jump]
+    return chunk, np.asarray(chunk.obs)[:: settings.model.jump]

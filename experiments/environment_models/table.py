@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
     runs = processes.places(folder, options.models, options.seeds)
     seeds = range(options.seeds)  # all models of a seed first: an unfinished table can be compared
     trainings = [training(options, name, seed, runs[name][seed]) for seed in seeds for name in runs]
-    processes.check(trainings, agents.settings)
+    processes.check(trainings, agents.read_settings)
     processes.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     sections = [["# Environment models"]]
@@ -122,22 +122,22 @@ def training(options: Any, name: str, seed: int, place: pathlib.Path) -> jobs.Jo
 
 def likelihoods(options: Any, runs: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
-    settings = {name: agents.settings(workdir.read_config(places[0])) for name, places in runs.items()}
+    each = {name: agents.read_settings(workdir.read_config(places[0])) for name, places in runs.items()}
     mesh = devices.make_mesh("1")
-    data = sequences.load(next(iter(settings.values())), mesh)
+    data = sequences.load(next(iter(each.values())), mesh)
     spec = data.spec
     found, rows = {}, {}
     for name, places in runs.items():
-        chosen = settings[name]
-        chunks = sequences.held_out(chosen, data.test, data.test_images)
-        evaluate = predictions.make_evaluate(chosen, spec, mesh)
+        settings = each[name]
+        chunks = sequences.held_out(settings, data.test, data.test_images)
+        evaluate = predictions.make_evaluate(settings, spec, mesh)
         params = [agents.load(place).params for place in places]
         keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
         asked = zip(params, keys, strict=True)
         found[name] = np.stack([evaluate(each, key, chunks)["loss"] for each, key in asked])  # [seeds, N]
-        chunk, truth = predictions.pictured(chosen, chunks)
-        if chosen.model.jump == 1:
-            futures = predictions.make_futures(state_space.make(chosen.model, spec)[0], chosen, spec)
+        chunk, truth = predictions.pictured(settings, chunks)
+        if settings.model.jump == 1:
+            futures = predictions.make_futures(state_space.make(settings.model, spec)[0], settings, spec)
             rows.setdefault("truth", truth)
             drawn = np.asarray(futures(params[0], keys[0], chunk))[:SHOWN]
             rows |= {f"{name} {i + 1}": images for i, images in enumerate(drawn)}
@@ -191,12 +191,12 @@ def rollout_work(name: str, batch: int, horizon: int) -> Work:
     """A Work: `batch` rollouts of `horizon` steps of the environment under random actions."""
     jump = JUMP if name.endswith(JUMPY) else 1
     kind = KEPT if name == ANEW else kind_of(name)
-    chosen = state_space.StateSpaceConfig(kind=kind, jump=jump)
-    model, learner = state_space.make(chosen, PAPER_SPEC)
+    config = state_space.StateSpaceConfig(kind=kind, jump=jump)
+    model, learner = state_space.make(config, PAPER_SPEC)
     if name == ANEW:
-        model = without_kept_embeddings(model, chosen.order, PAPER_SPEC)
+        model = without_kept_embeddings(model, config.order, PAPER_SPEC)
     params = jax.jit(learner.init)(jax.random.key(0)).params
-    size = state_space.model_action_size(chosen, PAPER_SPEC.action)
+    size = state_space.model_action_size(config, PAPER_SPEC.action)
 
     def policy(key: Array, features: Array) -> Array:
         steps = jax.random.randint(key, (batch, jump), 0, size // jump)

@@ -34,24 +34,24 @@ from wmjax.train import check_finite
 def main(argv: list[str]) -> None:
     """Trains to the end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    train, evaluation = chosen.train, chosen.evaluation
+    settings = agents.read_settings(config)
+    train, evaluation = settings.train, settings.evaluation
 
     # Everything that can be refused is made before the folder is touched.
-    mesh = agents.make_mesh(chosen)
+    mesh = agents.make_mesh(settings)
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
-    spec, env = agents.spec_of(chosen)
-    init_key, world_key, begin_key, train_key, eval_key = agents.keys_of(chosen.seed)
-    world = agents.make_world(chosen, spec, env, world_key)
+    spec, env = agents.spec_of(settings)
+    init_key, world_key, begin_key, train_key, eval_key = agents.keys_of(settings.seed)
+    world = agents.make_world(settings, spec, env, world_key)
     world = world._replace(params=processes.to_devices(jax.device_get(world.params), whole))
-    made = agents.make(chosen, spec, world)
-    eval_env = agents.make_env(chosen, evaluation.episodes, "evaluation")
+    made = agents.make(settings, spec, world)
+    eval_env = agents.make_env(settings, evaluation.episodes, "evaluation")
     eval_env.reset()
-    loop = phases.make_loop(chosen, env, made, world.params, mesh)
+    loop = phases.make_loop(settings, env, made, world.params, mesh)
     run = lifecycle.open_run(
         folder,
         config.to_dict() | world.identity,
-        [Member(chosen.task, chosen.seed)],
+        [Member(settings.task, settings.seed)],
         may_differ=configs.MAY_DIFFER,
         unit="update",
         planned=train.updates,
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
         key = jax.random.fold_in(eval_key, counters["updates"])
         params = alone(dict(model=world.params, agent=learner.params))
         returns, film = play_returns(eval_env, player, params, key[None], Stopwatch(), predictions.FILM)
-        predictions.draw(show, chosen, world, learner.params["model"], folder, counters["updates"], key, film)
+        predictions.draw(show, settings, world, learner.params["model"], folder, counters["updates"], key, film)
         return evaluated(returns)
 
     hold()

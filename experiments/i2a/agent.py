@@ -58,7 +58,7 @@ class Made(NamedTuple):
     player: unroll.Player
 
 
-def settings(config: Any) -> Settings:
+def read_settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     check_top(config, dict(task=str, seed=int, kind=str, model_run=str), (*BLOCKS, "env"))
     seed, kind, run = config["seed"], config["kind"], config["model_run"]
@@ -84,10 +84,10 @@ def settings(config: Any) -> Settings:
     return Settings(config["task"], seed, number, kind, run, env, **blocks)
 
 
-def make_mesh(chosen: Settings) -> Mesh:
+def make_mesh(settings: Settings) -> Mesh:
     """The mesh of a run; raises UsageError unless environment rows can be split evenly over its devices."""
-    mesh = devices.make_mesh(chosen.devices)
-    sizes = {"config.train.rows": chosen.train.rows, "config.evaluation.episodes": chosen.evaluation.episodes}
+    mesh = devices.make_mesh(settings.devices)
+    sizes = {"config.train.rows": settings.train.rows, "config.evaluation.episodes": settings.evaluation.episodes}
     devices.check_divisible(mesh, sizes)
     return mesh
 
@@ -97,85 +97,85 @@ def keys_of(seed: int) -> Array:
     return jax.random.split(jax.random.key(seed), 5)
 
 
-def spec_of(chosen: Settings) -> tuple[EnvSpec, JaxEnv | None]:
+def spec_of(settings: Settings) -> tuple[EnvSpec, JaxEnv | None]:
     """(EnvSpec of the environments, the JaxEnv itself where they are in pure JAX)."""
-    env = envs.make_jax(chosen.task, **chosen.env)
-    return (env.spec, env) if env else (pools.spec_of(chosen.task, chosen.env), None)
+    env = envs.make_jax(settings.task, **settings.env)
+    return (env.spec, env) if env else (pools.spec_of(settings.task, settings.env), None)
 
 
-def check_actions(chosen: Settings, spec: EnvSpec) -> None:
+def check_actions(settings: Settings, spec: EnvSpec) -> None:
     """Raises UsageError unless the agent can choose, and where it must ask about, each of an environment's actions."""
     if not spec.action.discrete:
-        raise UsageError(f"{chosen.task}: its actions are continuous, and these agents choose among actions")
-    forced = chosen.kind != "model_free" and chosen.agent.force_first
-    if forced and chosen.agent.rollouts != spec.action.size:
+        raise UsageError(f"{settings.task}: its actions are continuous, and these agents choose among actions")
+    forced = settings.kind != "model_free" and settings.agent.force_first
+    if forced and settings.agent.rollouts != spec.action.size:
         raise UsageError(
-            f"config.agent.rollouts={chosen.agent.rollouts}: with force_first=True there is one for each of the "
-            f"{spec.action.size} actions of {chosen.task}"
+            f"config.agent.rollouts={settings.agent.rollouts}: with force_first=True there is one for each of the "
+            f"{spec.action.size} actions of {settings.task}"
         )
 
 
-def make_world(chosen: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) -> World:
+def make_world(settings: Settings, spec: EnvSpec, env: JaxEnv | None, key: Array) -> World:
     """The World of a run. key: of an untrained model and of fresh parts.
 
     Raises: UsageError for a model that is not there, unfinished, or of another environment.
     """
-    check_actions(chosen, spec)
-    if chosen.kind == "model_free":
+    check_actions(settings, spec)
+    if settings.kind == "model_free":
         return World(None, {}, None, {})
-    world = world_of_simulator(chosen, env) if chosen.model_run == SIMULATOR else world_of_run(chosen, spec, key)
+    world = world_of_simulator(settings, env) if settings.model_run == SIMULATOR else world_of_run(settings, spec, key)
     assert world.query is not None
-    decisions = chosen.agent.horizon * world.query.jump
+    decisions = settings.agent.horizon * world.query.jump
     if spec.time_limit and decisions > spec.time_limit:
         raise UsageError(
-            f"config.agent.horizon={chosen.agent.horizon}: {decisions} decisions, an episode has {spec.time_limit}"
+            f"config.agent.horizon={settings.agent.horizon}: {decisions} decisions, an episode has {spec.time_limit}"
         )
-    return world._replace(query=query_of(chosen, world))
+    return world._replace(query=query_of(settings, world))
 
 
-def query_of(chosen: Settings, world: World) -> i2a.Query:
+def query_of(settings: Settings, world: World) -> i2a.Query:
     """The Query of this kind of agent: what `copy` and `pixels` change in the model."""
     query, decode = world.query, world.decode
     assert query is not None and decode is not None
     model = query.model
-    if chosen.kind == "copy":
+    if settings.kind == "copy":
         model = model._replace(imagine=lambda params, key, state, action: state)
-    if chosen.kind == "pixels":
+    if settings.kind == "pixels":
         shape = jax.eval_shape(lambda: decode(world.params, model.initial(world.params, 1))).shape[1:]
         model = model._replace(features=decode, feature_shape=shape)
         query = query._replace(policy_sees=lambda features: features)
     return query._replace(model=model)
 
 
-def world_of_simulator(chosen: Settings, env: JaxEnv | None) -> World:
+def world_of_simulator(settings: Settings, env: JaxEnv | None) -> World:
     """The World of the environment itself."""
     if env is None:
-        raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {chosen.task}")
+        raise UsageError(f"config.model_run={SIMULATOR}: is for environments in pure JAX, and not for {settings.task}")
     model = compiled.make_model(env)
     return World(i2a.Query(model, compiled.CONTEXT, compiled.begin), {}, model.features, dict(world=SIMULATOR))
 
 
-def world_of_run(chosen: Settings, spec: EnvSpec, key: Array) -> World:
+def world_of_run(settings: Settings, spec: EnvSpec, key: Array) -> World:
     """The World of a run of environment_models."""
-    folder = pathlib.Path(chosen.model_run)
+    folder = pathlib.Path(settings.model_run)
     loaded = world_models.load(folder)
-    planned = loaded.chosen.train.updates
+    planned = loaded.settings.train.updates
     if loaded.updates < planned:
         raise UsageError(f"config.model_run={folder}: unfinished, {loaded.updates} of {planned} updates")
     for name in ("obs_shape", "action"):
         one, two = getattr(loaded.spec, name), getattr(spec, name)
         if one != two:
-            raise UsageError(f"config.model_run={folder}: a model of {name} {one}, and {chosen.task} has {two}")
-    check_data(chosen, loaded.chosen.task)
-    check_model(chosen, loaded.chosen.model)
-    begin = state_space.make_begin(loaded.chosen.model, spec)
-    first = lambda key: state_space.make(loaded.chosen.model, spec)[1].init(key).params
-    params = jax.jit(first)(key) if chosen.kind == "untrained" else loaded.params
-    model = in_points(loaded.model, loaded.chosen.data.reward_scale)
-    channels = loaded.chosen.model.channels  # of the state: latents are 0 where the rollout policy learns to imitate
-    query = i2a.Query(model, begin.images, begin.begin, loaded.chosen.model.jump)
+            raise UsageError(f"config.model_run={folder}: a model of {name} {one}, and {settings.task} has {two}")
+    check_data(settings, loaded.settings.task)
+    check_model(settings, loaded.settings.model)
+    begin = state_space.make_begin(loaded.settings.model, spec)
+    first = lambda key: state_space.make(loaded.settings.model, spec)[1].init(key).params
+    params = jax.jit(first)(key) if settings.kind == "untrained" else loaded.params
+    model = in_points(loaded.model, loaded.settings.data.reward_scale)
+    channels = loaded.settings.model.channels  # of the state: latents are 0 where the rollout policy learns to imitate
+    query = i2a.Query(model, begin.images, begin.begin, loaded.settings.model.jump)
     query = query._replace(policy_sees=lambda features: features[..., :channels])
-    if chosen.kind == "modulation":
+    if settings.kind == "modulation":
         query = query._replace(
             fresh=lambda key: dict(prior=first(key)["prior"]), merge=lambda params, part: params | part
         )
@@ -192,20 +192,20 @@ def in_points(model: WorldModel, scale: float) -> WorldModel:
     return model._replace(reward=lambda params, state: model.reward(params, state) / scale)
 
 
-def check_data(chosen: Settings, data: str) -> None:
+def check_data(settings: Settings, data: str) -> None:
     """Raises UsageError unless a model's data, a ball's name or a recorded folder, are of this environment.
 
     Of an Atari game its actions' numbers count too: sets of the same size are not told apart by the model's spec.
     """
     recorded: dict[str, Any] = dict(game=data) if is_ball(data) else workdir.read_config(pathlib.Path(data))
-    if recorded["game"] != chosen.task:
-        why = f"a model of {recorded['game']}, and the environment is {chosen.task}"
-        raise UsageError(f"config.model_run={chosen.model_run}: {why}")
-    if chosen.task.startswith("atari:"):
-        played, modelled = (played_actions(chosen.task, env) for env in (chosen.env, recorded["env"]))
+    if recorded["game"] != settings.task:
+        why = f"a model of {recorded['game']}, and the environment is {settings.task}"
+        raise UsageError(f"config.model_run={settings.model_run}: {why}")
+    if settings.task.startswith("atari:"):
+        played, modelled = (played_actions(settings.task, env) for env in (settings.env, recorded["env"]))
         if played != modelled:
             why = f"a model of the actions {modelled}, and the environment has {played}"
-            raise UsageError(f"config.model_run={chosen.model_run}: {why}")
+            raise UsageError(f"config.model_run={settings.model_run}: {why}")
 
 
 def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:
@@ -213,23 +213,23 @@ def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:
     return atari_actions.played_set(task.removeprefix("atari:"), env.get("actions"), bool(env.get("full_action_set")))
 
 
-def check_model(chosen: Settings, config: state_space.StateSpaceConfig) -> None:
+def check_model(settings: Settings, config: state_space.StateSpaceConfig) -> None:
     """Raises UsageError unless the model sees actions; for modulation unless it does not, and draws latents."""
-    modulated = chosen.kind == "modulation"
+    modulated = settings.kind == "modulation"
     if config.sees_actions == modulated:
         raise UsageError(
-            f"config.model_run={chosen.model_run}: agent {chosen.kind} asks a model trained with "
+            f"config.model_run={settings.model_run}: agent {settings.kind} asks a model trained with "
             f"config.model.sees_actions={not modulated}"
         )
     if modulated and config.kind != "sssm":
-        raise UsageError(f"config.model_run={chosen.model_run}: is {config.kind}, and agent modulation asks an sssm")
+        raise UsageError(f"config.model_run={settings.model_run}: is {config.kind}, and agent modulation asks an sssm")
 
 
-def make(chosen: Settings, spec: EnvSpec, world: World) -> Made:
+def make(settings: Settings, spec: EnvSpec, world: World) -> Made:
     """The agent, its learner and its player."""
-    agent = i2a.make_agent(chosen.agent, spec, world.query)
+    agent = i2a.make_agent(settings.agent, spec, world.query)
     player = unroll.Player(agent.initial, agent.look, functools.partial(i2a.choose, agent))
-    return Made(agent, i2a.make(chosen.agent, agent), player)
+    return Made(agent, i2a.make(settings.agent, agent), player)
 
 
 class Loaded(NamedTuple):
@@ -256,18 +256,18 @@ def load(folder: str | pathlib.Path) -> Loaded:
     config = workdir.read_config(folder)
     if not is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
-    chosen = settings(config)
-    spec, env = spec_of(chosen)
-    world = make_world(chosen, spec, env, keys_of(chosen.seed)[1])
-    made = make(chosen, spec, world)
+    settings = read_settings(config)
+    spec, env = spec_of(settings)
+    world = make_world(settings, spec, env, keys_of(settings.seed)[1])
+    made = make(settings, spec, world)
     template = dict(learner=lifecycle.acting_part(jax.eval_shape(made.learner.init, jax.random.key(0))))
     others = ("playing", "tally", "began", "counters", "partial", "env", "eval_env")
     updates, state = lifecycle.restore_saved(folder, template | dict.fromkeys(others, checkpoint.AS_SAVED))
     params = dict(model=world.params, agent=state["learner"].params)
-    return Loaded(i2a.make_actor(made.agent), params, chosen.task, chosen.env, updates)
+    return Loaded(i2a.make_actor(made.agent), params, settings.task, settings.env, updates)
 
 
-def make_env(chosen: Settings, rows: int, purpose: str) -> VecEnv:
+def make_env(settings: Settings, rows: int, purpose: str) -> VecEnv:
     """Environments that are stepped from the host; of several processes each makes its share."""
     own, first = processes.share(rows)
-    return envs.make(chosen.task, own, chosen.seed, purpose=purpose, first_row=first, **chosen.env)
+    return envs.make(settings.task, own, settings.seed, purpose=purpose, first_row=first, **settings.env)

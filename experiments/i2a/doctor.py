@@ -27,22 +27,22 @@ SECONDS = 10.0  # of the probe
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
     config, workdir = read_doctor_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
+    settings = agents.read_settings(config)
+    doctor.tell(doctor.with_run(lambda: run_points(settings, workdir), workdir))
 
 
-def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
+def run_points(settings: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of model, room and time of a run; raises UsageError where its main refuses the config."""
-    mesh, train = agents.make_mesh(chosen), chosen.train
+    mesh, train = agents.make_mesh(settings), settings.train
     whole = devices.replicated(mesh)
-    spec, env = agents.spec_of(chosen)
-    init_key, world_key, begin_key, train_key, _ = agents.keys_of(chosen.seed)
-    world = agents.make_world(chosen, spec, env, world_key)
-    made = agents.make(chosen, spec, world)
-    agents.make_env(chosen, chosen.evaluation.episodes, "evaluation").close()
-    loop = phases.make_loop(chosen, env, made, jax.device_put(world.params, whole), mesh)
-    asked = f"asks {chosen.model_run}" if chosen.model_run else "asks no model"
-    yield doctor.Point("agent", f"{chosen.kind} {asked}: {spec.action.size} actions, images of {spec.obs_shape}")
+    spec, env = agents.spec_of(settings)
+    init_key, world_key, begin_key, train_key, _ = agents.keys_of(settings.seed)
+    world = agents.make_world(settings, spec, env, world_key)
+    made = agents.make(settings, spec, world)
+    agents.make_env(settings, settings.evaluation.episodes, "evaluation").close()
+    loop = phases.make_loop(settings, env, made, jax.device_put(world.params, whole), mesh)
+    asked = f"asks {settings.model_run}" if settings.model_run else "asks no model"
+    yield doctor.Point("agent", f"{settings.kind} {asked}: {spec.action.size} actions, images of {spec.obs_shape}")
     load = doctor.load()
     learner = jax.jit(made.learner.init, out_shardings=whole)(init_key)
     playing = loop.begin(learner.params, begin_key)

@@ -38,14 +38,14 @@ class Played(NamedTuple):
     is_last: Any  # bool [T, E]
 
 
-def make_loop(chosen: Settings, env: JaxEnv | None, made: Made, model: Params, mesh: Mesh) -> Loop:
+def make_loop(settings: Settings, env: JaxEnv | None, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of a run, its rows split over the mesh. model: parameters of the frozen model."""
-    return compiled_loop(chosen, env, made, model, mesh) if env else stepped_loop(chosen, made, model, mesh)
+    return compiled_loop(settings, env, made, model, mesh) if env else stepped_loop(settings, made, model, mesh)
 
 
-def compiled_loop(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
+def compiled_loop(settings: Settings, env: JaxEnv, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments in pure JAX: acting and learning are one program."""
-    train, whole = chosen.train, devices.replicated(mesh)
+    train, whole = settings.train, devices.replicated(mesh)
     act = functools.partial(unroll.unroll, env, made.player, count=train.decisions)
 
     def begin_rows(rows: int, model: Params, params: Params, key: Array) -> unroll.Playing:
@@ -79,10 +79,10 @@ def compiled_loop(chosen: Settings, env: JaxEnv, made: Made, model: Params, mesh
     )
 
 
-def stepped_loop(chosen: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
+def stepped_loop(settings: Settings, made: Made, model: Params, mesh: Mesh) -> Loop:
     """The Loop of environments that are stepped from the host; raises Stopped where a signal comes."""
-    train, whole = chosen.train, devices.replicated(mesh)
-    env = make_env(chosen, train.rows, "train")
+    train, whole = settings.train, devices.replicated(mesh)
+    env = make_env(settings, train.rows, "train")
     first = env.reset()
     agent = jax.eval_shape(made.learner.init, jax.random.key(0)).params
     player = unroll.compile_player(made.player, dict(model=model, agent=agent), first, mesh)

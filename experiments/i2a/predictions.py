@@ -49,7 +49,7 @@ def make_show(world: World, spec: EnvSpec) -> Callable | None:
 
 def draw(
     show: Callable | None,
-    chosen: Settings,
+    settings: Settings,
     world: World,
     trained: Params,
     folder: pathlib.Path,
@@ -70,16 +70,16 @@ def draw(
     imagined = np.asarray(show(world.query.merge(world.params, trained), key, row))
     images = {
         name: np.concatenate([row_images, own])
-        for name, own in zip(names_of(chosen, len(imagined)), imagined, strict=True)
+        for name, own in zip(names_of(settings, len(imagined)), imagined, strict=True)
     }
     path = folder / "videos" / f"rollouts_{updates:07d}.png"
     try_drawing(write_film, path, images, world.query.images, 1)
 
 
-def names_of(chosen: Settings, count: int) -> list[str]:
+def names_of(settings: Settings, count: int) -> list[str]:
     """What the actions are called."""
-    if chosen.task.startswith("minipacman:"):
+    if settings.task.startswith("minipacman:"):
         return ["noop", "up", "right", "left", "down"]
-    if chosen.task.startswith("atari:"):
-        return [ATARI.get(number, f"action {number}") for number in played_actions(chosen.task, chosen.env)]
+    if settings.task.startswith("atari:"):
+        return [ATARI.get(number, f"action {number}") for number in played_actions(settings.task, settings.env)]
     return [f"action {number}" for number in range(count)]

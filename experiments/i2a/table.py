@@ -20,9 +20,9 @@ from absl import flags
 from experiments import runs
 from experiments.environment_models import config as models
 from experiments.environment_models.agent import predicted_steps
-from experiments.environment_models.agent import settings as model_settings
+from experiments.environment_models.agent import read_settings as read_model_settings
 from experiments.i2a import config as configs
-from experiments.i2a.agent import SIMULATOR, check_actions, settings, spec_of
+from experiments.i2a.agent import SIMULATOR, check_actions, read_settings, spec_of
 from experiments.presets import tasks
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
@@ -71,10 +71,10 @@ def main(argv: list[str]) -> None:
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
     trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
     # Now, for the agents' turn comes after the model's training.
-    runs.check(asked, lambda config: predicted_steps(model_settings(config)))
-    chosen = runs.check(trainings, settings)
-    spec, _ = spec_of(chosen[0])  # all of them play the same environment
-    for agent in chosen:
+    runs.check(asked, lambda config: predicted_steps(read_model_settings(config)))
+    settings = runs.check(trainings, read_settings)
+    spec, _ = spec_of(settings[0])  # all of them play the same environment
+    for agent in settings:
         check_actions(agent, spec)
     runs.write_definition(folder / DEFINITION, definition(options))
     if asks_model:

@@ -40,16 +40,16 @@ from wmjax.train import acting_params
 def main(argv: list[str]) -> None:
     """Runs Algorithm 1 to its end, or to --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    members, train, evaluation = chosen.members, chosen.train, chosen.evaluation
-    tasks, labels = chosen.tasks, agents.labels(chosen.tasks)
+    settings = agents.read_settings(config)
+    members, train, evaluation = settings.members, settings.train, settings.evaluation
+    tasks, labels = settings.tasks, agents.labels(settings.tasks)
 
     # Everything that can be refused is made before the folder is touched.
-    mesh, specs, spec, example, agent = agents.prepare(chosen)
-    measures = make_measures(chosen, agent.model, spec.action)
+    mesh, specs, spec, example, agent = agents.prepare(settings)
+    measures = make_measures(settings, agent.model, spec.action)
     replays.check_memory(train.capacity, train.num_envs, example, len(members), mesh)
-    train_envs = pools.envs_of(tasks, train.num_envs, chosen.env, spec.action.size)
-    eval_envs = pools.envs_of(tasks, evaluation.episodes, chosen.env, spec.action.size, purpose="evaluation")
+    train_envs = pools.envs_of(tasks, train.num_envs, settings.env, spec.action.size)
+    eval_envs = pools.envs_of(tasks, evaluation.episodes, settings.env, spec.action.size, purpose="evaluation")
     for env in (*train_envs.values(), *eval_envs.values()):
         env.reset()  # a checkpoint may come before their first episodes
     gigabytes = len(members) * replay.nbytes(train.capacity, example) / 1e9
@@ -67,7 +67,7 @@ def main(argv: list[str]) -> None:
         pictures=predictions.pictures(labels),
     )
     if len(tasks) == 1:  # of a mean over tasks nothing is published
-        lifecycle.write_references(run.member_folders, [scores.references(each.task, chosen.env) for each in members])
+        lifecycle.write_references(run.member_folders, [scores.references(each.task, settings.env) for each in members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
     owners = [place.name if len(members) > 1 else "" for place in run.member_folders]

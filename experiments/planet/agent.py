@@ -67,7 +67,7 @@ class Loaded(NamedTuple):
     updates: int
 
 
-def settings(config: Any) -> Settings:
+def read_settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     check_top(blocks, dict(task=str, seed=int, population=int, family=str), (*BLOCKS, "env"))
@@ -86,37 +86,37 @@ def labels(tasks: Mapping[str, Any]) -> dict[str, str]:
     return {task: f"_{task}" if len(tasks) > 1 else "" for task in tasks}
 
 
-def spec_of(chosen: Settings) -> EnvSpec:
-    """The EnvSpec that the agents are made for. chosen: Settings."""
-    specs = {task: pools.spec_of(players[0].task, chosen.env) for task, players in chosen.tasks.items()}
+def spec_of(settings: Settings) -> EnvSpec:
+    """The EnvSpec that the agents are made for."""
+    specs = {task: pools.spec_of(players[0].task, settings.env) for task, players in settings.tasks.items()}
     return specs[pools.widest(specs)]
 
 
-def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:
-    """Model, learner and actor. chosen: Settings."""
-    model, learner = MODELS[chosen.family].make(chosen.model, env_spec)
-    planner = chosen.planner
+def make_agent(settings: Settings, env_spec: EnvSpec) -> Agent:
+    """Model, learner and actor."""
+    model, learner = MODELS[settings.family].make(settings.model, env_spec)
+    planner = settings.planner
     if planner.name == "cem":
         cem = CEMConfig(planner.horizon, planner.iterations, planner.candidates, planner.elites, planner.action)
         planner = make_cem(model, env_spec.action, cem)
     else:
         shooting = ShootingConfig(planner.horizon, planner.candidates)
         planner = make_random_shooting(model, env_spec.action, shooting)
-    learner = with_average(learner, chosen.train.average_decay)
+    learner = with_average(learner, settings.train.average_decay)
     if model.horizon is not None:
-        check_update(learner, env_spec, chosen.train.chunk)
-    return Agent(model, learner, make_actor(model, planner, env_spec.action, chosen.agent))
+        check_update(learner, env_spec, settings.train.chunk)
+    return Agent(model, learner, make_actor(model, planner, env_spec.action, settings.agent))
 
 
-def prepare(chosen: Settings) -> Prepared:
-    """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
-    train, mesh = chosen.train, devices.make_mesh(chosen.devices)
-    firsts = {task: pools.first_step(players, train.num_envs, chosen.env) for task, players in chosen.tasks.items()}
+def prepare(settings: Settings) -> Prepared:
+    """What a training begins with; raises UsageError for what its main and its doctor refuse."""
+    train, mesh = settings.train, devices.make_mesh(settings.devices)
+    firsts = {task: pools.first_step(players, train.num_envs, settings.env) for task, players in settings.tasks.items()}
     specs = {task: spec for task, (spec, _) in firsts.items()}
     spec, example = firsts[pools.widest(specs)]
-    agent = make_agent(chosen, spec)
+    agent = make_agent(settings, spec)
     check_lengths(train, specs.values())
-    check_devices(chosen, mesh)
+    check_devices(settings, mesh)
     return Prepared(mesh, specs, spec, example, agent)
 
 
@@ -152,18 +152,18 @@ def load(folder: str | pathlib.Path, member: int = 0, task: str | None = None) -
     config = workdir.read_config(folder)
     if not is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
-    chosen = settings(config)
-    task = next(iter(chosen.tasks)) if task is None else task
-    check_name("--task", task, chosen.tasks)
-    full = pick(chosen.tasks[task], member).task
-    spec = spec_of(chosen)
-    agent = make_agent(chosen, spec)
-    learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(chosen.members, 4)[0])
+    settings = read_settings(config)
+    task = next(iter(settings.tasks)) if task is None else task
+    check_name("--task", task, settings.tasks)
+    full = pick(settings.tasks[task], member).task
+    spec = spec_of(settings)
+    agent = make_agent(settings, spec)
+    learner = jax.eval_shape(jax.vmap(agent.learner.init), member_keys(settings.members, 4)[0])
     rest = dict.fromkeys(("counters", "env", "eval_env", "losses"), checkpoint.AS_SAVED)  # those of either main
     done, state = lifecycle.restore_member(folder, dict(learner=lifecycle.acting_part(learner)) | rest, member)
     episodes = 0 if "offline" in config else done
-    learner, label = state["learner"], labels(chosen.tasks)[task]
-    return Loaded(agent, acting_params(learner), full, label, chosen.env, spec, episodes, int(learner.updates))
+    learner, label = state["learner"], labels(settings.tasks)[task]
+    return Loaded(agent, acting_params(learner), full, label, settings.env, spec, episodes, int(learner.updates))
 
 
 def test_env(loaded: Loaded, rows: int, seed: int, **options: Any) -> Any:
@@ -185,14 +185,14 @@ def check_lengths(train: TrainConfig, specs: Collection[EnvSpec]) -> None:
         )
 
 
-def check_devices(chosen: Settings, mesh: Mesh) -> None:
+def check_devices(settings: Settings, mesh: Mesh) -> None:
     """Raises UsageError unless environment rows and batches can be split evenly over the devices."""
     devices.check_divisible(
         mesh,
         {
-            "config.train.num_envs": chosen.train.num_envs,
-            "config.train.batch": chosen.train.batch,
-            "config.evaluation.episodes": chosen.evaluation.episodes,
+            "config.train.num_envs": settings.train.num_envs,
+            "config.train.batch": settings.train.batch,
+            "config.evaluation.episodes": settings.evaluation.episodes,
         },
     )
 

@@ -40,59 +40,59 @@ class Costs(NamedTuple):
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
     config, workdir = read_doctor_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
+    settings = agents.read_settings(config)
+    doctor.tell(doctor.with_run(lambda: run_points(settings, workdir), workdir))
 
 
-def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
+def run_points(settings: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
-    mesh, specs, spec, example, agent = agents.prepare(chosen)
+    mesh, specs, spec, example, agent = agents.prepare(settings)
     load = doctor.load()
-    costs, state = probe(chosen, agent, spec, example, mesh)  # what it holds, a run holds too
+    costs, state = probe(settings, agent, spec, example, mesh)  # what it holds, a run holds too
     limits: list[Any] = [own.time_limit for own in specs.values()]
     decisions = None if None in limits else sum(limits)
-    yield from doctor.room(workdir, needs(chosen, example, decisions, state))
-    yield doctor.Point("time", f"{time_text(chosen, decisions, costs)}; {load}")
+    yield from doctor.room(workdir, needs(settings, example, decisions, state))
+    yield doctor.Point("time", f"{time_text(settings, decisions, costs)}; {load}")
 
 
-def needs(chosen: agents.Settings, example: Step, decisions: int | None, state: LearnerState) -> doctor.Needs:
+def needs(settings: agents.Settings, example: Step, decisions: int | None, state: LearnerState) -> doctor.Needs:
     """The Needs of a run: its replay in memory; checkpoints and, before they are compressed, all episodes on disk.
 
     Args: example: Step [E]; decisions: of an episode of every task, None where unknown; state: LearnerState [S].
     """
-    train, members = chosen.train, len(chosen.members)
+    train, members = settings.train, len(settings.members)
     ring = members * replay.nbytes(train.capacity, example)
     free = memory.free_memory() or ring
     fewer = f"--config.train.replay_rows={int(0.9 * train.replay_rows * free / ring)}"
     row = members * replay.nbytes(1, example) // train.num_envs
-    rows = 0 if decisions is None else train.episodes * (decisions // len(chosen.tasks) + 1)
+    rows = 0 if decisions is None else train.episodes * (decisions // len(settings.tasks) + 1)
     saved = (train.keep_checkpoints + 1) * memory.nbytes(state)
     return doctor.Needs(ring, rows * row + saved, fewer)
 
 
 def probe(
-    chosen: agents.Settings, agent: agents.Agent, spec: EnvSpec, example: Step, mesh: Mesh
+    settings: agents.Settings, agent: agents.Agent, spec: EnvSpec, example: Step, mesh: Mesh
 ) -> tuple[Costs, LearnerState]:
     """Costs of a run, in its first task, and the LearnerState [S] that it begins with; takes about ten seconds.
 
-    Args: chosen: Settings; agent: Agent; spec, example: EnvSpec and Step [E] of its environments.
+    Args: agent: Agent; spec, example: EnvSpec and Step [E] of its environments.
     """
-    train, whole = chosen.train, devices.replicated(mesh)
-    init_keys, act_keys, train_keys = member_keys(chosen.members, 3)
+    train, whole = settings.train, devices.replicated(mesh)
+    init_keys, act_keys, train_keys = member_keys(settings.members, 3)
     state = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(init_keys)
     ring = replays.make_constant(train.chunk, train.num_envs, example, len(init_keys), mesh)
     phase = make_phase(phases.make_update(agent.learner, train, mesh), sharding=whole)
 
     def decisions(count: int, explore: bool) -> Callable[[], Step]:
-        task, players = next(iter(chosen.tasks.items()))
-        env = pools.envs_of({task: players}, count, chosen.env, spec.action.size)[task]
+        task, players = next(iter(settings.tasks.items()))
+        env = pools.envs_of({task: players}, count, settings.env, spec.action.size)[task]
         player = make_player(agent.actor, count, explore=explore, sharding=devices.split(mesh, 1))
         return arrivals(env, player, acting_params(state), act_keys, Stopwatch(), env.reset()).__next__
 
     def update() -> None:
         jax.block_until_ready(phase(state, ring, train_keys[None]))
 
-    evaluate, decide = decisions(chosen.evaluation.episodes, False), decisions(train.num_envs, True)
+    evaluate, decide = decisions(settings.evaluation.episodes, False), decisions(train.num_envs, True)
     for compiled in (evaluate, decide, update):
         compiled()
     evaluated, half = doctor.seconds_of(evaluate, SECONDS / 3), SECONDS / 3
@@ -103,20 +103,20 @@ def probe(
         return Costs(evaluated, doctor.seconds_of(decide, 2 * half), updating.result()), state
 
 
-def time_text(chosen: agents.Settings, decisions: int | None, costs: Costs) -> str:
+def time_text(settings: agents.Settings, decisions: int | None, costs: Costs) -> str:
     """The minutes to the run's end in words, and what they are made of. Args: as of `minutes`."""
     each = f"a decision takes {costs.decision:.3f} s, an update {costs.update:.3f} s"
     if decisions is None:
         return f"{each}; episodes have no time limit, so the run's minutes are unknown"
-    return f"about {minutes(chosen, decisions, costs):.0f} minutes to the run's end, an estimate: {each}"
+    return f"about {minutes(settings, decisions, costs):.0f} minutes to the run's end, an estimate: {each}"
 
 
-def minutes(chosen: agents.Settings, decisions: int, costs: Costs) -> float:
+def minutes(settings: agents.Settings, decisions: int, costs: Costs) -> float:
     """Estimated minutes of a run, without its seed episodes, compiling, drawing and saving.
 
-    Args: chosen: Settings; decisions: of an episode of every task, in all; costs: Costs.
+    Args: decisions: of an episode of every task, in all; costs: Costs.
     """
-    train, every, tasks = chosen.train, chosen.evaluation.every, len(chosen.tasks)
+    train, every, tasks = settings.train, settings.evaluation.every, len(settings.tasks)
     seeds = train.seed_episodes * tasks
     passes = (train.episodes - seeds) / (train.num_envs * tasks)
     acting = decisions * costs.decision

@@ -21,7 +21,7 @@ from absl import flags
 from experiments import runs
 from experiments.planet import config as configs
 from experiments.planet import simulator
-from experiments.planet.agent import load, settings, test_env
+from experiments.planet.agent import load, read_settings, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> None:
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     places = runs.places(folder, used, options.seeds)
     trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
-    runs.check(trainings, settings)
+    runs.check(trainings, read_settings)
     runs.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     lines = [

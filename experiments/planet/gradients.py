@@ -20,7 +20,7 @@ import optax
 from absl import flags
 
 from experiments.planet import config as configs
-from experiments.planet.agent import check_chunk, make_agent, settings
+from experiments.planet.agent import check_chunk, make_agent, read_settings
 from experiments.presets import config_flag
 from wmjax import console, envs, replay
 from wmjax.agents.random import make_random_actor
@@ -48,32 +48,32 @@ def main(argv: list[str]) -> None:
     if options.config is None:
         raise UsageError(f"give --config={configs.USAGE}")
     cli.use_jax()
-    chosen = settings(options.config)
-    check_name("config.family", chosen.family, ["rssm"])  # whose loss is taken apart here
-    if len(chosen.members) > 1:
+    settings = read_settings(options.config)
+    check_name("config.family", settings.family, ["rssm"])  # whose loss is taken apart here
+    if len(settings.members) > 1:
         raise UsageError("config.task, config.population: one task and one seed are looked at")
-    task, seed = chosen.members[0]
-    env = envs.make(task, options.episodes, seed, **chosen.env)
-    agent = make_agent(chosen, env.spec)
+    task, seed = settings.members[0]
+    env = envs.make(task, options.episodes, seed, **settings.env)
+    agent = make_agent(settings, env.spec)
     play_key, init_key, train_key = jax.random.split(jax.random.key(seed), 3)
     player = make_player(make_random_actor(env.spec.action), options.episodes, explore=True)
     steps, _ = play_episodes(env, player, jnp.zeros(1), play_key[None], Stopwatch())
     memory = replay.init(len(steps.reward), options.episodes, jax.tree.map(lambda x: x[0], steps))
     memory = replay.extend(memory, steps)
-    check_chunk(chosen.train, alone(memory))
-    optimizer = make_optimizer(chosen.model)
+    check_chunk(settings.train, alone(memory))
+    optimizer = make_optimizer(settings.model)
 
     @functools.partial(jax.jit, static_argnums=(3, 4, 5))  # a config checks its scales
     def gradient(params: Params, memory: replay.Replay, key: Array, image: float, reward: float, kl: float) -> Params:
         """Of the loss with these scales, on a batch of this key."""
         sample_key, loss_key = jax.random.split(key)
-        batch = replay.sample_within_episodes(memory, sample_key, chosen.train.batch, chosen.train.chunk)
-        scaled = dataclasses.replace(chosen.model, image_scale=image, reward_scale=reward, kl_scale=kl)
+        batch = replay.sample_within_episodes(memory, sample_key, settings.train.batch, settings.train.chunk)
+        scaled = dataclasses.replace(settings.model, image_scale=image, reward_scale=reward, kl_scale=kl)
         loss = jax.grad(model_loss, argnums=3, has_aux=True)
         return loss(agent.model, scaled, env.spec.action, params, loss_key, batch)[0]
 
     update = jax.jit(optimizer.update)
-    image, kl = chosen.model.image_scale, chosen.model.kl_scale
+    image, kl = settings.model.image_scale, settings.model.kl_scale
     console.say("| reward scale | head's steps, kernel by kernel | reward's gradient in the GRU |\n|---|---|---|")
     for scale in SCALES:
         params = agent.learner.init(init_key).params
@@ -81,7 +81,7 @@ def main(argv: list[str]) -> None:
         for i in range(options.updates):
             batch = params, memory, jax.random.fold_in(train_key, i)
             changes, opt_state = update(gradient(*batch, image, scale, kl), opt_state, params)
-            heads.append(mean_steps(changes["reward"], chosen.model.learning_rate))
+            heads.append(mean_steps(changes["reward"], settings.model.learning_rate))
             if i % 4 == 0:
                 ours, others = gradient(*batch, 0.0, 1.0, 0.0)["gru"], gradient(*batch, image, 0.0, 0.0)["gru"]
                 shares.append(scale * optax.global_norm(ours) / optax.global_norm(others))

@@ -37,24 +37,24 @@ PICTURE = Picture(
 )
 
 
-def make_measures(chosen: Settings, model: WorldModel, action_spec: ActionSpec) -> dict[str, Callable | None]:
+def make_measures(settings: Settings, model: WorldModel, action_spec: ActionSpec) -> dict[str, Callable | None]:
     """{task: `make_model_error` for the run's planner}, or {task: None} where config.evaluation.model_error is off.
 
-    Args: chosen: Settings of the run.
+    Args: settings: Settings of the run.
     Raises: UsageError unless every task shows its simulator's state beside the image.
     """
-    if not chosen.evaluation.model_error:
-        return dict.fromkeys(chosen.tasks)
+    if not settings.evaluation.model_error:
+        return dict.fromkeys(settings.tasks)
     measures: dict[str, Callable | None] = {}
-    for task, players in chosen.tasks.items():
+    for task, players in settings.tasks.items():
         name = players[0].task
-        if not name.startswith("physics:") or chosen.env.get("observe") != "image+state":
+        if not name.startswith("physics:") or settings.env.get("observe") != "image+state":
             raise UsageError(
                 f"config.evaluation.model_error=True: {name} does not show its state: take physics:<task> with "
                 "config.env.observe=image+state"
             )
-        env: Any = envs.make(name, 1, 0, **chosen.env)
-        planner = chosen.planner
+        env: Any = envs.make(name, 1, 0, **settings.env)
+        planner = settings.planner
         size = dict(horizon=planner.horizon, candidates=planner.candidates, elites=planner.elites)
         measures[task] = make_model_error(model, action_spec, env.advance, **size)
     return measures
@@ -123,9 +123,9 @@ def correlation(predicted: np.ndarray, true: np.ndarray) -> float:
 
 def regret(predicted: np.ndarray, true: np.ndarray, elites: int) -> float:
     """Of taking the `elites` highest of predicted [N] for those of true [N], relative to taking them by chance."""
-    chosen = true[np.argsort(-predicted, kind="stable")[:elites]].mean()
+    kept = true[np.argsort(-predicted, kind="stable")[:elites]].mean()
     best = np.sort(true)[-elites:].mean()
-    return float((best - chosen) / (best - true.mean())) if best > true.mean() else np.nan
+    return float((best - kept) / (best - true.mean())) if best > true.mean() else np.nan
 
 
 def metrics(found: Mapping[str, Any]) -> dict[str, float]:

@@ -77,21 +77,21 @@ def main(argv: list[str]) -> None:
     options = cli.parse_flags(argv, define_flags, __name__, configs)
     check_options(options)
     cli.use_jax()
-    chosen = agents.settings(options.config)
-    mesh = devices.make_mesh(chosen.devices)
-    check_one_agent(chosen, mesh)
+    settings = agents.read_settings(options.config)
+    mesh = devices.make_mesh(settings.devices)
+    check_one_agent(settings, mesh)
 
     # Everything that can be refused is made before the folder is touched.
-    spec = agents.spec_of(chosen)
-    agent = agents.make_agent(chosen, spec)
-    data = read_data(options, chosen, spec)
+    spec = agents.spec_of(settings)
+    agent = agents.make_agent(settings, spec)
+    data = read_data(options, settings, spec)
     memory = fill(data.learned, mesh)
-    agents.check_chunk(chosen.train, memory)
-    run = open_run(options, chosen, data)
-    init_keys, train_keys, measure_keys, play_keys = member_keys(chosen.members, 4)
+    agents.check_chunk(settings.train, memory)
+    run = open_run(options, settings, data)
+    init_keys, train_keys, measure_keys, play_keys = member_keys(settings.members, 4)
     size = stop.dispatch_size(options.every, phases.DISPATCHED)
-    train = make_train(agent.learner, chosen.train, mesh, memory, size, train_keys)
-    measure = make_measure(agent.model, chosen, spec, data, options, measure_keys[0])
+    train = make_train(agent.learner, settings.train, mesh, memory, size, train_keys)
+    measure = make_measure(agent.model, settings, spec, data, options, measure_keys[0])
 
     def look(state: dict[str, Any], last: bool) -> dict[str, Any]:
         """A row of metrics: the mean losses, what is measured, and at the end what is played."""
@@ -99,14 +99,14 @@ def main(argv: list[str]) -> None:
         row = {f"train/{name}": x.mean() for name, x in state["losses"].items()} | measure(member(params, 0))
         run.progress.note(json.dumps({name: float(f"{x:.4g}") for name, x in row.items()}))
         name = f"update_{state['counters']['updates']:07d}"
-        return row | (play(run.folder, name, agent, chosen, spec, params, play_keys) if last else {})
+        return row | (play(run.folder, name, agent, settings, spec, params, play_keys) if last else {})
 
     # A run is its state. losses: of the updates since the newest measurement, which came after `measured` ones.
     learner = jax.jit(jax.vmap(agent.learner.init), out_shardings=devices.replicated(mesh))(init_keys)
     begun = dict(learner=learner, counters=dict(updates=0, measured=0), losses={})
     state = run.restore(begun | dict(losses=checkpoint.AS_SAVED)) or begun
     counters = train_and_look(run, state, train, look, options)["counters"]
-    run.finish(counters["measured"], dict(updates=counters["updates"]) | results(run.folder, chosen, data))
+    run.finish(counters["measured"], dict(updates=counters["updates"]) | results(run.folder, settings, data))
 
 
 def train_and_look(
@@ -158,17 +158,17 @@ def check_options(options: Any) -> None:
             raise UsageError(f"--{name}={options[name].value}: must be finite")
 
 
-def check_one_agent(chosen: agents.Settings, mesh: Mesh) -> None:
+def check_one_agent(settings: agents.Settings, mesh: Mesh) -> None:
     """Raises UsageError unless the config is of one agent, one task and one device."""
-    if len(chosen.members) > 1 or len(chosen.tasks) > 1:
+    if len(settings.members) > 1 or len(settings.tasks) > 1:
         raise UsageError(
             "config.task, config.population, config.train.tasks: one task and one seed are trained offline"
         )
     if mesh.size > 1:
-        raise UsageError(f"config.devices={chosen.devices}: offline training takes 1")
+        raise UsageError(f"config.devices={settings.devices}: offline training takes 1")
 
 
-def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
+def read_data(options: Any, settings: agents.Settings, spec: EnvSpec) -> Data:
     """The Data of --train and --test; says what is in them. Raises: UsageError where it cannot be used."""
     found = dict(train=pool.read(options.train, pool.TRAIN, spec), eval=pool.read(options.test, pool.TEST, spec))
     pool.check_disjoint(found["train"], found["eval"])
@@ -178,7 +178,7 @@ def read_data(options: Any, chosen: agents.Settings, spec: EnvSpec) -> Data:
     }
     for name, contents in pools.items():
         console.say(f"{name}: {contents['episodes']} episodes, {contents['rows']} rows, sha256 {contents['digest']}")
-    chunk, horizon = chosen.train.chunk, chosen.planner.horizon
+    chunk, horizon = settings.train.chunk, settings.planner.horizon
     if options.below is not None:
         least = max(chunk, horizon + SHOWN)
         sets["train"] = [x for steps in sets["train"] for x in pool.pieces_below(steps, options.below, least)]
@@ -208,19 +208,19 @@ def fill(episodes: Sequence[Step], mesh: Mesh) -> replay.Replay:
     return memory
 
 
-def open_run(options: Any, chosen: agents.Settings, data: Data) -> lifecycle.Run:
+def open_run(options: Any, settings: agents.Settings, data: Data) -> lifecycle.Run:
     """The open Run. The digests of the pools are in its config: it resumes with the same episodes alone."""
     asked = {name: options[name].value for name in ("updates", "every", "below", "above")}
     return lifecycle.open_run(
         pathlib.Path(options.workdir),
         options.config.to_dict() | dict(offline=asked | {name: own["digest"] for name, own in data.pools.items()}),
-        chosen.members,
+        settings.members,
         may_differ=MAY_DIFFER,
         unit="update",
         planned=options.updates,
         minutes=options.minutes,
-        keep=chosen.train.keep_checkpoints,
-        pictures=predictions.pictures(agents.labels(chosen.tasks)),
+        keep=settings.train.keep_checkpoints,
+        pictures=predictions.pictures(agents.labels(settings.tasks)),
     )
 
 
@@ -251,11 +251,11 @@ def make_train(
 
 
 def make_measure(
-    model: WorldModel, chosen: agents.Settings, spec: EnvSpec, data: Data, options: Any, key: Array
+    model: WorldModel, settings: agents.Settings, spec: EnvSpec, data: Data, options: Any, key: Array
 ) -> Callable[[Params], dict[str, float]]:
     """A function params -> {"train/...", "eval/...": number} of all windows; it writes predictions.npz too."""
     longest = max(len(steps.reward) for own in data.tested.values() for steps in own)
-    predict = windows.make_predict(model, spec.action, chosen.planner.horizon, longest)
+    predict = windows.make_predict(model, spec.action, settings.planner.horizon, longest)
     limits = dict(eval=options.below)  # nothing that is learned is above it
 
     def measure(params: Params) -> dict[str, float]:
@@ -279,14 +279,14 @@ def play(
     folder: pathlib.Path,
     name: str,
     agent: agents.Agent,
-    chosen: agents.Settings,
+    settings: agents.Settings,
     spec: EnvSpec,
     params: Params,
     keys: Array,
 ) -> dict[str, Any]:
     """Metrics of config.evaluation.episodes episodes with the planner, as of `predictions.evaluate`, and the score."""
-    rows = chosen.evaluation.episodes
-    (env,) = pools.envs_of(chosen.tasks, rows, chosen.env, spec.action.size, purpose="evaluation").values()
+    rows = settings.evaluation.episodes
+    (env,) = pools.envs_of(settings.tasks, rows, settings.env, spec.action.size, purpose="evaluation").values()
     player = make_player(agent.actor, rows, explore=False)
     with contextlib.closing(env):
         predict = predictions.make_predict(agent, spec)
@@ -299,12 +299,12 @@ def score(returns: Sequence[float]) -> float:
     return float(np.percentile(returns, PERCENTILE))
 
 
-def results(folder: pathlib.Path, chosen: agents.Settings, data: Data) -> dict[str, Any]:
+def results(folder: pathlib.Path, settings: agents.Settings, data: Data) -> dict[str, Any]:
     """What summary.json tells of the pools, of the newest measurement and of the episodes that were played."""
     rows = read_metrics(folder)
     newest = rows[-1] if rows else {}
     measured = {name: x for name, x in newest.items() if name.startswith(("train/", "eval/"))}
-    episodes = chosen.evaluation.episodes if SCORE in newest else 0
+    episodes = settings.evaluation.episodes if SCORE in newest else 0
     played = dict(percentile_90=newest.get(SCORE), mean=newest.get("eval/return_mean"), episodes=episodes)
     return dict(pools=data.pools, newest=measured, score=played)
 

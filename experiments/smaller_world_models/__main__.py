@@ -38,16 +38,16 @@ SAVE_MINUTES = 5  # from one checkpoint to the next, about
 def main(argv: list[str]) -> None:
     """Runs all iterations, or until --minutes. argv: the command line."""
     config, folder, minutes = read_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    members, train, episodes = chosen.members, chosen.train, chosen.evaluation.episodes
+    settings = agents.read_settings(config)
+    members, train, episodes = settings.members, settings.train, settings.evaluation.episodes
 
     # Everything that can be refused is made before the folder is touched.
-    mesh, spec, example, agent, capacity = phases.prepare(chosen)
+    mesh, spec, example, agent, capacity = phases.prepare(settings)
     gigabytes = len(members) * replay.nbytes(capacity, example) / 1e9
     console.say(f"replay: {capacity} rows for {len(members)} environments, {gigabytes:.2f} GB")
     replays.check_memory(capacity, 1, example, len(members), mesh)
-    env = pools.single_envs(members, chosen.env)
-    eval_env = pools.join_envs(members, episodes, chosen.env, purpose="evaluation")
+    env = pools.single_envs(members, settings.env)
+    eval_env = pools.join_envs(members, episodes, settings.env, purpose="evaluation")
     step, _ = env.reset(), eval_env.reset()  # step: the current one of the real environments, [S]
     memory = replays.make_memory(capacity, 1, example, len(members), mesh)
     run = lifecycle.open_run(

@@ -54,7 +54,7 @@ class Loaded(NamedTuple):
     updates: int  # of the dynamics until then
 
 
-def settings(config: Any) -> Settings:
+def read_settings(config: Any) -> Settings:
     """Checks the whole config once. config: ConfigDict or dict of it; raises UsageError with the name of a bad key."""
     blocks: dict[str, Any] = dict(devices="1") | dict(config)  # a finished run's config does not hold its devices
     check_top(blocks, dict(task=str, seed=int, population=int), (*BLOCKS, "env"))
@@ -66,12 +66,12 @@ def settings(config: Any) -> Settings:
     return Settings(members, blocks["devices"], env=env, **built)
 
 
-def read_settings(folder: str | pathlib.Path) -> Settings:
+def settings_of(folder: str | pathlib.Path) -> Settings:
     """The Settings of a run; raises UsageError if the folder holds none of this experiment."""
     config = workdir.read_config(folder)
     if not is_own(config):
         raise UsageError(f"{folder} holds a run of another experiment")
-    return settings(config)
+    return read_settings(config)
 
 
 def is_own(config: dict[str, Any]) -> bool:
@@ -101,39 +101,40 @@ def load(folder: str | pathlib.Path, member: int = 0) -> Loaded:
     Raises: UsageError if the folder holds no run of this experiment, no good checkpoint or fewer members.
     """
     folder = pathlib.Path(folder)
-    chosen = read_settings(folder)
-    task = pick(chosen.members, member).task
-    agent = make_agent(chosen, pools.spec_of(task, chosen.env))
-    world_keys, policy_keys, *_ = member_keys(chosen.members, 7)
+    settings = settings_of(folder)
+    task = pick(settings.members, member).task
+    agent = make_agent(settings, pools.spec_of(task, settings.env))
+    world_keys, policy_keys, *_ = member_keys(settings.members, 7)
     world = lifecycle.acting_part(jax.eval_shape(jax.vmap(agent.learner.init), world_keys))
     policy = lifecycle.acting_part(jax.eval_shape(jax.vmap(agent.policy.init), policy_keys))
     rest = dict.fromkeys(("unfinished", "counters", "partial", "env", "eval_env"), checkpoint.AS_SAVED)
     iterations, state = lifecycle.restore_member(folder, dict(world=world, policy=policy, **rest), member)
     params = dict(model=state["world"].params, policy=state["policy"].params)
-    return Loaded(agent.actor, params, task, chosen.env, iterations, int(state["world"].updates))
+    return Loaded(agent.actor, params, task, settings.env, iterations, int(state["world"].updates))
 
 
-def make_agent(chosen: Settings, env_spec: EnvSpec) -> Agent:
-    """World model, policy and actor. chosen: Settings; raises UsageError for images that the encoder cannot take."""
+def make_agent(settings: Settings, env_spec: EnvSpec) -> Agent:
+    """World model, policy and actor. Raises UsageError for images that the encoder cannot take."""
     if not env_spec.action.discrete:
-        raise UsageError(f"config.task={chosen.members[0].task!r}: this agent needs discrete actions")
-    model, learner = vq_convlstm.make(chosen.model, env_spec)
-    if chosen.train.policy_sees == "reconstructions":
-        model = vq_convlstm.through_reconstructions(chosen.model, env_spec, model)
-    network = make_network(chosen, model.feature_shape, env_spec.action.size)
-    policy = ppo.make(chosen.agent, network, model.feature_shape)
-    actor = ppo.make_actor(model, network, chosen.agent)
-    updates, codes = vq_convlstm.make_updates(chosen.model, env_spec), vq_convlstm.make_codes(chosen.model, env_spec)
-    image = vq_convlstm.pixel_likelihood(chosen.model).mean
+        raise UsageError(f"config.task={settings.members[0].task!r}: this agent needs discrete actions")
+    model, learner = vq_convlstm.make(settings.model, env_spec)
+    if settings.train.policy_sees == "reconstructions":
+        model = vq_convlstm.through_reconstructions(settings.model, env_spec, model)
+    network = make_network(settings, model.feature_shape, env_spec.action.size)
+    policy = ppo.make(settings.agent, network, model.feature_shape)
+    actor = ppo.make_actor(model, network, settings.agent)
+    updates = vq_convlstm.make_updates(settings.model, env_spec)
+    codes = vq_convlstm.make_codes(settings.model, env_spec)
+    image = vq_convlstm.pixel_likelihood(settings.model).mean
     return Agent(model, learner, updates, codes, image, network, env_spec.action, policy, actor)
 
 
-def make_network(chosen: Settings, feature_shape: tuple[int, ...], actions: int) -> nn.Module:
+def make_network(settings: Settings, feature_shape: tuple[int, ...], actions: int) -> nn.Module:
     """A policy network for a model's features. actions: their number."""
-    policy = chosen.policy
+    policy = settings.policy
     sizes: dict[str, Any] = dict(channels=policy.channels, kernel=policy.kernel, widths=(policy.hidden,))
-    if chosen.train.policy_sees == "reconstructions":
-        return ImagePolicy(actions, chosen.model.encoder_widths, **sizes)
+    if settings.train.policy_sees == "reconstructions":
+        return ImagePolicy(actions, settings.model.encoder_widths, **sizes)
     if len(feature_shape) == 1:
         return VectorPolicy(actions, (policy.hidden, policy.hidden))
     return GridPolicy(actions, **sizes)

@@ -40,48 +40,48 @@ class Costs(NamedTuple):
 def main(argv: list[str]) -> None:
     """Looks at the machine, then at what the config needs. argv: the command line."""
     config, workdir = read_doctor_command(argv, __name__, configs)
-    chosen = agents.settings(config)
-    doctor.tell(doctor.with_run(lambda: run_points(chosen, workdir), workdir))
+    settings = agents.read_settings(config)
+    doctor.tell(doctor.with_run(lambda: run_points(settings, workdir), workdir))
 
 
-def run_points(chosen: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
+def run_points(settings: agents.Settings, workdir: str | None) -> Iterator[doctor.Point]:
     """Yields the Points of memory, disk and time of a run; raises UsageError where its main refuses the config."""
-    prepared = phases.prepare(chosen)
-    found = list(doctor.room(workdir, needs(chosen, prepared)))
+    prepared = phases.prepare(settings)
+    found = list(doctor.room(workdir, needs(settings, prepared)))
     yield from found
     if any(point.mend for point in found):
         yield doctor.Point("time", "to be looked at when there is room")
         return
     load = doctor.load()
-    costs = probe(chosen, prepared)
+    costs = probe(settings, prepared)
     each = ", ".join(f"{name.replace('_', ' ')} {seconds:.3f} s" for name, seconds in costs._asdict().items())
-    estimate = f"about {minutes(chosen, costs):.0f} minutes beside evaluations, an estimate: one {each}"
+    estimate = f"about {minutes(settings, costs):.0f} minutes beside evaluations, an estimate: one {each}"
     yield doctor.Point("time", f"{estimate}; {load}")
 
 
-def needs(chosen: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:
+def needs(settings: agents.Settings, prepared: phases.Prepared) -> doctor.Needs:
     """The Needs of a run: replay, model and policy in memory; checkpoints and, uncompressed, all rows on disk."""
-    train, members, (*_, example, agent, capacity) = chosen.train, len(chosen.members), prepared
+    train, members, (*_, example, agent, capacity) = settings.train, len(settings.members), prepared
     ring = members * replay.nbytes(capacity, example)
     inits = [jax.vmap(agent.learner.init), jax.vmap(agent.policy.init)]
-    learnt = memory.nbytes([jax.eval_shape(init, member_keys(chosen.members, 1)[0]) for init in inits])
+    learnt = memory.nbytes([jax.eval_shape(init, member_keys(settings.members, 1)[0]) for init in inits])
     part = 0.9 * (memory.free_memory() or ring) / (ring + learnt)
     fewer = ",".join(str(max(1, int(part * each))) for each in train.interactions)
     smaller = f"--config.train.interactions='({fewer},)'"
     return doctor.Needs(ring + learnt, ring + (train.keep_checkpoints + 1) * learnt, smaller)
 
 
-def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
+def probe(settings: agents.Settings, prepared: phases.Prepared) -> Costs:
     """Costs of a run, on a replay of one episode in which nothing happens; about ten seconds beside compiling."""
-    train, (mesh, _, example, agent, _) = chosen.train, prepared
-    members, whole = len(chosen.members), devices.replicated(mesh)
-    world_keys, policy_keys, act_keys, train_keys = member_keys(chosen.members, 4)
+    train, (mesh, _, example, agent, _) = settings.train, prepared
+    members, whole = len(settings.members), devices.replicated(mesh)
+    world_keys, policy_keys, act_keys, train_keys = member_keys(settings.members, 4)
     world = jax.jit(jax.vmap(agent.learner.init), out_shardings=whole)(world_keys)
     policy = jax.jit(jax.vmap(agent.policy.init), out_shardings=whole)(policy_keys)
     length = train.dynamics_chunk + train.frames
     ring = replays.make_constant(length, 1, example, members, mesh)
 
-    env = pools.single_envs(chosen.members, chosen.env)
+    env = pools.single_envs(settings.members, settings.env)
     player = make_player(agent.actor, 1, explore=True, sharding=whole)
     params = dict(model=world.params, policy=policy.params)
     decide = arrivals(env, player, params, act_keys, Stopwatch(), env.reset()).__next__
@@ -105,9 +105,9 @@ def probe(chosen: agents.Settings, prepared: phases.Prepared) -> Costs:
     return Costs(*(doctor.seconds_of(step, SECONDS / len(steps)) for step in steps))
 
 
-def minutes(chosen: agents.Settings, costs: Costs) -> float:
+def minutes(settings: agents.Settings, costs: Costs) -> float:
     """Estimated minutes of a run, without evaluations, compiling, drawing and saving."""
-    train, seconds, kept = chosen.train, 0.0, 1
+    train, seconds, kept = settings.train, 0.0, 1
     dynamics = (costs.fit - costs.warm_up) / at(train.intervals, 0)  # one update
     for iteration in range(train.iterations):
         kept += at(train.interactions, iteration)

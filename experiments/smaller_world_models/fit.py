@@ -54,17 +54,17 @@ def main(argv: list[str]) -> None:
     if options.config is None:
         raise UsageError(f"give --config={configs.USAGE}")
     cli.use_jax()
-    chosen = agents.settings(options.config)
-    if len(chosen.members) > 1:
+    settings = agents.read_settings(options.config)
+    if len(settings.members) > 1:
         raise UsageError("config.task, config.population: one game and one seed are fitted at a time")
-    if str(chosen.devices) != "1":
-        raise UsageError(f"config.devices={chosen.devices}: a model is fitted on 1")
-    train, (task, seed) = chosen.train, chosen.members[0]
-    spec, _ = pools.first_step(chosen.members, 1, chosen.env)
-    agent = agents.make_agent(chosen, spec)
-    world_keys, collect_keys, warm_keys, fit_keys, measure_keys = member_keys(chosen.members, 5)
+    if str(settings.devices) != "1":
+        raise UsageError(f"config.devices={settings.devices}: a model is fitted on 1")
+    train, (task, seed) = settings.train, settings.members[0]
+    spec, _ = pools.first_step(settings.members, 1, settings.env)
+    agent = agents.make_agent(settings, spec)
+    world_keys, collect_keys, warm_keys, fit_keys, measure_keys = member_keys(settings.members, 5)
 
-    steps = phases.newest(record(options, chosen, spec, collect_keys), train.frames)
+    steps = phases.newest(record(options, settings, spec, collect_keys), train.frames)
     learnt, held_out = (jax.tree.map(lambda x, part=part: x[part], steps) for part in split(len(steps.reward)))
     agents.check_chunk(train, agents.longest(learnt.is_first))
     memory = replay.init(len(learnt.reward), 1, jax.tree.map(lambda x: x[0], learnt))
@@ -74,10 +74,10 @@ def main(argv: list[str]) -> None:
     measured = predictions.make_prediction_metrics(agent, spec, train.frames)
     seen = as_seen(held_out, train.frames)
     windows, images = predictions.windows(seen), seen.obs[:IMAGES, 0]
-    settings = dict(task=task, seed=seed, likelihood=chosen.model.likelihood, rewards=int((steps.reward != 0).sum()))
+    told = dict(task=task, seed=seed, likelihood=settings.model.likelihood, rewards=int((steps.reward != 0).sum()))
 
     def show(updates: dict[str, Any], found: Mapping[str, Any]) -> None:
-        row = settings | updates | {name: round(float(x), 4) for name, x in found.items()}
+        row = told | updates | {name: round(float(x), 4) for name, x in found.items()}
         console.say(json.dumps(row))
 
     world = jax.vmap(agent.learner.init)(world_keys)
@@ -95,11 +95,11 @@ def main(argv: list[str]) -> None:
         show(dict(dynamics_updates=(point + 1) * curve.updates * curve.each), losses | predicted)
 
 
-def record(options: Any, chosen: agents.Settings, spec: EnvSpec, keys: Array) -> Step:
+def record(options: Any, settings: agents.Settings, spec: EnvSpec, keys: Array) -> Step:
     """Random play of one game: Step [--decisions, 1] of numpy arrays."""
-    env = pools.join_envs(chosen.members, 1, chosen.env)
-    player = make_player(make_random_actor(spec.action, chosen.train.hold), 1, explore=True)
-    params = np.zeros(len(chosen.members))  # chance has no parameters
+    env = pools.join_envs(settings.members, 1, settings.env)
+    player = make_player(make_random_actor(spec.action, settings.train.hold), 1, explore=True)
+    params = np.zeros(len(settings.members))  # chance has no parameters
     step, carry = env.reset(), player.begin(params)
     return play_steps(env, player, params, keys, Stopwatch(), step=step, carry=carry, count=options.decisions).steps
 

@@ -46,14 +46,14 @@ class Prepared(NamedTuple):
     capacity: int  # rows of each member in the replay: all that it will collect
 
 
-def prepare(chosen: Settings) -> Prepared:
-    """What a training begins with; raises UsageError for what its main and its doctor refuse. chosen: Settings."""
-    train, mesh = chosen.train, devices.make_mesh(chosen.devices)
+def prepare(settings: Settings) -> Prepared:
+    """What a training begins with; raises UsageError for what its main and its doctor refuse."""
+    train, mesh = settings.train, devices.make_mesh(settings.devices)
     names = ("autoencoder_batch", "dynamics_batch", "imagined_batch")
     sizes = {f"config.train.{name}": getattr(train, name) for name in names}
-    devices.check_divisible(mesh, sizes | {"config.evaluation.episodes": chosen.evaluation.episodes})
-    spec, example = pools.first_step(chosen.members, 1, chosen.env)
-    agent = make_agent(chosen, spec)
+    devices.check_divisible(mesh, sizes | {"config.evaluation.episodes": settings.evaluation.episodes})
+    spec, example = pools.first_step(settings.members, 1, settings.env)
+    agent = make_agent(settings, spec)
     capacity = 1 + sum(at(train.interactions, i) for i in range(train.iterations))
     check_chunk(train, 1 + min(spec.time_limit or capacity, at(train.interactions, 0)))
     return Prepared(mesh, spec, newest(example, train.frames), agent, capacity)

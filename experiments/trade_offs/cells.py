@@ -90,13 +90,13 @@ def other_gradients(preset: str) -> dict[str, Variant]:
     return found
 
 
-def make_cells(folder: pathlib.Path, tasks: Sequence[str], seeds: int, chosen: Mapping[str, Variant]) -> list[Cell]:
-    """A Cell for every task, seed and one of `chosen`, {name: Variant}; seeds in turn, so that each is whole first."""
+def make_cells(folder: pathlib.Path, tasks: Sequence[str], seeds: int, variants: Mapping[str, Variant]) -> list[Cell]:
+    """A Cell for every task, seed and Variant, by name; seeds in turn, so that each is whole first."""
     return [
         Cell(name, variant, task, seed, folder / task / f"{name}_seed_{seed}")
         for seed in range(seeds)
         for task in tasks
-        for name, variant in chosen.items()
+        for name, variant in variants.items()
     ]
 
 

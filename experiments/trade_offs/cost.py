@@ -10,7 +10,7 @@ import jax
 from ml_collections import ConfigDict
 
 from experiments import runs
-from experiments.planet.agent import Agent, make_agent, random_steps, settings, spec_of
+from experiments.planet.agent import Agent, make_agent, random_steps, read_settings, spec_of
 from experiments.published import read
 from experiments.trade_offs import config as configs
 from wmjax.report import benchmark
@@ -32,11 +32,11 @@ def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), 
     Args: overrides: ["model.hidden=8"] beside the preset; timed: False for parameters and operations alone, which
       compile nothing.
     """
-    chosen = settings(read_config(task, design, preset, overrides))
-    spec = spec_of(chosen)
-    whole = make_agent(chosen, spec)
+    settings = read_settings(read_config(task, design, preset, overrides))
+    spec = spec_of(settings)
+    whole = make_agent(settings, spec)
     state = jax.eval_shape(whole.learner.init, jax.random.key(0))
-    step, batch = (random_steps(spec, lead) for lead in ((1,), (chosen.train.batch, chosen.train.chunk)))
+    step, batch = (random_steps(spec, lead) for lead in ((1,), (settings.train.batch, settings.train.chunk)))
     found = dict(
         parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(state.params)),
         action_repeat=spec.action_repeat,
@@ -47,11 +47,13 @@ def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), 
     if not timed:
         return found
     state = jax.jit(whole.learner.init)(jax.random.key(0))
-    short = make_agent(chosen._replace(planner=dataclasses.replace(chosen.planner, iterations=1)), spec)
+    short = make_agent(settings._replace(planner=dataclasses.replace(settings.planner, iterations=1)), spec)
     decide, *args = decision(short, state.params, step)
     act = benchmark.measure(benchmark.compiled("decision", decide, args, {}), 5)
     train = benchmark.compiled("update", whole.learner.update, (state, jax.random.key(0), batch), {})
-    return found | dict(decision_ms=act["ms"] * chosen.planner.iterations, update_ms=benchmark.measure(train, 5)["ms"])
+    return found | dict(
+        decision_ms=act["ms"] * settings.planner.iterations, update_ms=benchmark.measure(train, 5)["ms"]
+    )
 
 
 def read_config(task: str, design: str, preset: str, overrides: Sequence[str]) -> ConfigDict:

@@ -25,7 +25,7 @@ from typing import Any
 from absl import flags
 
 from experiments import runs
-from experiments.planet.agent import settings
+from experiments.planet.agent import read_settings
 from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
         raise UsageError(f"--designs={','.join(options.designs)}: none of them is in the part {', '.join(empty)}")
     cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
     firsts = [cell for own in cells.values() for cell in own if cell.seed == 0]
-    runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], settings)
+    runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], read_settings)
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
     for part in [part for part in OFFLINE if part in options.parts]:

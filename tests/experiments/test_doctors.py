@@ -73,7 +73,7 @@ def test_minutes_of_a_model_are_those_of_updates_and_evaluations():
     config = environment_configs.get_config("ball,sssm,cpu")
     config.train.update(updates=600, every=200)
     costs = environment_doctor.Costs(update=0.5, evaluation=20.0)
-    assert environment_doctor.minutes(environment_models.settings(config), costs) == 600 * 0.5 / 60 + 3 * 20 / 60
+    assert environment_doctor.minutes(environment_models.read_settings(config), costs) == 600 * 0.5 / 60 + 3 * 20 / 60
 
 
 def test_minutes_of_an_iteration_are_those_of_its_phases():
@@ -83,10 +83,12 @@ def test_minutes_of_an_iteration_are_those_of_its_phases():
     config.train.update(dynamics_batch=1, dynamics_chunk=10, intervals=(2, 4), imagined_steps=5, iterations=1)
     costs = smaller_doctor.Costs(decision=0.6, warm_up=0.1, fit=0.5, dream=3.0)
     first = 99 * 0.6 + 200 * 0.1 + 200 * 0.5 + 40 * 3.0
-    assert smaller_doctor.minutes(smaller_world_models.settings(config), costs) == pytest.approx(first / 60)
+    assert smaller_doctor.minutes(smaller_world_models.read_settings(config), costs) == pytest.approx(first / 60)
     config.train.iterations = 2  # 200 rows by then; four updates of the dynamics, of 0.2 s, for one of the autoencoder
     second = 100 * 0.6 + 100 * 0.9 + 40 * 3.0
-    assert smaller_doctor.minutes(smaller_world_models.settings(config), costs) == pytest.approx((first + second) / 60)
+    assert smaller_doctor.minutes(smaller_world_models.read_settings(config), costs) == pytest.approx(
+        (first + second) / 60
+    )
 
 
 def test_a_replay_that_does_not_fit_can_be_made_smaller(monkeypatch):

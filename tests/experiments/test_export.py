@@ -24,7 +24,7 @@ def test_an_exported_run_acts_with_the_same_parameters(experiment, tmp_path_fact
     load = importlib.import_module(f"experiments.{experiment}.agent").load
     one, two = load(folder), load(tmp_path / "out")
     chex.assert_trees_all_equal(one.params, two.params)
-    for field in {"updates", "task", "env", "spec", "chosen", "episodes", "iterations"} & set(one._fields):
+    for field in {"updates", "task", "env", "spec", "settings", "episodes", "iterations"} & set(one._fields):
         assert getattr(one, field) == getattr(two, field)
     (learners,) = ({leaf["path"][0] for leaf in state} for state in saved(tmp_path / "out"))
     assert learners <= set(export.LEARNERS)

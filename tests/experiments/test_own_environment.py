@@ -63,8 +63,8 @@ def test_the_page_has_all_examples():
 def test_example(words):
     experiment, *flags = words
     agent, configs = (importlib.import_module(f"experiments.{experiment}.{name}") for name in ("agent", "config"))
-    chosen = agent.settings(read_command([experiment, *flags], __name__, configs).config)
-    task, options, decisions = chosen.members[0].task, chosen.env, SHORT
+    settings = agent.read_settings(read_command([experiment, *flags], __name__, configs).config)
+    task, options, decisions = settings.members[0].task, settings.env, SHORT
     if compiled := envs.make_jax(task, **options):  # as it is
         decisions = compiled.spec.time_limit
     else:
@@ -72,12 +72,12 @@ def test_example(words):
     played = check_env.play(task, options, 1, 0, 2 * decisions + 1)
     steps = played.steps
     assert steps.is_last.sum() >= 2 and np.isfinite(steps.reward).all() and image_of(steps.obs).std() > 1
-    made = agent.make_agent(chosen, played.spec)
+    made = agent.make_agent(settings, played.spec)
     params = jax.eval_shape(made.learner.init, jax.random.key(0)).params
     shapes = jax.eval_shape(made.model.encode, params, steps.obs)
     assert jax.tree.leaves(shapes)[0].shape[0] == 2 * decisions + 2
     if compiled:
-        traces(agent, made, played.spec, chosen.train.chunk)
+        traces(agent, made, played.spec, settings.train.chunk)
 
 
 def traces(agent, made, spec, chunk):

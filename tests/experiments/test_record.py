@@ -257,8 +257,8 @@ def run(tmp_path_factory):
     for flag in mains.SMALLER_WORLD_MODELS[1:]:
         name, _, value = flag.removeprefix("--config.").partition("=")
         asked.update_from_flattened_dict({name: ast.literal_eval(value)})
-    chosen = agents.settings(asked)
-    agent = agents.make_agent(chosen, envs.make("atari:Pong", 1, 0, **chosen.env).spec)
+    settings = agents.read_settings(asked)
+    agent = agents.make_agent(settings, envs.make("atari:Pong", 1, 0, **settings.env).spec)
     keys = jax.random.split(jax.random.key(0), 1)
     state = dict(world=jax.jit(jax.vmap(agent.learner.init))(keys), policy=jax.jit(jax.vmap(agent.policy.init))(keys))
     state |= dict(unfinished=np.zeros(1), counters={}, env={}, eval_env={})

@@ -92,12 +92,13 @@ def test_the_same_data_are_the_same_config(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     tasks = {
-        agents.settings(config.get_config(f"{data},vae,cpu")).task for data in ("d", "./d/", "~/d", f"{tmp_path}/d")
+        agents.read_settings(config.get_config(f"{data},vae,cpu")).task
+        for data in ("d", "./d/", "~/d", f"{tmp_path}/d")
     }
     assert tasks == {f"{tmp_path}/d"}
-    assert agents.settings(config.get_config("ball,vae,cpu")).task == "ball:diffusing"
+    assert agents.read_settings(config.get_config("ball,vae,cpu")).task == "ball:diffusing"
     with pytest.raises(UsageError, match="config.task=gs://d: gs://d is not a path"):
-        agents.settings(config.get_config("gs://d,vae,cpu"))
+        agents.read_settings(config.get_config("gs://d,vae,cpu"))
 
 
 @pytest.mark.parametrize("variable", [None, "", "relative"])

@@ -124,7 +124,7 @@ def test_the_doctor_looks_at_images_on_the_host_too(tmp_path, monkeypatch):
     monkeypatch.setattr(phases, "make_training", lambda *_: lambda state, keys: (state, {}))
     monkeypatch.setattr(predictions, "make_evaluate", lambda *_: lambda *_: {})
     for config.data.images in ("device", "host"):
-        point, time = doctor.run_points(agents.settings(config), None)
+        point, time = doctor.run_points(agents.read_settings(config), None)
         assert point.name == "data" and "2 sequences to train on and 2 held out" in point.result
         assert time.name == "time" and time.result.startswith("about 0 minutes")
     assert needs[0] == needs[1] and needs[0].disk > 0
@@ -150,10 +150,10 @@ def test_recorded_data_are_learned_and_damage_is_named(tmp_path):
     ended = mains.refused(tmp_path / "a", *learn, experiment=MAIN)
     assert ended.code == 2 and "holds a run with another config: recorded" in ended.stderr
     config = configs.get_config(f"{folder},sssm,cpu_games")
-    assert sequences.load(agents.settings(config), MESH).train.rows.reward.shape == (2, 32)  # two shards of three
+    assert sequences.load(agents.read_settings(config), MESH).train.rows.reward.shape == (2, 32)  # two shards of three
     config.train.predicted = 40
     with pytest.raises(UsageError, match="no train episode has 43 rows"):
-        sequences.load(agents.settings(config), MESH)
+        sequences.load(agents.read_settings(config), MESH)
 
 
 @pytest.mark.parametrize(
@@ -190,17 +190,17 @@ def test_another_model_is_refused_in_the_same_folder(whole):
     assert ended.code == 2 and "learning_rate" in ended.stderr and "Traceback" not in ended.stderr
 
 
-def chosen(size=16, **model):
+def tiny_settings(size=16, **model):
     config = configs.get_config("ball,sssm,cpu")
     config.data.update(size=size, length=20, train_sequences=4, test_sequences=40)
     config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2, **model)
     config.train.update(batch=4)
     config.evaluation.update(chunks=8, draws=3)
-    return agents.settings(config)
+    return agents.read_settings(config)
 
 
 def test_data_are_the_same_for_every_seed_and_test_data_are_others():
-    one, two = (sequences.load(chosen(), MESH) for _ in range(2))
+    one, two = (sequences.load(tiny_settings(), MESH) for _ in range(2))
     jax.tree.map(np.testing.assert_array_equal, one, two)
     firsts = {image.tobytes() for image in np.array(one.train.rows.obs[:, 0])}
     assert not firsts & {image.tobytes() for image in np.array(one.test.rows.obs[:, 0])}
@@ -208,7 +208,7 @@ def test_data_are_the_same_for_every_seed_and_test_data_are_others():
 
 def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
     """Of a score that tells whose parameters, which chunk and how many draws it was asked about."""
-    settings = chosen()
+    settings = tiny_settings()
     data = sequences.load(settings, MESH)
     chunks = sequences.held_out(settings, data.test)
     assert chunks.reward.shape == (8, 13)
@@ -229,7 +229,7 @@ def test_evaluation_is_the_bound_of_every_chunk_a_step(monkeypatch):
 
 
 def test_futures_begin_alike_and_part():
-    settings = chosen(18)  # is padded
+    settings = tiny_settings(18)  # is padded
     data = sequences.load(settings, MESH)
     model, learner = state_space.make(settings.model, data.spec)
     params = learner.init(jax.random.key(0)).params
@@ -243,7 +243,7 @@ def test_futures_begin_alike_and_part():
 
 
 def test_models_of_games_begin_at_the_mean_of_their_data():
-    settings = chosen(18, contrast=16.0, last_layer_scale=0.0)
+    settings = tiny_settings(18, contrast=16.0, last_layer_scale=0.0)
     data = sequences.load(settings, MESH)
     model, learner = state_space.make(settings.model, data.spec)
     state = agents.make_init(learner, settings, MESH)(jax.random.key(0), data.train)
@@ -254,7 +254,7 @@ def test_models_of_games_begin_at_the_mean_of_their_data():
 
 
 def test_phase_is_a_loop_of_updates():
-    settings = chosen()
+    settings = tiny_settings()
     data = sequences.load(settings, MESH)
     settings = settings._replace(train=configs.TrainConfig(updates=2, batch=4, every=2))
 
@@ -284,11 +284,11 @@ def test_images_on_the_host_are_learned_as_those_on_the_device(tmp_path):
     config = configs.get_config(f"{tmp_path},vae,cpu_games")
     config.model.update(channels=8, encoder_width=8, decoder_width=8, reward_digits=2)
     config.train.update(batch=2, predicted=4)
-    _, learner = state_space.make(agents.settings(config).model, SPEC)
+    _, learner = state_space.make(agents.read_settings(config).model, SPEC)
     state, means, found = jax.device_get(jax.jit(learner.init)(jax.random.key(0))), [], []
     for place in ("device", "host"):
         config.data.images = place
-        settings = agents.settings(config)
+        settings = agents.read_settings(config)
         data = sequences.load(settings, MESH)
         means.append(np.mean(sequences.background(settings, data).rows.obs, axis=(0, 1)))
         done = phases.make_training(learner, settings, data, MESH)(state, jax.random.split(jax.random.key(1), 3))

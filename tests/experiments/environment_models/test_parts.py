@@ -44,7 +44,7 @@ def load(tmp_path):
         config.data.reward_scale = scale
         config.model.update(jump=jump, **model)
         config.train.predicted = 2 * jump
-        return sequences.load(agents.settings(config), devices.make_mesh("1"))
+        return sequences.load(agents.read_settings(config), devices.make_mesh("1"))
 
     return record_and_load
 
@@ -61,7 +61,9 @@ def test_grids_have_small_rewards(load):
     load([255, -200, 1], preset="cpu_grid")
     with pytest.raises(UsageError, match="config.model.reward_digits=8: 9 are needed"):
         load([256], preset="cpu_grid")
-    chosen = {kind: agents.settings(configs.get_config(f"data,{kind},cpu_grid")).model for kind in state_space.KINDS}
+    chosen = {
+        kind: agents.read_settings(configs.get_config(f"data,{kind},cpu_grid")).model for kind in state_space.KINDS
+    }
     assert {model.blocks for model in chosen.values()} == {(2, 1)}
     assert {kind for kind, model in chosen.items() if not model.pad_context} == {"ar"}
 

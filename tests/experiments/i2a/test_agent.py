@@ -23,10 +23,10 @@ def loaded():
     told = model_configs.get_config("ball,sssm,cpu_grid")
     told.model.update(channels=8, encoder_width=8, decoder_width=8, sees_actions=False)
     told.data.reward_scale = 10.0
-    chosen = world_models.settings(told)
-    model, learner = state_space.make(chosen.model, spec)
+    settings = world_models.read_settings(told)
+    model, learner = state_space.make(settings.model, spec)
     params = jax.jit(learner.init)(jax.random.key(0)).params
-    return world_models.Loaded(model, params, chosen, spec, chosen.train.updates)
+    return world_models.Loaded(model, params, settings, spec, settings.train.updates)
 
 
 @pytest.fixture
@@ -36,8 +36,8 @@ def modulation(loaded, monkeypatch):
     monkeypatch.setattr(agent, "check_data", lambda *args: None)
     told = config.get_config("minipacman:hunt,modulation,cpu")
     told.update(model_run="/nowhere")
-    chosen = agent.settings(told)
-    return chosen, agent.world_of_run(chosen, loaded.spec, jax.random.key(1))
+    settings = agent.read_settings(told)
+    return settings, agent.world_of_run(settings, loaded.spec, jax.random.key(1))
 
 
 def test_imagined_rewards_are_the_games_own_points(loaded, modulation):
@@ -49,14 +49,14 @@ def test_imagined_rewards_are_the_games_own_points(loaded, modulation):
 
 
 def test_pictures_are_of_the_part_that_the_agent_trains(modulation, tmp_path, monkeypatch):
-    chosen, world = modulation
+    settings, world = modulation
     shown = []
     show = lambda params, key, obs: shown.append(params) or np.zeros((5, predictions.STEPS, 9, 11, 3), np.uint8)
     monkeypatch.setattr(predictions, "try_drawing", lambda *args: None)
     trained = dict(prior=jax.tree.map(lambda x: np.asarray(x) + 1, world.params["prior"]))
     none = np.zeros((8, 1))
     film = Step(none, np.zeros((8, 1, 9, 11, 3), np.uint8), none, none, none > 0, none > 0)
-    predictions.draw(show, chosen, world, trained, tmp_path, 1, None, film)
+    predictions.draw(show, settings, world, trained, tmp_path, 1, None, film)
     assert jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params | trained))
     assert not jax.tree.all(jax.tree.map(np.array_equal, shown[0], world.params))
 
@@ -67,7 +67,7 @@ def test_rollout_policies_see_the_state_alone(modulation):
     for kind, channels in (("distilled", 8), ("pixels", 3)):
         told = config.get_config(f"minipacman:hunt,{kind},cpu")
         told.update(model_run="/nowhere")
-        asking = agent.settings(told)
+        asking = agent.read_settings(told)
         query = agent.query_of(asking, world)
         made = i2a.make_agent(asking.agent, make_jax("minipacman:hunt", maze="9x11").spec, query)
         shapes = jax.eval_shape(made.init, jax.random.key(0))["rollout_policy"]
@@ -88,18 +88,18 @@ def test_models_of_other_actions_are_refused(env, message, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(dict(game="atari:MsPacman", env=env)))
     told = config.get_config("MsPacman,uniform,cpu_games")
     told.model_run = "/nowhere"
-    chosen = agent.settings(told)
+    settings = agent.read_settings(told)
     if message is None:
-        return agent.check_data(chosen, str(tmp_path))
+        return agent.check_data(settings, str(tmp_path))
     with pytest.raises(UsageError, match=message):
-        agent.check_data(chosen, str(tmp_path))
+        agent.check_data(settings, str(tmp_path))
 
 
 def test_an_unfinished_model_is_refused(loaded, modulation, monkeypatch):
-    chosen, _ = modulation
+    settings, _ = modulation
     monkeypatch.setattr(agent.world_models, "load", lambda folder: loaded._replace(updates=loaded.updates - 1))
     with pytest.raises(UsageError, match="config.model_run=/nowhere: unfinished, 5999 of 6000 updates"):
-        agent.world_of_run(chosen, loaded.spec, jax.random.key(1))
+        agent.world_of_run(settings, loaded.spec, jax.random.key(1))
 
 
 def test_pixels_need_two_widths_for_their_rollout_policy():
@@ -110,7 +110,7 @@ def test_pixels_need_two_widths_for_their_rollout_policy():
 def test_actions_have_the_names_of_their_environment():
     def names(task, **env):
         told = config.get_config(f"{task},model_free,cpu_games")
-        return predictions.names_of(agent.settings(told)._replace(env=env), 3)
+        return predictions.names_of(agent.read_settings(told)._replace(env=env), 3)
 
     assert names("Pong", actions=(0, 3, 4)) == ["noop", "right", "left"]
     assert names("Pong")[:3] == ["noop", "fire", "right"]

@@ -164,12 +164,12 @@ def test_an_environment_that_shows_its_state_is_a_model_of_itself():
     """Whoever made it; no other is asked for an option that it does not have."""
     config = get_config("py:tests.jax_walk:make_discrete,uniform,cpu")
     config.model_run, config.agent.rollouts = "simulator", 3
-    chosen = agent.settings(config)
-    world = agent.make_world(chosen, *agent.spec_of(chosen), jax.random.key(0))
+    settings = agent.read_settings(config)
+    world = agent.make_world(settings, *agent.spec_of(settings), jax.random.key(0))
     assert world.query.model.feature_shape == (16, 16, 1)
-    chosen = chosen._replace(task="ball:drifting", agent=dataclasses.replace(chosen.agent, rollouts=1))
+    settings = settings._replace(task="ball:drifting", agent=dataclasses.replace(settings.agent, rollouts=1))
     with pytest.raises(UsageError, match="the environment must show its state"):
-        agent.make_world(chosen, *agent.spec_of(chosen), jax.random.key(0))
+        agent.make_world(settings, *agent.spec_of(settings), jax.random.key(0))
 
 
 def test_a_tally_counts_decisions_and_returns_of_whole_episodes():

@@ -84,8 +84,8 @@ def test_runs_are_those_that_the_mains_take(tmp_path):
         "--config.model.sees_actions=False"
         in table.model_training(options(), tmp_path, "model_without_actions").command
     )
-    chosen = agent.settings(config.get_config("minipacman:hunt,model_free,cpu"))
-    assert chosen.agent.rollout_policy == "none" and chosen.model_run == ""
+    settings = agent.read_settings(config.get_config("minipacman:hunt,model_free,cpu"))
+    assert settings.agent.rollout_policy == "none" and settings.model_run == ""
     record = table.recording(options(env="MsPacman", preset="cpu_games"), tmp_path, "atari:MsPacman").command
     assert "--size=80x64" in record and "--actions=0,2,3,4,5" in record
     assert "--steps=1000" in record and "--rows=12" in record  # 1,000 decisions of 8 rows in 11 shards
@@ -103,11 +103,11 @@ def test_runs_are_those_that_the_mains_take(tmp_path):
     ],
 )
 def test_presets_fit_the_images_of_their_environments(preset, task, shape):
-    chosen = agent.settings(config.get_config(f"{task},model_free,{preset}"))
-    check_trunk(chosen.agent, shape)
+    settings = agent.read_settings(config.get_config(f"{task},model_free,{preset}"))
+    check_trunk(settings.agent, shape)
     if task == "MsPacman":
-        assert (chosen.env["size"][0] - chosen.env["crop"], chosen.env["size"][1]) == shape[:2]
-        assert chosen.env["actions"] == (0, 2, 3, 4, 5)
+        assert (settings.env["size"][0] - settings.env["crop"], settings.env["size"][1]) == shape[:2]
+        assert settings.env["actions"] == (0, 2, 3, 4, 5)
 
 
 def test_data_count_for_agents_that_need_them():

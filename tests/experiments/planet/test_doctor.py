@@ -14,30 +14,30 @@ from wmjax.types import Step
 COSTS = doctor.Costs(evaluated=0.5, decision=0.1, update=0.2)
 
 
-def chosen(*changes):
-    settings = config.get_config("cheetah_run,cpu")
+def changed(*changes):
+    asked = config.get_config("cheetah_run,cpu")
     for name, value in changes:
-        setattr(settings.train, name, value)
-    return agent.settings(settings)
+        setattr(asked.train, name, value)
+    return agent.read_settings(asked)
 
 
 def test_minutes_are_made_of_episodes_updates_and_evaluations():
     evaluations = 5 * 250 * 0.5
-    assert doctor.minutes(chosen(), 250, COSTS) == pytest.approx((95 * 250 * 0.1 + evaluations) / 60)
-    seeding = doctor.minutes(chosen(("seed_episodes", 40)), 250, COSTS)  # none is evaluated then
+    assert doctor.minutes(changed(), 250, COSTS) == pytest.approx((95 * 250 * 0.1 + evaluations) / 60)
+    seeding = doctor.minutes(changed(("seed_episodes", 40)), 250, COSTS)  # none is evaluated then
     assert seeding == pytest.approx((60 * 250 * 0.1 + 3 / 5 * evaluations) / 60)
     slow = COSTS._replace(update=0.3)
-    assert doctor.minutes(chosen(), 250, slow) == pytest.approx((95 * 100 * 0.3 + evaluations) / 60)
-    in_turn = doctor.minutes(chosen(("overlap", False)), 250, COSTS)
+    assert doctor.minutes(changed(), 250, slow) == pytest.approx((95 * 100 * 0.3 + evaluations) / 60)
+    in_turn = doctor.minutes(changed(("overlap", False)), 250, COSTS)
     assert in_turn == pytest.approx((95 * (250 * 0.1 + 100 * 0.2) + evaluations) / 60)
-    two_tasks = doctor.minutes(chosen(("overlap", False), ("tasks", ("walker_walk",))), 750, COSTS)
+    two_tasks = doctor.minutes(changed(("overlap", False), ("tasks", ("walker_walk",))), 750, COSTS)
     assert two_tasks == pytest.approx((45 * (750 * 0.1 + 200 * 0.2) + 3 * evaluations) / 60)
-    many = doctor.minutes(chosen(("overlap", False), ("num_envs", 5)), 250, COSTS)
+    many = doctor.minutes(changed(("overlap", False), ("num_envs", 5)), 250, COSTS)
     assert many == pytest.approx((19 * (250 * 0.1 + 500 * 0.2) + evaluations) / 60)
 
 
 def test_episodes_without_a_limit_have_no_minutes():
-    assert "unknown" in doctor.time_text(chosen(), None, COSTS)
+    assert "unknown" in doctor.time_text(changed(), None, COSTS)
 
 
 @pytest.fixture
@@ -57,7 +57,7 @@ def test_a_run_that_fits(no_machine):
 def test_memory_and_disk_of_a_run(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 30_000)
     step = Step(*(np.zeros(shape, np.uint8) for shape in [(2, 3), (2, 4), 2, 2, 2, 2]))  # 22 bytes, of 2 environments
-    settings = chosen(("num_envs", 2), ("replay_rows", 4000), ("episodes", 12), ("keep_checkpoints", 1))
+    settings = changed(("num_envs", 2), ("replay_rows", 4000), ("episodes", 12), ("keep_checkpoints", 1))
     found = doctor.needs(settings, step, 250, np.zeros(5, np.uint8))
     assert found == machine.Needs(22 * 2000, 11 * 12 * 251 + 2 * 5, "--config.train.replay_rows=2454")
     assert doctor.needs(settings, step, None, np.zeros(5, np.uint8)).disk == 10  # no limit: unknown, but checkpoints

@@ -52,14 +52,14 @@ def test_it_is_measured_for_the_planner_of_the_run(monkeypatch):
     monkeypatch.setattr(model_error.envs, "make", lambda *args, **options: SimpleNamespace(advance=args[0]))
     monkeypatch.setattr(model_error, "make_model_error", lambda model, spec, advance, **size: (advance, size))
     size = dict(horizon=3, candidates=16, elites=4)
-    chosen = SimpleNamespace(
+    settings = SimpleNamespace(
         evaluation=SimpleNamespace(model_error=True),
         env=dict(observe="image+state"),
         tasks=dict(a=[Member("physics:cheetah_run", 0)], b=[Member("physics:walker_walk", 0)]),
         planner=SimpleNamespace(**size),
     )
     expected = dict(a=("physics:cheetah_run", size), b=("physics:walker_walk", size))
-    assert model_error.make_measures(chosen, None, None) == expected
+    assert model_error.make_measures(settings, None, None) == expected
 
 
 def test_a_model_that_is_one_step_late_ranks_worse(episode):

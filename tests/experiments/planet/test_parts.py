@@ -100,7 +100,9 @@ def test_predictions_of_every_length_have_one_program(monkeypatch):
 
 
 def test_a_model_without_images_is_evaluated_without_pictures_of_them(tmp_path):
-    env = pools.join_envs(agents.settings(get_config("fake:counter,cpu")).members, 2, dict(size=16), purpose="test")
+    env = pools.join_envs(
+        agents.read_settings(get_config("fake:counter,cpu")).members, 2, dict(size=16), purpose="test"
+    )
     model, learner = reward_only.make(reward_only.RewardOnlyConfig(), env.spec)
     predict = predictions.make_predict(agents.Agent(model, learner, None), env.spec)
     player = make_player(make_random_actor(env.spec.action), 2, explore=True)
@@ -118,11 +120,11 @@ def test_a_model_without_images_is_evaluated_without_pictures_of_them(tmp_path):
     ],
 )
 def test_horizons_and_chunks_that_a_model_does_not_take_are_refused_at_the_start(horizon, chunk, named):
-    chosen = agents.settings(get_config("fake:counter,cpu"))
+    settings = agents.read_settings(get_config("fake:counter,cpu"))
     model = rssm.RSSMConfig(reward_from="images", reward_horizon=4, reward_widths=(4,), **TINY)
-    planner, train = dataclasses.replace(chosen.planner, horizon=horizon), TrainConfig(chunk=chunk)
+    planner, train = dataclasses.replace(settings.planner, horizon=horizon), TrainConfig(chunk=chunk)
     with pytest.raises(UsageError, match=named):
-        agents.make_agent(chosen._replace(model=model, planner=planner, train=train), SPEC)
+        agents.make_agent(settings._replace(model=model, planner=planner, train=train), SPEC)
 
 
 def test_first_episode_ends_where_it_ends():
@@ -147,14 +149,14 @@ def test_a_run_keeps_its_short_episodes(tmp_path):
 
 def test_observations_that_are_dicts_go_all_the_way(tmp_path):
     """Played, kept on disk and in the replay, learnt from and evaluated: as with the image alone, bit for bit."""
-    chosen = agents.settings(get_config("fake:counter,cpu"))
-    train = dataclasses.replace(chosen.train, batch=2, chunk=5)
-    chosen = chosen._replace(model=rssm.RSSMConfig(reward_units=5, **TINY), train=train)
+    settings = agents.read_settings(get_config("fake:counter,cpu"))
+    train = dataclasses.replace(settings.train, batch=2, chunk=5)
+    settings = settings._replace(model=rssm.RSSMConfig(reward_units=5, **TINY), train=train)
     results = []
     for options in ({}, dict(observe="image+state")):
-        chosen = chosen._replace(env=dict(size=16) | options)
-        env = pools.join_envs(chosen.members, 2, chosen.env)
-        agent = agents.make_agent(chosen, env.spec)
+        settings = settings._replace(env=dict(size=16) | options)
+        env = pools.join_envs(settings.members, 2, settings.env)
+        agent = agents.make_agent(settings, env.spec)
         player = make_player(make_random_actor(env.spec.action), 2, explore=True)
         steps, _ = play_episodes(env, player, np.zeros(1), jax.random.key(0)[None], Stopwatch())
         checkpoint.append_rows(tmp_path / str(len(results)), 0, steps)

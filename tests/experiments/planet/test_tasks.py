@@ -207,7 +207,7 @@ def test_names_without_a_family_are_tasks_of_the_control_suite():
     config = get_config("cheetah_run,cpu")
     config.train.tasks = ("reacher_easy", "fake:counter")
     config.population = 2
-    tasks = agents.settings(config).tasks
+    tasks = agents.read_settings(config).tasks
     assert {name: [tuple(each) for each in own] for name, own in tasks.items()} == dict(
         cheetah_run=[("dmc:cheetah_run", 0), ("dmc:cheetah_run", 1)],
         reacher_easy=[("dmc:reacher_easy", 0), ("dmc:reacher_easy", 1)],

@@ -245,11 +245,11 @@ def test_bad_input_ends_in_one_line(flag, message, tmp_path):
 
 
 def test_presets_are_whole():
-    paper = agents.settings(config.get_config("Pong,paper"))
+    paper = agents.read_settings(config.get_config("Pong,paper"))
     assert paper.members == (Member("atari:Pong", 0),)
     assert sum(phases.at(paper.train.interactions, i) for i in range(paper.train.iterations)) == 102_400
     assert len(paper.train.epochs) == len(paper.train.rounds) == paper.train.iterations == 15
-    agents.settings(config.get_config("Breakout,cpu"))
+    agents.read_settings(config.get_config("Breakout,cpu"))
 
 
 def test_returns_go_on_over_iterations():

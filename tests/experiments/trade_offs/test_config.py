@@ -5,7 +5,7 @@ import math
 import jax
 import pytest
 
-from experiments.planet.agent import make_agent, settings
+from experiments.planet.agent import make_agent, read_settings
 from experiments.trade_offs import cells, config
 from experiments.trade_offs.config import get_config
 from wmjax.types import ActionSpec, EnvSpec, UsageError
@@ -20,7 +20,7 @@ def agent_of(design, preset):
     """The agent of a config, for six actions."""
     size = IMAGES[preset]
     spec = EnvSpec(jax.ShapeDtypeStruct((size, size, 3), "uint8"), ActionSpec(6, False, -1.0, 1.0))
-    return make_agent(settings(get_config(f"cheetah_run,{design},{preset}")), spec)
+    return make_agent(read_settings(get_config(f"cheetah_run,{design},{preset}")), spec)
 
 
 @pytest.mark.parametrize("design", config.DESIGNS)
@@ -31,12 +31,12 @@ def test_parameters_at_paper_size(design):
 
 @pytest.mark.parametrize("design", ["lt_or", "ot_or"])
 def test_another_horizon_than_a_models_is_refused(design):
-    chosen = get_config(f"cheetah_run,{design},cpu")
-    assert chosen.planner.horizon == 8 and 8 in (chosen.model.get("horizon"), chosen.model.get("reward_horizon"))
-    chosen.planner.horizon = 6
+    config = get_config(f"cheetah_run,{design},cpu")
+    assert config.planner.horizon == 8 and 8 in (config.model.get("horizon"), config.model.get("reward_horizon"))
+    config.planner.horizon = 6
     spec = EnvSpec(jax.ShapeDtypeStruct((32, 32, 3), "uint8"), ActionSpec(6, False, -1.0, 1.0))
     with pytest.raises(UsageError, match="planner horizon 6: .* 8 steps"):
-        make_agent(settings(chosen), spec)
+        make_agent(read_settings(config), spec)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_every_variant_is_of_settings_that_exist(preset):
             key, _, value = setting.partition("=")
             block, field = key.split(".")
             config[block][field] = type(config[block][field])(value)
-        settings(config)
+        read_settings(config)
         assert not variant.settings or config.to_dict() != before
 
 

@@ -6,7 +6,7 @@ from wmjax.run.members import make_members
 from wmjax.types import UsageError
 
 
-def settings(config):
+def read_settings(config):
     """Refuses kinds that there are not."""
     if config.model.kind not in ("rssm", "ssm", "rnn"):
         raise UsageError(f"config.model.kind={config.model.kind!r}: choose one of rssm, ssm, rnn")
