@@ -1,6 +1,7 @@
 """The platform that programs are compiled for. CPUs and accelerators take different paths; all ask this module."""
 
 import contextlib
+import functools
 from collections.abc import Iterator
 
 import jax
@@ -16,6 +17,21 @@ def name() -> str:
 def is_cpu() -> bool:
     """Whether programs take the paths of CPUs."""
     return name() == "cpu"
+
+
+@functools.cache
+def acting_options() -> dict[str, str]:
+    """XLA's options for programs that act: `jax.jit(..., compiler_options=...)`.
+
+    On CPUs a planner's products are slower by XLA's YNN library than without it; updates are not, so this is no flag of
+    the process. Empty where this XLA has no such option.
+    """
+    options = {"xla_cpu_experimental_ynn_fusion_type": ""} if jax.default_backend() == "cpu" else {}
+    try:
+        jax.jit(lambda: 0, compiler_options=options)()
+    except jax.errors.JaxRuntimeError:
+        return {}
+    return options
 
 
 @contextlib.contextmanager

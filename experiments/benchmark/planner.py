@@ -7,6 +7,7 @@ import jax
 
 from experiments.benchmark import rivals
 from experiments.benchmark.data import FLOAT, SPEC, planet, with_dtype
+from wmjax import backend
 from wmjax.models import rssm
 from wmjax.planners import CEMConfig, make_cem
 from wmjax.report.benchmark import Work, compiled
@@ -42,4 +43,5 @@ def decision(preset: str, kind: str, rows: int, dtype: str = FLOAT) -> Work:
         return params, jax.random.key(1), model.initial(params, rows)
 
     name = with_dtype(f"{kind}, {rows} env{'s' if rows > 1 else ''}", dtype)
-    return compiled(name, planner.plan, args, {"decisions": rows}, kind=kind, envs=rows, dtype=dtype)
+    plan = jax.jit(planner.plan, compiler_options=backend.acting_options())
+    return compiled(name, plan, args, {"decisions": rows}, kind=kind, envs=rows, dtype=dtype)

@@ -61,10 +61,12 @@ def compiled(
 ) -> Work:
     """A Work that calls a jitted function of arrays; its gflop are counted and its peak memory is the compiler's.
 
-    args: of the function, or a function that makes them when the work's turn comes. The first call compiles.
+    function: is jitted here unless it is already; args: of the function, or a function that makes them when the work's
+    turn comes. The first call compiles.
     """
     arguments = functools.cache(args if callable(args) else lambda: args)
-    traced = functools.cache(lambda: jax.jit(function).trace(*arguments()))
+    jitted: Any = function if hasattr(function, "trace") else jax.jit(function)
+    traced = functools.cache(lambda: jitted.trace(*arguments()))
     program = functools.cache(lambda: traced().lower().compile())
 
     def memory() -> dict[str, float]:

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from wmjax import backend
 from wmjax.envs import VecEnv
 from wmjax.run import processes
 from wmjax.run.members import by_member
@@ -45,7 +46,12 @@ def make_player(
         return carry, action, keep(extras)
 
     begin = jax.jit(jax.vmap(begin), out_shardings=sharding)
-    act = jax.jit(jax.vmap(act, (0, 0, None, 0, 0)), donate_argnums=3, out_shardings=sharding)
+    act = jax.jit(
+        jax.vmap(act, (0, 0, None, 0, 0)),
+        donate_argnums=3,
+        out_shardings=sharding,
+        compiler_options=backend.acting_options(),
+    )
     return Player(begin, act, sharding)
 
 

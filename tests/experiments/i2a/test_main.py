@@ -102,22 +102,43 @@ def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     assert told["task"] == "atari:Pong" and "normalised/Mnih 2015" in told
 
 
-def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tmp_path):
-    """Recorded by the run above, learned by a model that jumps, queried; and what does not fit is refused."""
-    data, model = tmp_path / "data", tmp_path / "model"
-    shards = ("--steps=100", "--envs=2", "--rows=31", f"--folder={data}")
+def learn(data, folder, kind, *flags):
+    """A run of environment_models on recorded episodes of seven decisions."""
+    words = (f"--config=experiments/environment_models/config.py:{data},{kind},cpu_grid", *flags)
+    sizes = ("--config.model.reward_digits=4", "--config.train.updates=2", "--config.train.predicted=2")
+    ended = mains.start(folder, *words, *sizes, experiment="environment_models")
+    assert ended.code == 0, ended.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(whole, tmp_path_factory):
+    """What the run above recorded."""
+    folder = tmp_path_factory.mktemp("recorded") / "data"
+    shards = ("--steps=100", "--envs=2", "--rows=31", f"--folder={folder}")
     ended = mains.call("record", "--game=minipacman:regular", f"--policy={whole[0]}", *shards)
     assert ended.code == 0, ended.stderr
-    assert json.loads((data / "config.json").read_text())["env"] == dict(maze="9x11", episode_steps=7)
-    learn = (f"--config=experiments/environment_models/config.py:{data},dssm_det,cpu_grid", "--config.model.jump=2")
-    sizes = ("--config.model.reward_digits=4", "--config.train.updates=2", "--config.train.predicted=2")
-    ended = mains.start(model, *learn, *sizes, experiment="environment_models")
-    assert ended.code == 0, ended.stderr
+    return folder
 
+
+@pytest.fixture(scope="module")
+def model(data, tmp_path_factory):
+    """A run whose model jumps."""
+    return learn(data, tmp_path_factory.mktemp("jumps") / "model", "dssm_det", "--config.model.jump=2")
+
+
+def asking(kind, model):
+    """The flags of an agent that asks a model."""
+    return f"--config=experiments/i2a/config.py:minipacman:regular,{kind},cpu", f"--config.model_run={model}"
+
+
+def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, data, model, tmp_path):
+    """Recorded by the run above, learned by a model that jumps, queried; and what does not fit is refused."""
+    assert json.loads((data / "config.json").read_text())["env"] == dict(maze="9x11", episode_steps=7)
     ended = mains.call("evaluate", f"--workdir={model}")
     assert ended.code == 2 and ended.stderr == f"error: {model} holds a run of an experiment that trains no agent\n"
 
-    ltq = ("--config=experiments/i2a/config.py:minipacman:regular,ltq,cpu", f"--config.model_run={model}")
+    ltq = asking("ltq", model)
     ended = mains.start(tmp_path / "run", *ltq, "--config.train.updates=2", experiment=MAIN)
     assert ended.code == 0, ended.stderr
     row = metrics(tmp_path / "run")[-1]
@@ -132,6 +153,20 @@ def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, tm
         words = [word for word in ltq if word.partition("=")[0] not in {flag.partition("=")[0] for flag in flags}]
         ended = mains.refused(tmp_path / "other", *words, *flags, experiment=MAIN)
         assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["copy", "untrained", "uniform", "distilled", "pixels", "modulation"])
+def test_every_agent_trains_through_the_main(kind, data, model, tmp_path):
+    """On the same model, and the modulation agent on one that sees no actions; each is played and resumes nothing."""
+    if kind == "modulation":
+        model = learn(data, tmp_path / "blind", "sssm", "--config.model.sees_actions=False")
+    ended = mains.start(tmp_path / "run", *asking(kind, model), "--config.train.updates=4", experiment=MAIN)
+    assert ended.code == 0, ended.stderr
+    rows = metrics(tmp_path / "run")
+    assert rows[-1]["updates"] == 4 and np.isfinite(rows[-1]["eval/return_mean"])
+    assert ("train/rollout_entropy" in rows[-1]) == (kind in ("distilled", "modulation")), sorted(rows[-1])
+    assert len(list((tmp_path / "run/videos").glob("rollouts_*.png"))) == (kind != "modulation")
 
 
 @pytest.mark.parametrize(
