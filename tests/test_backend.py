@@ -7,8 +7,10 @@ from tests import tiny_rssm
 from tests.exporting import ROOT
 from tests.fakes import SPEC
 from wmjax import backend
+from wmjax.agents.random import make_random_actor
 from wmjax.models import rssm
 from wmjax.ops.batching import vmap_or_map
+from wmjax.run import collect
 
 
 def test_one_file_asks_for_the_platform():
@@ -24,6 +26,21 @@ def test_another_platform_is_taken_inside_alone():
             assert backend.name() == "tpu"
         assert backend.name() == "gpu" and not backend.is_cpu()
     assert backend.is_cpu()
+
+
+def test_acting_is_compiled_with_options_that_this_xla_knows(monkeypatch):
+    assert backend.acting_options() == {"xla_cpu_experimental_ynn_fusion_type": ""}
+    made, jit = [], jax.jit
+    monkeypatch.setattr(jax, "jit", lambda *args, **settings: made.append(settings) or jit(*args, **settings))
+    collect.make_player(make_random_actor(SPEC.action), 1, explore=True)
+    assert made[-1]["compiler_options"] == backend.acting_options()
+
+
+def test_options_that_an_xla_does_not_know_are_left_out(monkeypatch):
+    jit = jax.jit
+    unknown = lambda function, compiler_options: jit(function, compiler_options={"xla_cpu_no_such_option": ""})
+    monkeypatch.setattr(jax, "jit", unknown)
+    assert backend.acting_options.__wrapped__() == {}
 
 
 def test_a_population_of_planet_learns_the_same_by_the_paths_of_accelerators():
