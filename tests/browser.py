@@ -60,7 +60,9 @@ def browse() -> Iterator[Browser]:
     try:
         root = f"http://127.0.0.1:{port}"
         wait(lambda: reachable(f"{root}/status"))
-        options = {"args": ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=960,600"]}
+        options = {
+            "args": ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--window-size=960,600"]
+        }
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
         address = f"{root}/session/{ask(f'{root}/session', wanted)['sessionId']}"
         try:

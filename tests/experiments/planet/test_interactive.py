@@ -141,6 +141,11 @@ def test_keys_drive_the_imagination_in_a_browser(server, discrete_server):
     def decisions():
         return int(page.run(NUMBERS).get("decisions", -1))
 
+    def at_rest():
+        before = decisions()
+        time.sleep(0.5)
+        return decisions() == before
+
     with browser.browse() as page:
         page.open("http://{}:{}/".format(*server.server_address))
         browser.wait(lambda: decisions() == 0)
@@ -150,10 +155,8 @@ def test_keys_drive_the_imagination_in_a_browser(server, discrete_server):
         browser.wait(lambda: decisions() >= 3)
         assert page.run(GREY) == 255, "moved as far as it goes"
         page.lift("q")
-        time.sleep(0.3)
+        browser.wait(at_rest)
         stopped = decisions()
-        time.sleep(0.3)
-        assert decisions() == stopped
         place = np.array([start / 255 + stopped, start / 255])  # one a decision
         assert float(page.run(NUMBERS)["reward"]) == pytest.approx(-np.square(place).sum(), abs=1e-3)
         page.press(browser.ENTER), page.lift(browser.ENTER)
