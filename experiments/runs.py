@@ -101,7 +101,7 @@ def write_definition(path: pathlib.Path, definition: dict[str, Any]) -> None:
     write_whole(path, json.dumps(definition) + "\n")
 
 
-def places(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:
+def run_folders(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[str, list[pathlib.Path]]:
     """{name: the folder of each seed's run}."""
     return {name: [folder / f"{name}_seed_{seed}" for seed in range(seeds)] for name in names}
 

@@ -45,12 +45,12 @@ def engine(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     return lambda unfinished: run_on(ray, begin, unfinished, options.tries, options.jobs or len(unfinished))
 
 
-def run_cell(job: Job, tries: int, environment: Mapping[str, str], place: str) -> None:
+def run_cell(job: Job, tries: int, environment: Mapping[str, str], cwd: str) -> None:
     """The remote task: runs a job to its end. Ray interrupts it to cancel it; the run then saves first.
 
-    Args: environment: what its process gets beside the task's own; place: the folder where the command was typed.
+    Args: environment: what its process gets beside the task's own; cwd: the folder where the command was typed.
     """
-    os.chdir(place)
+    os.chdir(cwd)
     for _ in jobs.run_all([job], [jobs.Slot((), environment, socket.gethostname())], tries):
         pass
 

@@ -53,8 +53,8 @@ def read(runs: Sequence[Run], axes: Mapping[str, list[str]], tries: int) -> list
     for run in runs:
         state, ended = jobs.state(run.job.folder, tries), jobs.read_ended(run.job.folder)
         for name, cell in run.cells.items():
-            place = run.folders[name]
-            found.append(Result(name, cell, place, state, ended, read_metrics(place)))
+            run_folder = run.folders[name]
+            found.append(Result(name, cell, run_folder, state, ended, read_metrics(run_folder)))
     return sorted(found, key=lambda each: [axes[key].index(value) for key, value in each.cell.items()])
 
 
@@ -153,8 +153,8 @@ def cells_table(folder: Path, results: Sequence[Result], metric: str) -> str:
     lines = []
     for each in results:
         name, *cells = line(each, metric)
-        place = each.folder / REPORT
-        link = f'<a href="{text(place.relative_to(folder))}">{text(name)}</a>' if place.exists() else text(name)
+        report = each.folder / REPORT
+        link = f'<a href="{text(report.relative_to(folder))}">{text(name)}</a>' if report.exists() else text(name)
         last = each.ended.last if each.ended and each.ended.code else ""
         lines.append([link, *(text(cell) for cell in cells), text(last)])
     return table(["cell", "state", "tries", "steps", metric, "last line"], lines)

@@ -196,15 +196,15 @@ def plan(folder: Path, definition: Definition) -> list[Run]:
     runs = []
     for names in grid.packed(cells, definition["pack"], packs):
         own = {name: cells[name] for name in names}
-        first, place = own[names[0]], folder / names[0]
-        folders, population = {names[0]: place}, []
+        first, run_folder = own[names[0]], folder / names[0]
+        folders, population = {names[0]: run_folder}, []
         if len(names) > 1:
             first, name, members = grid.joined(definition["pack"], list(own.values()))
-            place = folder / name
-            folders = {name: place / member for name, member in zip(names, members, strict=True)}
+            run_folder = folder / name
+            folders = {name: run_folder / member for name, member in zip(names, members, strict=True)}
             population = [f"population={len(names)}"] if definition["pack"] == SEED else []
         config, words = grid.words(definition["config"], definition["settings"], first)
-        runs.append(Run(jobs.training(definition["main"], place, config, [*words, *population]), own, folders))
+        runs.append(Run(jobs.training(definition["main"], run_folder, config, [*words, *population]), own, folders))
     return runs
 
 
@@ -241,8 +241,8 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
 
 def config_alone(definition: Definition, cell: grid.Cell) -> Any:
     """The config of one cell that is in no pack. cell: {key: value}."""
-    place, words = grid.words(definition["config"], definition["settings"], cell)
-    return read_config(jobs.training(definition["main"], Path(), place, words), definition["main"])
+    config, words = grid.words(definition["config"], definition["settings"], cell)
+    return read_config(jobs.training(definition["main"], Path(), config, words), definition["main"])
 
 
 def check_population(definition: Definition, run: Run) -> None:

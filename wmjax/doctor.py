@@ -62,8 +62,8 @@ def main(argv: list[str]) -> None:
     """Looks at the machine, or hands over to the doctor of --config. argv: the command line."""
     from wmjax.run import cli
 
-    for place in cli.config_places(argv[1:]):
-        return doctor_beside(place)(argv)
+    for name in cli.config_names(argv[1:]):
+        return doctor_beside(name)(argv)
     options = cli.parse_flags(argv, define_flags, __name__)
     tell(itertools.chain(machine(), room(options.workdir)))
 
@@ -76,18 +76,18 @@ def define_flags(values: Any, argv: list[str]) -> None:
     cli.path_flag(values, "workdir", "folder of runs; none: the present one")
 
 
-def doctor_beside(place: str) -> Callable[[list[str]], None]:
+def doctor_beside(name: str) -> Callable[[list[str]], None]:
     """The main of doctor.py in the folder of the config file, which may import the experiment.
 
-    Args: place: "FILE:ARGUMENT" as of --config. Raises: UsageError where there is none.
+    Args: name: "FILE:ARGUMENT" as of --config. Raises: UsageError where there is none.
     """
     from wmjax.types import UsageError
 
-    folder = pathlib.Path(place.partition(":")[0]).absolute().parent
+    folder = pathlib.Path(name.partition(":")[0]).absolute().parent
     for root in (pathlib.Path.cwd(), ROOT):  # from where modules are imported
         if folder.is_relative_to(root) and folder != root and (folder / "doctor.py").is_file():
             return importlib.import_module(".".join([*folder.relative_to(root).parts, "doctor"])).main
-    raise UsageError(f"--config={place}: no doctor.py beside it")
+    raise UsageError(f"--config={name}: no doctor.py beside it")
 
 
 def tell(points: Iterable[Point]) -> None:
@@ -255,7 +255,7 @@ def jax_beside_egl(total: float, used: float, environment: Mapping[str, str]) ->
 
 def tpu_chips(buses: pathlib.Path = pathlib.Path("/sys/bus/pci/devices")) -> int:
     """Number of TPU chips on the PCI bus."""
-    ids = [[(place / name).read_text().strip() for name in ("vendor", "device")] for place in buses.glob("*")]
+    ids = [[(slot / name).read_text().strip() for name in ("vendor", "device")] for slot in buses.glob("*")]
     return sum(vendor == GOOGLE and chip in TPUS for vendor, chip in ids)
 
 
@@ -328,16 +328,16 @@ def room(workdir: str | None, needs: Needs = Needs()) -> Iterator[Point]:  # noq
     """The Points of memory and disk. Args: workdir: where runs are to be, None: the present folder; needs: of a run."""
     from wmjax import memory
 
-    place = pathlib.Path(workdir or ".").absolute()
-    while not place.exists():
-        place = place.parent
+    folder = pathlib.Path(workdir or ".").absolute()
+    while not folder.exists():
+        folder = folder.parent
     try:
         memory_left = memory.free_memory()
     except (RuntimeError, AssertionError):  # no device, which the Point of `devices` reports
         memory_left = memory.host_memory()
     yield enough("memory", memory_left, needs.memory, needs.smaller)
-    free = shutil.disk_usage(place).free
-    yield enough(f"disk of {place}", free, needs.disk, f"--workdir=DIR, on a disk with {needs.disk / 1e9:.1f} GB free")
+    free = shutil.disk_usage(folder).free
+    yield enough(f"disk of {folder}", free, needs.disk, f"--workdir=DIR, on a disk with {needs.disk / 1e9:.1f} GB free")
 
 
 def enough(name: str, free: int | None, need: int, mend: str) -> Point:

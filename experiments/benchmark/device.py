@@ -72,8 +72,8 @@ def digits(error: float) -> str:
 def donation() -> dict[str, Any]:
     """Whether a donated argument's memory becomes the result's."""
     given = jnp.zeros((SIDE, SIDE))
-    place = given.unsafe_buffer_pointer()
+    pointer = given.unsafe_buffer_pointer()
     result = jax.block_until_ready(jax.jit(lambda x: x + 1, donate_argnums=0)(given))
-    if given.is_deleted() and result.unsafe_buffer_pointer() == place:
+    if given.is_deleted() and result.unsafe_buffer_pointer() == pointer:
         return dict(told="reused")
     return dict(failed=f"not reused by {backend.name()}: a state that is donated takes its memory twice")

@@ -71,5 +71,5 @@ def cycles(rows: list[dict[str, Any]], config: str, count: int, overlap: bool, m
         ended = subprocess.run(words, env=shared, capture_output=True, text=True)
         if ended.returncode:
             raise UsageError(f"experiments.planet ended with {ended.returncode}: {ended.stderr.strip()[-500:]}")
-        place = "run" if members == 1 else "run/seed_0"
-        rows[:] = read_metrics(f"{folder}/{place}")[SEED_EPISODES + 1 : -1]  # the last one evaluates
+        member = "run" if members == 1 else "run/seed_0"
+        rows[:] = read_metrics(f"{folder}/{member}")[SEED_EPISODES + 1 : -1]  # the last one evaluates

@@ -60,8 +60,8 @@ def profiled(work: Work) -> dict[str, Any]:
 
 def read_trace(folder: pathlib.Path) -> list[dict[str, Any]]:
     """The events of the trace that jax left somewhere in a folder; [] where it left none."""
-    places = sorted(folder.rglob("*.trace.json.gz"))
-    return json.loads(gzip.decompress(places[-1].read_bytes()))["traceEvents"] if places else []
+    traces = sorted(folder.rglob("*.trace.json.gz"))
+    return json.loads(gzip.decompress(traces[-1].read_bytes()))["traceEvents"] if traces else []
 
 
 def figures(events: Sequence[dict[str, Any]], platform: str) -> dict[str, Any]:

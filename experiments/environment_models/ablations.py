@@ -46,12 +46,12 @@ def main(argv: list[str]) -> None:
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
     variants = {ALL: []} | {f"without_{helper}": left_out(name) for helper, name in HELPERS.items()}
-    places = runs.places(folder, variants, options.seeds)
-    each = [(places[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
+    folders = runs.run_folders(folder, variants, options.seeds)
+    each = [(folders[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
     trainings = [training(options, *one) for one in each]
     runs.check(trainings, agents.read_settings)
     runs.train_all(trainings, options.cores)
-    runs.publish(folder / "table.md", table(options, places))
+    runs.publish(folder / "table.md", table(options, folders))
 
 
 def check(options: Any) -> pathlib.Path:
@@ -67,16 +67,16 @@ def left_out(name: str) -> list[str]:
     return [f"model.{name}={getattr(StateSpaceConfig(), name)}"]
 
 
-def training(options: Any, place: pathlib.Path, seed: int, settings: Sequence[str]) -> jobs.Job:
+def training(options: Any, folder: pathlib.Path, seed: int, settings: Sequence[str]) -> jobs.Job:
     """The Job of one seed of a variant."""
     config = f"{configs.__file__}:{options.data},{options.model},cpu_games"
     common = [f"seed={seed}", f"train.updates={options.updates}", *options.set]
-    return jobs.training("experiments.environment_models", place, config, [*common, *settings])
+    return jobs.training("experiments.environment_models", folder, config, [*common, *settings])
 
 
-def table(options: Any, places: Mapping[str, Sequence[pathlib.Path]]) -> list[str]:
-    """The lines of the table. places: folders of the seeds by variant."""
-    last = {name: [read_metrics(place)[-1] for place in own] for name, own in places.items()}
+def table(options: Any, folders: Mapping[str, Sequence[pathlib.Path]]) -> list[str]:
+    """The lines of the table. folders: of the seeds, by variant."""
+    last = {name: [read_metrics(folder)[-1] for folder in own] for name, own in folders.items()}
     losses = {name: np.array([row["eval/loss"] for row in rows]) for name, rows in last.items()}
     cells = []
     for name, rows in last.items():

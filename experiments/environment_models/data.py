@@ -96,9 +96,9 @@ def images_of(numbers: np.ndarray, shards: list[np.ndarray]) -> np.ndarray:
     ends = np.cumsum([len(shard) for shard in shards])
     times, envs = np.divmod(numbers, shards[0].shape[1])
     images = np.empty((*numbers.shape, *shards[0].shape[2:]), np.uint8)
-    for place, shard in np.ndenumerate(np.searchsorted(ends, times[..., 0], side="right")):
+    for index, shard in np.ndenumerate(np.searchsorted(ends, times[..., 0], side="right")):
         first = ends[shard] - len(shards[shard])
-        images[place] = shards[shard][times[place] - first, envs[place]]
+        images[index] = shards[shard][times[index] - first, envs[index]]
     return images
 
 

@@ -64,7 +64,7 @@ def main(argv: list[str]) -> None:
     """Prints the table once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    runs = processes.places(folder, options.models, options.seeds)
+    runs = processes.run_folders(folder, options.models, options.seeds)
     seeds = range(options.seeds)  # all models of a seed first: an unfinished table can be compared
     trainings = [training(options, name, seed, runs[name][seed]) for seed in seeds for name in runs]
     processes.check(trainings, agents.read_settings)
@@ -111,28 +111,28 @@ def base_of(name: str) -> str:
     return BASE + name[len(kind_of(name)) :]
 
 
-def training(options: Any, name: str, seed: int, place: pathlib.Path) -> jobs.Job:
+def training(options: Any, name: str, seed: int, folder: pathlib.Path) -> jobs.Job:
     """The Job of one seed of a model."""
     settings = [f"seed={seed}", *options.set]
     if name.endswith(JUMPY):
         settings += [f"model.jump={JUMP}", "train.predicted=9"]
     config = f"{configs.__file__}:{options.data},{kind_of(name)},{options.preset}"
-    return jobs.training("experiments.environment_models", place, config, settings)
+    return jobs.training("experiments.environment_models", folder, config, settings)
 
 
 def likelihoods(options: Any, runs: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of the table of likelihoods. runs: folders of the seeds by model. Writes futures.png."""
-    each = {name: agents.read_settings(workdir.read_config(places[0])) for name, places in runs.items()}
+    each = {name: agents.read_settings(workdir.read_config(folders[0])) for name, folders in runs.items()}
     mesh = devices.make_mesh("1")
     data = sequences.load(next(iter(each.values())), mesh)
     spec = data.spec
     found, rows = {}, {}
-    for name, places in runs.items():
+    for name, folders in runs.items():
         settings = each[name]
         chunks = sequences.held_out(settings, data.test, data.test_images)
         evaluate = predictions.make_evaluate(settings, spec, mesh)
-        params = [agents.load(place).params for place in places]
-        keys = [agents.keys_of(seed)[2] for seed in range(len(places))]  # as in training's own evaluations
+        params = [agents.load(run).params for run in folders]
+        keys = [agents.keys_of(seed)[2] for seed in range(len(folders))]  # as in training's own evaluations
         asked = zip(params, keys, strict=True)
         found[name] = np.stack([evaluate(each, key, chunks)["loss"] for each, key in asked])  # [seeds, N]
         chunk, truth = predictions.pictured(settings, chunks)

@@ -65,9 +65,9 @@ def compiled_loop(settings: Settings, env: JaxEnv, made: Made, model: Params, me
         (state, playing), (metrics, played) = jax.lax.scan(update, (state, playing), keys)
         return state, playing, metrics, jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), played)
 
-    places = devices.split_rows(mesh, shapes)
-    begin = jax.jit(functools.partial(begin_rows, train.rows), out_shardings=places)
-    advance = jax.jit(advance, out_shardings=(whole, places, whole, whole))
+    shardings = devices.split_rows(mesh, shapes)
+    begin = jax.jit(functools.partial(begin_rows, train.rows), out_shardings=shardings)
+    advance = jax.jit(advance, out_shardings=(whole, shardings, whole, whole))
 
     def run(state: LearnerState, playing: unroll.Playing, keys: Array, stopwatch: Stopwatch) -> Any:
         with stopwatch("train"), devices.no_transfers():

@@ -67,9 +67,9 @@ def main(argv: list[str]) -> None:
     task = tasks(options.env, "atari")
     asks_model = options.model != SIMULATOR and any(name != "model_free" for name in options.agents)
     asked = [model_training(options, folder, name) for name in models_of(options.agents)] if asks_model else []
-    places = runs.places(folder, options.agents, options.seeds)
+    folders = runs.run_folders(folder, options.agents, options.seeds)
     each = [(name, seed) for seed in range(options.seeds) for name in options.agents]
-    trainings = [training(options, folder, places[name][seed], name, seed) for name, seed in each]
+    trainings = [training(options, folder, folders[name][seed], name, seed) for name, seed in each]
     # Now, for the agents' turn comes after the model's training.
     runs.check(asked, lambda config: predicted_steps(read_model_settings(config)))
     settings = runs.check(trainings, read_settings)
@@ -81,8 +81,8 @@ def main(argv: list[str]) -> None:
         runs.train_missing([recording(options, folder, task)])
         runs.train_missing(asked, options.cores)
     runs.train_missing(trainings, options.cores)
-    curves = {name: [read_curve(place) for place in own] for name, own in places.items()}
-    console.try_drawing(write_comparison, folder / "curves.png", places, task, RETURN)
+    curves = {name: [read_curve(run) for run in own] for name, own in folders.items()}
+    console.try_drawing(write_comparison, folder / "curves.png", folders, task, RETURN)
     runs.publish(folder / "table.md", lines(options, task, curves, options.data if asks_model else 0))
 
 
@@ -136,12 +136,12 @@ def model_training(options: Any, folder: pathlib.Path, name: str) -> jobs.Job:
     return jobs.training("experiments.environment_models", folder / name, config, [*options.model_set, *settings])
 
 
-def training(options: Any, folder: pathlib.Path, place: pathlib.Path, name: str, seed: int) -> jobs.Job:
+def training(options: Any, folder: pathlib.Path, run_folder: pathlib.Path, name: str, seed: int) -> jobs.Job:
     """The Job of one seed of an agent."""
     asked = SIMULATOR if options.model == SIMULATOR else folder / "".join(models_of([name]))
     settings = [f"seed={seed}", *([] if name == "model_free" else [f"model_run={asked}"]), *options.set]
     return jobs.training(
-        "experiments.i2a", place, f"{configs.__file__}:{options.env},{name},{options.preset}", settings
+        "experiments.i2a", run_folder, f"{configs.__file__}:{options.env},{name},{options.preset}", settings
     )
 
 
@@ -154,9 +154,9 @@ class Curve(NamedTuple):
     lengths: np.ndarray  # decisions
 
 
-def read_curve(place: pathlib.Path) -> Curve:
+def read_curve(folder: pathlib.Path) -> Curve:
     """The Curve of a run."""
-    rows = read_metrics(place)
+    rows = read_metrics(folder)
     frames, returns = plots.series(rows, RETURN, plots.env_steps(rows))
     worked = [sum(own.values()) - own.get("evaluate", 0.0) for own in map(plots.parts, rows)]
     seconds, _ = plots.series(rows, RETURN, list(np.cumsum(worked)))

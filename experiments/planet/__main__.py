@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
         lifecycle.write_references(run.member_folders, [scores.references(each.task, settings.env) for each in members])
 
     whole, over_rows = devices.replicated(mesh), devices.split(mesh, 1)
-    owners = [place.name if len(members) > 1 else "" for place in run.member_folders]
+    owners = [folder.name if len(members) > 1 else "" for folder in run.member_folders]
     updates = train.updates_per_episode * train.num_envs * len(tasks)  # for the episodes of one pass
     fit = phases.make_fit(agent.learner, train, mesh, updates, owners)
     extend = replays.make_extend(memory)

@@ -78,8 +78,8 @@ def main(argv: list[str]) -> None:
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
-    places = runs.places(folder, used, options.seeds)
-    trainings = [training(options, places, name, seed) for seed in range(options.seeds) for name in used]
+    folders = runs.run_folders(folder, used, options.seeds)
+    trainings = [training(options, folders, name, seed) for seed in range(options.seeds) for name in used]
     runs.check(trainings, read_settings)
     runs.train_all(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
@@ -89,7 +89,7 @@ def main(argv: list[str]) -> None:
         + ". Means over seeds with 95% intervals (Student's t).",
     ]
     for part in options.parts:
-        own = {name: places[name] for name in PARTS[part]}
+        own = {name: folders[name] for name in PARTS[part]}
         if part == "simulator":
             told = simulator.table_of("planet", "mean", [options.task], options.seeds, folder / "simulator")
         else:
@@ -108,17 +108,17 @@ def check(options: Any) -> pathlib.Path:
     return folder
 
 
-def training(options: Any, places: Mapping[str, Sequence[pathlib.Path]], name: str, seed: int) -> jobs.Job:
+def training(options: Any, folders: Mapping[str, Sequence[pathlib.Path]], name: str, seed: int) -> jobs.Job:
     """The Job of one seed of a variant."""
     settings = [f"seed={seed}", f"train.episodes={options.episodes}", *VARIANTS[name], *options.set]
     config = f"{configs.__file__}:{options.task},{options.preset}"
-    return jobs.training("experiments.planet", places[name][seed], config, settings)
+    return jobs.training("experiments.planet", folders[name][seed], config, settings)
 
 
-def curves(part: str, places: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
-    """The lines of a table of evaluations; draws them as <part>.png. places: folders of the seeds by variant."""
-    console.try_drawing(write_comparison, folder / f"{part}.png", places, part)
-    rows = {name: [evaluations(place) for place in own] for name, own in places.items()}
+def curves(part: str, folders: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
+    """The lines of a table of evaluations; draws them as <part>.png. folders: of the seeds, by variant."""
+    console.try_drawing(write_comparison, folder / f"{part}.png", folders, part)
+    rows = {name: [evaluations(run) for run in own] for name, own in folders.items()}
     episodes = sorted(set.intersection(*(set(each) for own in rows.values() for each in own)))
     cells = []
     for name, own in rows.items():
@@ -129,20 +129,20 @@ def curves(part: str, places: Mapping[str, Sequence[pathlib.Path]], folder: path
     return [f"![{part}]({part}.png)", "", *markdown(header, cells)]
 
 
-def evaluations(place: pathlib.Path) -> dict[int, float]:
+def evaluations(folder: pathlib.Path) -> dict[int, float]:
     """{episodes: mean return} of a run."""
-    rows = [row for row in read_metrics(place) if "eval/return_mean" in row]
+    rows = [row for row in read_metrics(folder) if "eval/return_mean" in row]
     return {row["episodes"]: row["eval/return_mean"] for row in rows}
 
 
-def open_loop(places: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
+def open_loop(folders: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path) -> list[str]:
     """The lines of a table of errors by step; draws open_loop.png and open_loop_errors.png.
 
     All models are asked about the same test episodes, which the first run of the first variant plays.
     """
-    steps = test_episodes(next(iter(places.values()))[0])
+    steps = test_episodes(next(iter(folders.values()))[0])
     true = image_of(steps.obs).swapaxes(0, 1)  # [ROWS, PREDICTED, X, Y, C]
-    imagined = {name: np.stack([imagine(place, steps) for place in own]) for name, own in places.items()}
+    imagined = {name: np.stack([imagine(run, steps) for run in own]) for name, own in folders.items()}
     errors = {name: np.stack([pixel_error(each, true) for each in own]) for name, own in imagined.items()}
     errors["copying the last frame"] = pixel_error(true[:, CONTEXT - 1 : CONTEXT], true)[None]
     film = dict(truth=true[0]) | {name: own[0, 0] for name, own in imagined.items()}
@@ -162,9 +162,9 @@ def open_loop(places: Mapping[str, Sequence[pathlib.Path]], folder: pathlib.Path
     ]
 
 
-def test_episodes(place: pathlib.Path) -> Step:
+def test_episodes(folder: pathlib.Path) -> Step:
     """Beginnings of test episodes that a run plays with exploration noise: Step [PREDICTED, ROWS]."""
-    loaded = load(place)
+    loaded = load(folder)
     env = test_env(loaded, ROWS, 0)
     player = make_player(loaded.agent.actor, ROWS, explore=True)
     steps, _ = play_episodes(env, player, alone(loaded.params), jax.random.key(0)[None], Stopwatch())
@@ -174,9 +174,9 @@ def test_episodes(place: pathlib.Path) -> Step:
     return member(steps, slice(PREDICTED))
 
 
-def imagine(place: pathlib.Path, steps: Step) -> np.ndarray:
+def imagine(folder: pathlib.Path, steps: Step) -> np.ndarray:
     """What a run's model imagines of Step [PREDICTED, ROWS] after their first CONTEXT: uint8 [ROWS, PREDICTED, ...]."""
-    loaded = load(place)
+    loaded = load(folder)
     predict: Any = make_predict(loaded.agent, loaded.spec)  # not None: these models have pixels
     rows = [member(steps, (slice(None), slice(row, row + 1))) for row in range(ROWS)]
     return np.stack([predict(loaded.params, jax.random.key(row), each) for row, each in enumerate(rows)])

@@ -113,11 +113,11 @@ def picture(task: str, found: Mapping[tuple, np.ndarray]) -> bytes:
     low, high = min(values.values()), max(values.values())
     for axes, name in zip(above.subplots(1, len(SLICES), sharey=True), SLICES, strict=True):
         points = [tuple(point.values()) for point in slice_of(name)]
-        places = np.arange(len(points))
-        for place, point in zip(places, points, strict=True):
-            axes.plot([place] * len(found[point]), found[point], ".", color=plots.COLOURS[1], markersize=4)
-        axes.plot(places, [values[point] for point in points], "o-", color=plots.COLOURS[0], markersize=4)
-        axes.set_xticks(places, [f"{each:g}" for each in SLICES[name]])
+        positions = np.arange(len(points))
+        for position, point in zip(positions, points, strict=True):
+            axes.plot([position] * len(found[point]), found[point], ".", color=plots.COLOURS[1], markersize=4)
+        axes.plot(positions, [values[point] for point in points], "o-", color=plots.COLOURS[0], markersize=4)
+        axes.set_xticks(positions, [f"{each:g}" for each in SLICES[name]])
         axes.set(xlabel=name, ylim=(0, None))
         axes.spines[["top", "right"]].set_visible(False)
     above.axes[0].set_ylabel("return")

@@ -69,8 +69,8 @@ def check_disjoint(train: Mapping[str, Episode], test: Mapping[str, Episode]) ->
     """Raises UsageError where an episode is in both pools."""
     both = [name for name in train if name in test]
     if both:
-        places = f"{train[both[0]].file} and {test[both[0]].file}"
-        raise UsageError(f"--train and --test have {len(both)} episodes in common, such as one of {places}")
+        files = f"{train[both[0]].file} and {test[both[0]].file}"
+        raise UsageError(f"--train and --test have {len(both)} episodes in common, such as one of {files}")
 
 
 def pieces_below(steps: Step, limit: float, least: int) -> list[Step]:

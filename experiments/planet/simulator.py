@@ -99,8 +99,8 @@ def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict
       file is damaged.
     """
     files.make_folder(folder)
-    place = folder / EPISODES
-    rows = rows_of(place, place.read_bytes()) if place.exists() else []
+    file = folder / EPISODES
+    rows = rows_of(file, file.read_bytes()) if file.exists() else []
     found = {json.dumps({name: row.get(name) for name in settings[0].line()}): row for row in rows}
     stop.listen()
     for setting in settings:
@@ -109,7 +109,7 @@ def play_missing(folder: pathlib.Path, settings: Sequence[Setting]) -> list[dict
             continue
         found[key] = setting.line() | play(setting)
         rows.append(found[key])
-        files.write_whole(place, "".join(json.dumps(row) + "\n" for row in rows))
+        files.write_whole(file, "".join(json.dumps(row) + "\n" for row in rows))
         console.say(f"{' '.join(f'{k}={v}' for k, v in setting.line().items())}: return {found[key]['return']:.1f}")
     return [found[json.dumps(setting.line())] for setting in settings]
 

@@ -190,7 +190,7 @@ class AtariVecEnv:
             self._pool.reset(np.flatnonzero(skipped > done).astype(np.int32))
         self._skipped, self._length = skipped.copy(), length.copy()
         self._history = list(history)
-        newest: list[Any] = [None] * self._num_envs  # each row's timestep and its place there
+        newest: list[Any] = [None] * self._num_envs  # each row's timestep and its index there
         for back in range(len(history), 0, -1):
             events, playing = history[-back], length >= back
             for starts, does in ((True, self._pool.reset), (False, self._pool.step)):
@@ -199,9 +199,9 @@ class AtariVecEnv:
                     continue
                 timestep = does(rows) if starts else does(self._numbers[events[rows]], rows)
                 self._note_lives(timestep)
-                for place, row in enumerate(timestep.observation.env_id):
-                    newest[row] = (timestep, place)
-        rows = [[x[place] for x in _fields(timestep)] for timestep, place in newest]
+                for index, row in enumerate(timestep.observation.env_id):
+                    newest[row] = (timestep, index)
+        rows = [[x[index] for x in _fields(timestep)] for timestep, index in newest]
         return self._deliver(history[-1], _Arrival(*(np.stack(column) for column in zip(*rows, strict=True))))
 
     def _make_pool(self) -> Any:

@@ -22,9 +22,9 @@ def folder() -> pathlib.Path:
         UsageError: no folder can be made.
     """
     try:
-        for place in _places():
-            if _is_private(place):
-                return place
+        for path in _places():
+            if _is_private(path):
+                return path
     except OSError as error:
         raise UsageError(f"no folder for temporary files: {error}") from error
     raise UsageError(f"no folder for temporary files can be made in {tempfile.gettempdir()}: set TMPDIR to another")
@@ -50,14 +50,14 @@ def _places() -> Iterator[pathlib.Path]:
     yield _of_this_process()
 
 
-def _is_private(place: pathlib.Path) -> bool:
+def _is_private(path: pathlib.Path) -> bool:
     """Whether a folder is there, or could be made, that is this user's, closed to others and can be written to."""
     try:
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = place.lstat()
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.lstat()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
             return False
-        with tempfile.TemporaryFile(dir=place) as file:
+        with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"x")
     except OSError:
         return False
@@ -66,6 +66,6 @@ def _is_private(place: pathlib.Path) -> bool:
 
 @functools.cache
 def _of_this_process() -> pathlib.Path:
-    place = pathlib.Path(tempfile.mkdtemp(prefix="wmjax-"))
-    atexit.register(shutil.rmtree, place, ignore_errors=True)
-    return place
+    path = pathlib.Path(tempfile.mkdtemp(prefix="wmjax-"))
+    atexit.register(shutil.rmtree, path, ignore_errors=True)
+    return path

@@ -44,10 +44,10 @@ def assets(base_path: str, shadow_size: int | None, multisample: bool) -> str:
     models = folder / "mujoco" / "assets_dmc"
     files = {models / path.relative_to(source): path for path in source.rglob("*.*")}
     missing = {}
-    for place, path in files.items():
+    for target, path in files.items():
         changed = _changed(path, shadow_size, multisample) if path.suffix == ".xml" else None
-        if not _is_whole(place, path, changed):
-            missing[place] = (path, changed)
+        if not _is_whole(target, path, changed):
+            missing[target] = (path, changed)
     try:
         if missing:
             _put(missing)
@@ -64,28 +64,28 @@ def _changed(path: pathlib.Path, shadow_size: int | None, multisample: bool) -> 
     return None if changed == text else changed
 
 
-def _is_whole(place: pathlib.Path, path: pathlib.Path, changed: bytes | None) -> bool:
-    """Whether `place` is a link to `path`, or a file of its own with the changed content."""
+def _is_whole(target: pathlib.Path, path: pathlib.Path, changed: bytes | None) -> bool:
+    """Whether `target` is a link to `path`, or a file of its own with the changed content."""
     try:
         if changed is None:
-            return os.readlink(place) == str(path) and path.exists()
-        return place.read_bytes() == changed
+            return os.readlink(target) == str(path) and path.exists()
+        return target.read_bytes() == changed
     except OSError:
         return False
 
 
 def _put(missing: dict[pathlib.Path, tuple[pathlib.Path, bytes | None]]) -> None:
-    """Makes {place: (original, content, or None for a link)}. Each comes whole, so others may do the same meanwhile."""
+    """Makes {target: (original, content, or None for a link)}. Each comes whole, so others may do so meanwhile."""
     for old in cache.folder().glob(f"{SCRATCH}*"):
         with contextlib.suppress(FileNotFoundError):  # the process that made it has just finished
             if old.lstat().st_mtime < time.time() - ABANDONED:
                 shutil.rmtree(old, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=cache.folder()) as scratch:
-        for place, (path, changed) in missing.items():
-            new = pathlib.Path(scratch) / place.name
+        for target, (path, changed) in missing.items():
+            new = pathlib.Path(scratch) / target.name
             if changed is None:
                 new.symlink_to(path)
             else:
                 new.write_bytes(changed)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(new, place)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(new, target)

@@ -126,11 +126,11 @@ def _members(folder: Path, members: Sequence[str | Path], rows: Sequence[plots.R
     """A table of the members' newest evaluations, each with a link to its report."""
     cells, best = [], "best"
     for member, lines in zip(members, rows, strict=True):
-        place = Path(member).relative_to(folder)
+        path = Path(member).relative_to(folder)
         returns = [row["eval/return_mean"] for row in lines if row.get("eval/return_mean") is not None]
         best = _best_of(returns)
         numbers = f'{returns[-1]:,.1f}</td><td class="n">{max(returns):,.1f}' if returns else "</td><td>"
-        cells.append(f'<tr><td><a href="{place}/{REPORT}">{text(place)}</a></td><td class="n">{numbers}</td></tr>')
+        cells.append(f'<tr><td><a href="{path}/{REPORT}">{text(path)}</a></td><td class="n">{numbers}</td></tr>')
     head = f"<tr><th>member</th><th>newest evaluation</th><th>{best}</th></tr>"
     return f"<h2>Members</h2><table>{head}{''.join(cells)}</table>"
 

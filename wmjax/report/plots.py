@@ -235,8 +235,8 @@ def _draw_references(axes: Any, references: Mapping[str, float]) -> None:
     """A thin line across at each return, its name at the right end above it."""
     for name, value in references.items():
         axes.axhline(value, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)), zorder=1)
-        place = dict(xycoords=axes.get_yaxis_transform(), xytext=(0, 2), textcoords="offset points", fontsize=7)
-        axes.annotate(f"{name}: {value:,.4g}", (1, value), ha="right", va="bottom", **place)
+        position = dict(xycoords=axes.get_yaxis_transform(), xytext=(0, 2), textcoords="offset points", fontsize=7)
+        axes.annotate(f"{name}: {value:,.4g}", (1, value), ha="right", va="bottom", **position)
 
 
 def _is_loss(metric: str) -> bool:
@@ -263,11 +263,11 @@ def _fit_axis(axes: Any) -> None:
         return
     bottom, top = back(to(low) - span / 2), back(to(high) + span / 2)
     axes.set_ylim(bottom, top)
-    place = dict(transform=axes.transAxes, ha="right", fontsize=7)
+    position = dict(transform=axes.transAxes, ha="right", fontsize=7)
     if most > top:
-        axes.text(1, 0.93, f"some points up to {most:,.3g}", **place)
+        axes.text(1, 0.93, f"some points up to {most:,.3g}", **position)
     if least < bottom:
-        axes.text(1, 0.03, f"some points down to {least:,.3g}", **place)
+        axes.text(1, 0.03, f"some points down to {least:,.3g}", **position)
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:

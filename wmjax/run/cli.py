@@ -168,9 +168,9 @@ def parse_flags(
     if any(re.fullmatch(r"--?(h|help|helpfull|helpshort)(=.*)?", arg) for arg in argv[1:]):
         show_help(values, module, configs)
         raise SystemExit(0)
-    for place in config_places(argv[1:]):
+    for name in config_names(argv[1:]):
         overrides = [arg for arg in argv[1:] if arg.startswith("-") and arg.lstrip("-").startswith("config.")]
-        check_keys(overrides, load_config(place))
+        check_keys(overrides, load_config(name))
     try:
         rest = values(argv)
     except (flags.Error, AttributeError, KeyError, TypeError, ValueError) as error:
@@ -180,7 +180,7 @@ def parse_flags(
     return values
 
 
-def config_places(args: Sequence[str]) -> Iterator[str]:
+def config_names(args: Sequence[str]) -> Iterator[str]:
     """The values of every --config=VALUE and --config VALUE among the words of a command line."""
     for arg, following in itertools.pairwise([*args, ""]):
         if re.match(r"--?config(=|$)", arg):
@@ -194,9 +194,9 @@ def show_help(values: flags.FlagValues, module: str, configs: types.ModuleType |
     console.say(help_page.page(sys.modules[module].__doc__ or "", described, configs))
 
 
-def load_config(place: str) -> Any:
+def load_config(name: str) -> Any:
     """The ConfigDict that "FILE:ARGUMENT" names; UsageError if there is no such file, or it fails to make one."""
-    path, _, argument = place.partition(":")
+    path, _, argument = name.partition(":")
     if not os.path.isfile(path):
         raise UsageError(f"config file {path!r} does not exist: give experiments/<paper>/config.py:<task>,<preset>")
     try:

@@ -57,12 +57,12 @@ def split_rows(mesh: Mesh, shapes: Callable[[int], Any]) -> Any:
     if mesh.size == 1:
         return replicated(mesh)
 
-    def place(of_one_row: Any, of_two_rows: Any) -> NamedSharding:
+    def sharding_of(of_one_row: Any, of_two_rows: Any) -> NamedSharding:
         sizes = zip(of_one_row.shape, of_two_rows.shape, strict=True)
         grown = [axis for axis, (one, two) in enumerate(sizes) if one != two]
         return split(mesh, grown[0]) if grown else replicated(mesh)
 
-    return jax.tree.map(place, shapes(1), shapes(2))
+    return jax.tree.map(sharding_of, shapes(1), shapes(2))
 
 
 def in_one_memory(mesh: Mesh) -> int:

@@ -52,7 +52,7 @@ class Slot(NamedTuple):
 
     prefix: Sequence[str]  # words before its command
     environment: Mapping[str, str]  # added to the user's, whose values win except for CUDA_VISIBLE_DEVICES
-    place: str  # in words
+    label: str  # in words
 
 
 class Ended(NamedTuple):
@@ -90,12 +90,12 @@ def make_slots(count: int, cores: Sequence[int], gpus: Sequence[str] = (), per_g
         first, after = index * len(cores) // count, (index + 1) * len(cores) // count
         share = ",".join(map(str, cores[first:after] or [cores[index % len(cores)]]))
         prefix = ("taskset", "-c", share) if shutil.which("taskset") else ()
-        environment, place = dict(ALLOCATOR), f"cores {share}"
+        environment, label = dict(ALLOCATOR), f"cores {share}"
         if gpus:
             gpu = gpus[index % len(gpus)]
-            environment["CUDA_VISIBLE_DEVICES"], place = gpu, f"GPU {gpu}, cores {share}"
+            environment["CUDA_VISIBLE_DEVICES"], label = gpu, f"GPU {gpu}, cores {share}"
             environment |= share_of_gpu(per_gpu)
-        slots.append(Slot(prefix, environment, place))
+        slots.append(Slot(prefix, environment, label))
     return slots
 
 
@@ -240,7 +240,7 @@ def _begin(job: Job, slot: Slot, log: IO[bytes] | None = None) -> Work:
     process = subprocess.Popen(
         words, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment, process_group=0
     )
-    console.say(f"{job.folder}: started on {slot.place}")
+    console.say(f"{job.folder}: started on {slot.label}")
     return Work(job, slot, log, process, time.monotonic(), offset)
 
 

@@ -71,10 +71,10 @@ class Run:
         clocks: dict[str, Any] = state.pop("run", dict(minutes=0.0, row_begun=0.0, metrics_bytes=None))
         begun = clocks["metrics_bytes"] or [0] * len(self.member_folders)
         if processes.is_first():
-            places = zip(self.member_folders, begun, strict=True)
-            self._writers = [MetricsWriter(place, offset) for place, offset in places]
-            for place in (self.folder, *self.member_folders):
-                drop_summary(place)
+            begins = zip(self.member_folders, begun, strict=True)
+            self._writers = [MetricsWriter(path, offset) for path, offset in begins]
+            for path in (self.folder, *self.member_folders):
+                drop_summary(path)
         self._row_begun = clocks["row_begun"]
         self.progress = Progress(self._planned, self._minutes, done_minutes=clocks["minutes"], unit=self._unit)
         if not restored:
@@ -212,8 +212,8 @@ def open_run(
         UsageError: as `workdir.open_workdir`.
     """
     member_folders = processes.of_first(lambda: open_folders(folder, config, members, may_differ))
-    for place in member_folders:
-        console.try_drawing(artifacts.write_pictures, place, pictures)
+    for path in member_folders:
+        console.try_drawing(artifacts.write_pictures, path, pictures)
     stop.listen()
     console.try_drawing(check_ffmpeg)
     return Run(folder, member_folders, unit, planned, minutes, keep)
@@ -226,10 +226,10 @@ def open_folders(folder: Path, config: dict, members: Sequence[Member], may_diff
     member_folders = [folder]
     if len(members) > 1:
         member_folders = [folder / name for name in folder_names(members)]
-        for place, member in zip(member_folders, members, strict=True):
-            place.mkdir(exist_ok=True)
+        for path, member in zip(member_folders, members, strict=True):
+            path.mkdir(exist_ok=True)
             settings = kept | member._asdict() | dict(population=1)
-            files.atomic_write(place / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
+            files.atomic_write(path / workdir.CONFIG, json.dumps(settings, indent=1) + "\n")
     return member_folders
 
 
@@ -271,17 +271,17 @@ def write_summaries(folder: Path, member_folders: Sequence[Path], shared: dict, 
 
     Args: shared: what the summaries hold beside the evaluations; names: metrics that are kept of each of those.
     """
-    for place in dict.fromkeys([*member_folders, folder]):  # in a population the folder itself has no evaluations
-        rows = [row for row in read_metrics(place) if any(name in row for name in EVALUATED)]
+    for path in dict.fromkeys([*member_folders, folder]):  # in a population the folder itself has no evaluations
+        rows = [row for row in read_metrics(path) if any(name in row for name in EVALUATED)]
         evaluations = [{name: row[name] for name in names if name in row} for row in rows]
-        console.try_drawing(write_summary, place, shared | dict(evaluations=evaluations))
+        console.try_drawing(write_summary, path, shared | dict(evaluations=evaluations))
 
 
 def write_references(member_folders: Sequence[Path], returns: Sequence[Mapping[str, float]]) -> None:
     """Leaves returns to compare a member's own with in its folder. returns: {name: return} of each, {} for none."""
-    for place, references in zip(member_folders, returns, strict=True):
+    for path, references in zip(member_folders, returns, strict=True):
         if references:
-            console.try_drawing(artifacts.write_references, place, references)
+            console.try_drawing(artifacts.write_references, path, references)
 
 
 def write_reports(folder: Path, member_folders: Sequence[Path]) -> Path | None:
@@ -289,5 +289,5 @@ def write_reports(folder: Path, member_folders: Sequence[Path]) -> Path | None:
 
     Returns: the file to look at first; None, after a warning, if it could not be written.
     """
-    pages = [console.try_drawing(write_report, place) for place in member_folders]
+    pages = [console.try_drawing(write_report, path) for path in member_folders]
     return pages[0] if len(pages) == 1 else console.try_drawing(write_population_report, folder, member_folders)

@@ -33,12 +33,12 @@ def make_memory(capacity: int, num_envs: int, example: Step, members: int, mesh:
     check_memory(capacity, num_envs, example, members, mesh)
     whole = devices.replicated(mesh)
     rows: Any = devices.split(mesh, 1) if num_envs > 1 else whole  # stands for a Step
-    places = replay.Replay(rows=rows, cursor=whole, filled=whole)
+    shardings = replay.Replay(rows=rows, cursor=whole, filled=whole)
 
     def one(_: Array) -> replay.Replay:
         return replay.init(capacity, num_envs, example)
 
-    return jax.jit(jax.vmap(one), out_shardings=places)(np.arange(members))
+    return jax.jit(jax.vmap(one), out_shardings=shardings)(np.arange(members))
 
 
 def make_extend(memory: replay.Replay) -> Callable[[replay.Replay, Step], replay.Replay]:

@@ -110,8 +110,8 @@ def compile_player(player: Player, params: Params, step: Step, mesh: Mesh) -> Co
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), step)
         return jax.eval_shape(first, params, jax.random.key(0), few)
 
-    places, over_rows = devices.split_rows(mesh, shapes), devices.split(mesh, 0)
-    first, look = (jax.jit(function, out_shardings=places) for function in (first, look))
+    shardings, over_rows = devices.split_rows(mesh, shapes), devices.split(mesh, 0)
+    first, look = (jax.jit(function, out_shardings=shardings) for function in (first, look))
     return Compiled(first, jax.jit(choose, out_shardings=over_rows), look, jax.jit(stack), over_rows)
 
 

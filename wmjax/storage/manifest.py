@@ -53,7 +53,7 @@ def difference(leaves: list[dict], template: Any) -> str:
     saved = {tuple(entry["path"]): entry for entry in leaves}
     for path, leaf in _flatten(template):
         if leaf is AS_SAVED:
-            saved = {place: entry for place, entry in saved.items() if list(place[: len(path)]) != path}
+            saved = {other: entry for other, entry in saved.items() if list(other[: len(path)]) != path}
             continue
         entry = saved.pop(tuple(path), None)
         if entry is None:
@@ -70,7 +70,7 @@ def join(leaves: list[dict], read: dict[str, np.ndarray], template: Any) -> Any:
     values = []
     for path, leaf in _flatten(template):
         if leaf is AS_SAVED:
-            below = [entry for place, entry in saved.items() if list(place[: len(path)]) == path]
+            below = [entry for other, entry in saved.items() if list(other[: len(path)]) == path]
             values.append(_rebuild(below, len(path), read))
         else:
             values.append(_place(_value(saved[tuple(path)], read), leaf))

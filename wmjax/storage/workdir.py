@@ -100,23 +100,23 @@ def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
 
 def lock(path: Path) -> None:
     """Holds a folder for this process until it ends or calls `close_workdir`; UsageError if another one does."""
-    place = path.resolve()
-    if place in _locks:  # this process started a run here before
+    folder = path.resolve()
+    if folder in _locks:  # this process started a run here before
         return
-    file = open(place / LOCK, "a")  # noqa: SIM115  stays open as long as the run
+    file = open(folder / LOCK, "a")  # noqa: SIM115  stays open as long as the run
     locked = files.lock(file)
     if locked is False:
         file.close()
         raise UsageError(f"another process is running in {path}: wait for it or choose another folder")
     if locked is None:
         console.warn(f"warning: no locks on the file system of {path}: start one run there at a time")
-    _locks[place] = file
+    _locks[folder] = file
 
 
 def is_running_elsewhere(path: str | Path) -> bool:
     """Whether another process has opened the working folder and is alive; False where locks do not tell."""
-    place = Path(path).resolve()
-    return place not in _locks and files.is_locked(place / LOCK)
+    folder = Path(path).resolve()
+    return folder not in _locks and files.is_locked(folder / LOCK)
 
 
 def _check_empty(path: Path) -> list[str]:
