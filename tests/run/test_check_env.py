@@ -48,6 +48,13 @@ def test_an_environment_that_differs_the_second_time_is_refused(capsys, tmp_path
     assert err.splitlines()[-1].startswith("error: py:tests.run.test_check_env:Forgetful is no function of its seed")
 
 
+def test_an_environment_whose_state_is_set_may_differ(capsys, tmp_path):
+    words = ("--decisions=5", f"--picture={tmp_path / 'a.png'}")
+    code, out, err = check(capsys, "py:tests.gym_walk:StateWalk", *words)
+    assert code == 0 and not err and "no, they differ at the reset" in out
+    assert out.splitlines()[-1].split(maxsplit=1) == ["resumes", "by its get_state and set_state, which were tried"]
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [

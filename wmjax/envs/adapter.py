@@ -69,7 +69,8 @@ def adapt(
 
 
 class AdaptedVecEnv:
-    """E environments of a user's own, one after the other; see `wmjax.envs.VecEnv`. Attributes: spec, an EnvSpec.
+    """E environments of a user's own, one after the other; see `wmjax.envs.VecEnv`. Attributes: spec, an EnvSpec;
+    has_states, whether `restore` sets their states.
 
     Actions of `spec` are in [-1, 1] and are stretched to the environment's own bounds where it has bounds.
     """
@@ -78,7 +79,7 @@ class AdaptedVecEnv:
         check_view(view)
         self._make_env, self._num_envs, self._seeds, self._view = make_env, len(seeds), seeds, view
         self._remade = False  # whether every episode is another environment
-        self._has_states = False  # whether environments give their states and go on from them
+        self.has_states = False  # whether environments give their states and go on from them
         self._make_rows()
         tried = list(self._envs)
         try:
@@ -118,7 +119,7 @@ class AdaptedVecEnv:
         self._check_whole()
         check_begun(bool(self._episodes.any()), "snapshot")
         none = self._zeros()[None][:0]
-        has_state = self._has_states & ~self._cut
+        has_state = self.has_states & ~self._cut
         states = [interfaces.get_state(env) if has else b"" for env, has in zip(self._envs, has_state, strict=True)]
         longest = max(map(len, states))
         return {
@@ -145,7 +146,7 @@ class AdaptedVecEnv:
         self._make_rows()
         step = self.stand(snapshot)
         rows = [jax.tree.map(lambda x, row=row: x[row], step) for row in range(self._num_envs)]
-        has_state = (np.asarray(snapshot.get("state_bytes", 0)) > 0) & self._has_states
+        has_state = (np.asarray(snapshot.get("state_bytes", 0)) > 0) & self.has_states
         for row in np.flatnonzero(np.broadcast_to(has_state, self._num_envs)).tolist():
             rows[row] = self._set_state(row, snapshot)
         decisions = np.where(self._cut | has_state, 0, snapshot["decisions"])
@@ -215,8 +216,8 @@ class AdaptedVecEnv:
         if state:
             self._envs[0].set_state(state)
             self._stacks[0], self._elapsed[0] = stack, 0
-            self._has_states = _checksum(self._decide(0, self._zeros()[0]).obs) == _checksum(first)
-            if self._has_states:
+            self.has_states = _checksum(self._decide(0, self._zeros()[0]).obs) == _checksum(first)
+            if self.has_states:
                 return
             console.warn(f"warning: {type(self._envs[0]).__name__}.set_state does not bring its state back: not used")
         self._episodes[0] -= 1

@@ -3,7 +3,8 @@
     python -m wmjax.run.check_env gym:CarRacing-v3 --env.action_repeat=4 --env.episode_steps=400
 
 Takes every name that a training takes, and options of its environments as --env.NAME=VALUE. Two rows are made twice
-from one seed and take the same actions: a resumed run is only as exact as these agree, by a hash of everything shown.
+from one seed and take the same actions: a resumed run is only as exact as these agree, by a hash of everything shown,
+unless the environment's state can be had and set.
 The picture has the first row as it is, as PlaNet sees it (64 x 64 of 5 bits) and as Smaller World Models does (96 x 96
 grey, four stacked). Exit code 0: may be trained on; 2: not, or not as asked, in one line.
 """
@@ -44,6 +45,7 @@ class Play(NamedTuple):
     reset: float  # seconds for each row
     step: float  # seconds for each decision of each row
     megabytes: float  # that the process has grown by
+    has_states: bool  # whether a resumed run sets the environment's state
 
 
 def main(argv: list[str]) -> None:
@@ -64,7 +66,9 @@ def main(argv: list[str]) -> None:
         path = pathlib.Path(asked.picture) if asked.picture else default
         write_whole(path, picture(first, *(seen(first, name, options | dict(size=size), asked) for size in (64, 96))))
         console.say(f"{'picture':<16}{path}")
-    if fault:
+    if first.has_states:
+        console.say(f"{'resumes':<16}by its get_state and set_state, which were tried")
+    elif fault:
         raise UsageError(
             f"{name} is no function of its seed and its actions ({fault}): a run cannot be resumed exactly"
         )
@@ -121,7 +125,8 @@ def play(name: str, options: dict[str, Any], rows: int, seed: int, decisions: in
         env.close()
     reset, step = np.diff(times) / rows
     steps = jax.tree.map(lambda *xs: np.stack(xs), *steps)
-    return Play(env.spec, digests, steps, reset, step / decisions, (resident() - before) / 1e6)
+    grown, has_states = (resident() - before) / 1e6, getattr(env, "has_states", False)
+    return Play(env.spec, digests, steps, reset, step / decisions, grown, has_states)
 
 
 def by_chance(rng: np.random.Generator, spec: ActionSpec) -> np.ndarray:
