@@ -11,11 +11,8 @@ import numpy as np
 from wmjax.envs.check import JOINED, check_begun, check_identity
 from wmjax.types import Step
 
-TIME_FIRST = (
-    "actions",
-    "history",
-    "env_states",
-)  # arrays [t, E, ...] of snapshots, aligned at the end; all others are [E, ...]
+# Arrays [t, E, ...] of snapshots, aligned at the end; all others are [E, ...].
+TIME_FIRST = ("actions", "history", "env_states")
 KEPT = ("prev_action", "reward", "discount", "is_first", "is_last")  # of a Step; what it showed is made anew
 
 
