@@ -129,9 +129,9 @@ def write_tables(
 
     rows: metrics of each member. A table that cannot be written is a warning.
     """
-    for folder, of, row in zip(member_folders, members, rows, strict=True):
+    for member_folder, of, row in zip(member_folders, members, rows, strict=True):
         table = report_table(of.task, row["eval/return_mean"], row["eval/return_std"])
-        try_drawing(write_table, folder, table)
+        try_drawing(write_table, member_folder, table)
     if len(members) > 1:
         means = [row["eval/return_mean"] for row in rows]
         try_drawing(write_table, folder, population_table([of.task for of in members], means))
