@@ -40,7 +40,6 @@ PICTURE = Picture(
 def make_measures(settings: Settings, model: WorldModel, action_spec: ActionSpec) -> dict[str, Callable | None]:
     """{task: `make_model_error` for the run's planner}, or {task: None} where config.evaluation.model_error is off.
 
-    Args: settings: Settings of the run.
     Raises: UsageError unless every task shows its simulator's state beside the image.
     """
     if not settings.evaluation.model_error:

@@ -100,7 +100,7 @@ class AdaptedVecEnv:
     def step(self, action: Array) -> Step:
         """Takes one decision in every row that goes on; begins an episode in the others."""
         check_begun(bool(self._episodes.any()), "step")
-        return self._advance(check_action(action, self._num_envs, self.spec.action), self._is_last)
+        return self._advance(check_action(action, self._num_envs, self.spec.action), self._step.is_last)
 
     def close(self) -> None:
         """Closes every environment that has a `close`."""
@@ -134,7 +134,7 @@ class AdaptedVecEnv:
             "env_states": np.stack([np.frombuffer(x.rjust(longest, b"\0"), np.uint8) for x in states], axis=1),
             "state_bytes": np.array(list(map(len, states))),
             "elapsed": self._elapsed.copy(),
-            **{f"step_{name}": np.copy(getattr(self._step, name)) for name in snapshots.KEPT},
+            **snapshots.fields_of(self._step),
         }
 
     def restore(self, snapshot: dict[str, Any]) -> Step:
@@ -146,8 +146,9 @@ class AdaptedVecEnv:
         self._make_rows()
         step = self.stand(snapshot)
         rows = [jax.tree.map(lambda x, row=row: x[row], step) for row in range(self._num_envs)]
-        has_state = (np.asarray(snapshot.get("state_bytes", 0)) > 0) & self.has_states
-        for row in np.flatnonzero(np.broadcast_to(has_state, self._num_envs)).tolist():
+        sizes = np.asarray(snapshot.get("state_bytes", np.zeros(self._num_envs, np.int64)))
+        has_state = self.has_states & (sizes > 0)
+        for row in np.flatnonzero(has_state).tolist():
             rows[row] = self._set_state(row, snapshot)
         decisions = np.where(self._cut | has_state, 0, snapshot["decisions"])
         for back in range(len(actions), 0, -1):
@@ -158,7 +159,6 @@ class AdaptedVecEnv:
         for row, image in enumerate(np.asarray(snapshot["images"])):
             if _checksum(self._shown[row]) != image:
                 console.warn(f"warning: {self._not_reproducible(row)}: the present episode of row {row} is cut")
-                self._is_last[row] = True
                 rows[row] = rows[row].replace(is_last=np.bool_(True))
         return self._show(rows)
 
@@ -183,7 +183,6 @@ class AdaptedVecEnv:
         self._episodes = np.zeros(self._num_envs, np.int64)
         self._decisions = np.zeros(self._num_envs, np.int64)
         self._elapsed = np.zeros(self._num_envs, np.int64)  # environment steps of the present episode
-        self._is_last = np.zeros(self._num_envs, bool)
         self._cut = np.zeros(self._num_envs, bool)  # whether a row stands where its episode was cut
         self._failures = np.zeros(self._num_envs, np.int64)
         self._actions = []  # the last max(decisions) arrays [E, ...]
@@ -270,13 +269,13 @@ class AdaptedVecEnv:
         self._envs[row].set_state(np.asarray(snapshot["env_states"])[-size:, row].tobytes())
         self._decisions[row], self._elapsed[row] = snapshot["decisions"][row], snapshot["elapsed"][row]
         step = jax.tree.map(lambda x: x[row], snapshots.step_of(snapshot, snapshot["seen"]))
-        self._is_last[row], self._shown[row] = step.is_last, step.obs
+        self._shown[row] = step.obs
         self._stacks[row] = np.split(np.asarray(image_of(step.obs)), self._view.stack, axis=-1)
         return step
 
     def _record(self, row: int, arrival: _Arrival, action: np.ndarray, *, is_first: bool) -> Step:
         """The arrival as a Step without the axis of rows."""
-        self._is_last[row], self._shown[row] = arrival.is_last, arrival.obs
+        self._shown[row] = arrival.obs
         action = self._zeros()[row] if is_first else np.asarray(action)
         numbers = (np.float32(arrival.reward), np.float32(arrival.discount))
         return Step(action, arrival.obs, *numbers, np.bool_(is_first), np.bool_(arrival.is_last))

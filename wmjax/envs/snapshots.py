@@ -21,9 +21,13 @@ def take(identity: int, state: dict[str, Any], step: Step | None) -> dict[str, A
 
     Raises: UsageError where there is no Step yet.
     """
+    return {"identity": identity} | {name: np.array(array) for name, array in state.items()} | fields_of(step)
+
+
+def fields_of(step: Step | None) -> dict[str, Any]:
+    """Copies of the Step's fields but for its obs, as step_<name>: what `step_of` reads; UsageError for none yet."""
     check_begun(step is not None, "snapshot")
-    arrays = state | {f"step_{name}": getattr(step, name) for name in KEPT}
-    return {"identity": identity} | {name: np.array(array) for name, array in arrays.items()}
+    return {f"step_{name}": np.array(getattr(step, name)) for name in KEPT}
 
 
 def arrays_of(snapshot: dict[str, Any], identity: int, *names: str) -> list[np.ndarray]:
