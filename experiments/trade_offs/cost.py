@@ -13,6 +13,7 @@ from experiments import runs
 from experiments.planet.agent import Agent, make_agent, random_steps, read_settings, spec_of
 from experiments.published import read
 from experiments.trade_offs import config as configs
+from wmjax import backend
 from wmjax.report import benchmark
 from wmjax.report.markup import markdown
 from wmjax.run import jobs
@@ -49,6 +50,7 @@ def measure(task: str, design: str, preset: str, overrides: Sequence[str] = (), 
     state = jax.jit(whole.learner.init)(jax.random.key(0))
     short = make_agent(settings._replace(planner=dataclasses.replace(settings.planner, iterations=1)), spec)
     decide, *args = decision(short, state.params, step)
+    decide = jax.jit(decide, compiler_options=backend.acting_options())
     act = benchmark.measure(benchmark.compiled("decision", decide, args, {}), 5)
     train = benchmark.compiled("update", whole.learner.update, (state, jax.random.key(0), batch), {})
     return found | dict(
