@@ -37,3 +37,17 @@ def test_times_are_of_one_call_and_rates_of_its_amounts():
     assert row["naps/s"] == pytest.approx(3 / row["ms"] * 1e3)
     assert row["share"] == pytest.approx(1 / row["ms"] * 1e3 / row["product_gflops"])
     assert len(calls) >= 2 + 3 * 4  # short calls are repeated inside a repetition
+
+
+def test_two_libraries_take_turns_of_a_second(monkeypatch):
+    monkeypatch.setattr(benchmark, "TURN", 0.2)
+    monkeypatch.setattr(benchmark, "SHORTEST", 0.0)
+    order = []
+    ours = benchmark.Work("ours", lambda: order.append("ours"), {})
+    theirs = benchmark.Work("theirs", lambda: order.append(time.sleep(0.02)), {}, reference=ours)
+    row = benchmark.measure(theirs, repeats=2, side=8)
+    warm = 1 + benchmark.WARM_CALLS
+    turn = order.index("ours") - warm  # its first call is not timed
+    assert 1 + 2 <= turn <= 1 + 10
+    assert order == [None] * warm + ([None] * turn + ["ours"] * turn) * 2
+    assert row["reference"] == "ours" and row["relative_time"] > 100

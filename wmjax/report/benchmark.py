@@ -21,6 +21,7 @@ from wmjax import backend
 PRODUCT = dict(cpu=2048, gpu=8192, tpu=8192)  # side of the matrix product
 LONGEST = 20.0  # seconds after which no further repetition of a piece of work begins
 SHORTEST = 0.1  # seconds that a repetition should take; shorter calls are repeated inside it
+TURN = 1.0  # the same where two libraries take turns: the first calls after the other's are slower than in a run
 WARM_CALLS, WARM_SECONDS = 4, 6.0  # before the first repetition; an allocator that keeps its memory must first have it
 PEAK = "peak_mb"
 
@@ -96,7 +97,8 @@ def measure(work: Work, repeats: int, side: int | None = None) -> dict[str, Any]
         warm = [seconds(work.call)]
         while len(warm) < WARM_CALLS and time.perf_counter() - begun < WARM_SECONDS:
             warm.append(seconds(work.call))
-        calls = int(np.clip(SHORTEST / max(warm[-1], 1e-9), 1, 1000))
+        least = SHORTEST if work.reference is None else TURN
+        calls = int(np.clip(np.ceil(least / max(warm[-1], 1e-9)), 1, 1000))
     times, rates, ratios = [], [], []
     begun = time.perf_counter()
     while not times or (len(times) < repeats and not work.once and time.perf_counter() - begun < LONGEST):
