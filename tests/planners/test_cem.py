@@ -7,7 +7,7 @@ import pytest
 
 from tests.fakes import at_origin, make_point_model, values_by_loop
 from wmjax import backend
-from wmjax.planners import CEMConfig, make_cem
+from wmjax.planners import CEMConfig, make_cem, search
 from wmjax.types import ActionSpec
 
 BOUNDS = ActionSpec(2, False, -1.0, 1.0)
@@ -62,14 +62,17 @@ def test_the_other_rows_do_not_matter(cem):
         assert (a[2] != b[2]).any()
 
 
-def test_rows_side_by_side_and_in_turn_are_the_same():
-    """Accelerators plan all rows at once, a single CPU device one row after the other."""
+@pytest.mark.parametrize("bytes_missing", [0, 1])
+def test_rows_side_by_side_and_in_turn_are_the_same(bytes_missing, monkeypatch):
+    """Accelerators plan all rows at once; a single CPU device one row after the other, unless all states are small."""
     config = CEMConfig(horizon=2, iterations=4, candidates=20, elites=4)
+    states = sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(at_origin(TARGETS))) * config.candidates
+    monkeypatch.setattr(search, "TOGETHER", states - bytes_missing)
     plans = []
     for platform in ("cpu", "gpu"):
         function = make_cem(MODEL, BOUNDS, config).plan
         with backend.as_on(platform):
-            assert bool(scans_over_rows(function)) == (platform == "cpu")
+            assert bool(scans_over_rows(function)) == (platform == "cpu" and bytes_missing > 0)
             plans.append(jax.jit(function)(PARAMS, KEY, at_origin(TARGETS)))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *plans)
 

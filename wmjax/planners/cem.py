@@ -62,4 +62,4 @@ def make_cem(model, action_spec, config):
         ((mean, std), value, best), _ = jax.lax.scan(iteration, start, jax.random.split(key, config.iterations))
         return Plan(beliefs.decide(best if config.action == "best" else mean[0]), mean, std, value)
 
-    return Planner(over_rows(plan))
+    return Planner(over_rows(plan, config.candidates))

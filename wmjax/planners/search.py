@@ -9,6 +9,8 @@ from wmjax import imagine
 from wmjax.ops.batching import vmap_or_map
 from wmjax.types import UsageError
 
+TOGETHER = 1_000_000  # bytes of candidates' states that one search may hold on a CPU: more would leave its caches
+
 
 def score(model, params, key, state, candidates):
     """Predicted sum of rewards of action sequences; one sampled trajectory each (PlaNet, Algorithm 2, lines 5 and 6).
@@ -22,12 +24,19 @@ def score(model, params, key, state, candidates):
     return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
 
 
-def over_rows(plan):
-    """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B]."""
+def over_rows(plan, candidates):
+    """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B].
+
+    Rows are searched side by side; on a CPU in turn, unless the states of all rows' candidates are few and small: then
+    one row alone would not keep the cores busy. candidates: of a row.
+    """
 
     def plan_all(params, key, state):
-        keys = jax.random.split(key, jax.tree.leaves(state)[0].shape[0])
-        return vmap_or_map(functools.partial(plan, params))(keys, state)
+        leaves = jax.tree.leaves(state)
+        keys = jax.random.split(key, leaves[0].shape[0])
+        size = candidates * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+        side_by_side = jax.vmap if size <= TOGETHER else vmap_or_map
+        return side_by_side(functools.partial(plan, params))(keys, state)
 
     return plan_all
 

@@ -39,4 +39,4 @@ def make_random_shooting(model, action_spec, config):
         sequence = candidates[:, best]
         return Plan(beliefs.decide(sequence[0]), sequence, belief[1], values[best])
 
-    return Planner(over_rows(plan))
+    return Planner(over_rows(plan, config.candidates))
