@@ -20,6 +20,8 @@ SIZES = dict(
     dry=ACCELERATOR,
 )
 SEARCH = dict(dry=CEMConfig(horizon=3, iterations=2, candidates=10, elites=2))  # of the others: the paper's
+SMALL = CEMConfig(iterations=4, candidates=64, elites=8)  # as in PlaNet's `cpu`, whose evaluations plan for 5 at once
+SMALL_ROWS = dict(quick=(1, 5), paper=(1, 5))
 RIVAL_ROWS = dict(quick=(1, 8), paper=(1, 8))
 
 
@@ -30,18 +32,22 @@ def works(preset: str) -> Iterator[Work]:
         yield ours
         if kind == "rssm" and rows in RIVAL_ROWS.get(preset, ()):
             yield from rivals.decisions(ours, rows, CEMConfig(), SPEC)
+    for rows in SMALL_ROWS.get(preset, ()):
+        yield decision(preset, "rssm", rows, search=SMALL)
 
 
-def decision(preset: str, kind: str, rows: int, dtype: str = FLOAT) -> Work:
-    """The Work of planning for `rows` environments from the initial belief."""
+def decision(preset: str, kind: str, rows: int, dtype: str = FLOAT, search: CEMConfig | None = None) -> Work:
+    """The Work of planning for `rows` environments from the initial belief. search: None, that of the preset."""
     config, spec = planet(preset, kind=kind, compute_dtype=dtype)
     model, learner = rssm.make(config, spec)
-    planner = make_cem(model, spec.action, SEARCH.get(preset, CEMConfig()))
+    planner = make_cem(model, spec.action, search or SEARCH.get(preset, CEMConfig()))
 
     def args() -> tuple[Any, ...]:
         params = jax.jit(learner.init)(jax.random.key(0)).params
         return params, jax.random.key(1), model.initial(params, rows)
 
+    if search:
+        kind += f", {search.candidates} sequences"
     name = with_dtype(f"{kind}, {rows} env{'s' if rows > 1 else ''}", dtype)
     plan = jax.jit(planner.plan, compiler_options=backend.acting_options())
     return compiled(name, plan, args, {"decisions": rows}, kind=kind, envs=rows, dtype=dtype)
