@@ -13,6 +13,7 @@ from experiments import presets
 from experiments.planet.config import BLOCKS, FAMILY, MODELS, EvalConfig, PlannerConfig, TrainConfig
 from wmjax import envs, replay
 from wmjax.agents.mpc import MPCConfig, make_actor
+from wmjax.envs import gl
 from wmjax.envs.check import check_name
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.run import devices, lifecycle, pools
@@ -111,6 +112,8 @@ def make_agent(settings: Settings, env_spec: EnvSpec) -> Agent:
 def prepare(settings: Settings) -> Prepared:
     """What a training begins with; raises UsageError for what its main and its doctor refuse."""
     train, mesh = settings.train, devices.make_mesh(settings.devices)
+    if train.overlap:
+        gl.draw_without_threads()
     firsts = {task: pools.first_step(players, train.num_envs, settings.env) for task, players in settings.tasks.items()}
     specs = {task: spec for task, (spec, _) in firsts.items()}
     spec, example = firsts[pools.widest(specs)]

@@ -81,6 +81,14 @@ def require_rendering() -> None:
         marker.touch()  # without it the next process draws its frame too
 
 
+def draw_without_threads() -> None:
+    """Lets software draw in the thread that asks, from the first frame on, unless LP_NUM_THREADS says otherwise.
+
+    Where other work keeps all cores busy, the threads of Mesa's software renderer wait for one at every frame.
+    """
+    os.environ.setdefault("LP_NUM_THREADS", "0")
+
+
 def fault_of(program: str) -> str:
     """Runs a Python program in a child process, since what draws may abort its process.
 

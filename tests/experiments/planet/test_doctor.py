@@ -1,5 +1,6 @@
 """PlaNet's doctor: what a config needs, and how its minutes are made of what was measured."""
 
+import os
 import re
 
 import numpy as np
@@ -9,7 +10,7 @@ from experiments.planet import agent, config, doctor
 from tests import mains
 from wmjax import doctor as machine
 from wmjax import memory
-from wmjax.types import Step
+from wmjax.types import Step, UsageError
 
 COSTS = doctor.Costs(evaluated=0.5, decision=0.1, update=0.2)
 
@@ -34,6 +35,18 @@ def test_minutes_are_made_of_episodes_updates_and_evaluations():
     assert two_tasks == pytest.approx((45 * (750 * 0.1 + 200 * 0.2) + 3 * evaluations) / 60)
     many = doctor.minutes(changed(("overlap", False), ("num_envs", 5)), 250, COSTS)
     assert many == pytest.approx((19 * (250 * 0.1 + 500 * 0.2) + evaluations) / 60)
+
+
+def test_beside_updates_software_draws_without_threads(monkeypatch):
+    asked = config.get_config("no_such_task,cpu")
+    monkeypatch.setenv("LP_NUM_THREADS", "3")
+    for overlap, before, after in ((True, "3", "3"), (False, None, None), (True, None, "0")):
+        if before is None:
+            monkeypatch.delenv("LP_NUM_THREADS", raising=False)
+        asked.train.overlap = overlap
+        with pytest.raises(UsageError, match="no_such_task"):
+            agent.prepare(agent.read_settings(asked))
+        assert os.environ.get("LP_NUM_THREADS") == after
 
 
 def test_episodes_without_a_limit_have_no_minutes():
