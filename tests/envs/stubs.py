@@ -1,4 +1,4 @@
-"""Environments that users may bring, without a life of their own, and how the adapter refuses them."""
+"""Environments that users may bring, and how the adapter refuses them."""
 
 import dm_env
 import numpy as np
@@ -49,3 +49,27 @@ def refused(named, make_env, rows=2, error=UsageError):
     with pytest.raises(error, match=named) as caught:
         envs.adapt(make_env, rows, 0)
     assert "\n" not in str(caught.value)
+
+
+class DmChoice:
+    """dm_env's way: three discrete actions, action 2 terminates, a time limit after 3 steps; grey pixels in a dict."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+
+    def action_spec(self):
+        return dm_env.specs.DiscreteArray(3)
+
+    def reset(self):
+        self.elapsed = 0
+        return dm_env.restart(self.observe())
+
+    def step(self, action):
+        self.elapsed += 1
+        if action == 2:
+            return dm_env.termination(5.0, self.observe())
+        make = dm_env.truncation if self.elapsed == 3 else dm_env.transition
+        return make(float(action), self.observe())
+
+    def observe(self):
+        return {"pixels": self.rng.integers(0, 255, (6, 6), dtype=np.uint8)}
