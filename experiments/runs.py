@@ -118,11 +118,18 @@ def publish(path: pathlib.Path, lines: Sequence[str]) -> None:
 
 
 def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
+    """As `train_or_diverge`, but a run that diverged is a UsageError too, once the others have ended."""
+    for folder, ended in train_or_diverge(trainings, cores).items():
+        raise failure(folder, ended)
+
+
+def train_or_diverge(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> dict[pathlib.Path, jobs.Ended]:
     """Trains what is not finished, one run on each of `cores` at a time; what a run prints is in FOLDER.log.
 
     Args: trainings: of `jobs.training`; cores: numbers of cores, as text; none: one run at a time on all.
+    Returns: how each run ended that stopped at a loss or a gradient that was not finite, by its folder.
     Raises:
-        UsageError: a training ended with another exit code than 0; nothing can be written where its folder would be.
+        UsageError: a training failed in another way; nothing can be written where its folder would be.
         stop.Stopped: a signal came.
         In both cases the runs that were under way have been asked to save, and have ended.
     """
@@ -130,12 +137,20 @@ def train_all(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
         files.make_folder(job.folder.parent)
         jobs.forget(job.folder)
     slots = jobs.make_slots(len(cores) or 1, [int(core) for core in cores] or jobs.allowed_cores())
+    diverged = {}
     stop.listen()
     try:
         with contextlib.closing(jobs.run_all(trainings, slots, tries=1)) as runs:
             for job, ended in runs:
-                if ended.code:
-                    how = f"training ended with exit code {ended.code}: {ended.last}"
-                    raise UsageError(f"{job.folder}: {how}; see {jobs.log_of(job.folder)}")
+                if ended.code == cli.NOT_FINITE:
+                    diverged[job.folder] = ended
+                elif ended.code:
+                    raise failure(job.folder, ended)
     finally:
         stop.forget()
+    return diverged
+
+
+def failure(folder: pathlib.Path, ended: jobs.Ended) -> UsageError:
+    """What is said of a run that ended with another exit code than 0."""
+    return UsageError(f"{folder}: training ended with exit code {ended.code}: {ended.last}; see {jobs.log_of(folder)}")

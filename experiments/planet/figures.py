@@ -81,17 +81,22 @@ def main(argv: list[str]) -> None:
     folders = runs.run_folders(folder, used, options.seeds)
     trainings = [training(options, folders, name, seed) for seed in range(options.seeds) for name in used]
     runs.check(trainings, read_settings)
-    runs.train_all(trainings, options.cores)
+    diverged = runs.train_or_diverge(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     lines = [
         f"{options.task}, preset {options.preset}, {options.episodes} episodes, {options.seeds} seeds "
         f"{' '.join(options.set)}".rstrip()
         + ". Means over seeds with 95% intervals (Student's t).",
     ]
+    for run, ended in diverged.items():
+        lines += ["", f"{run.name} diverged and is left out: {ended.last}"]
     for part in options.parts:
-        own = {name: folders[name] for name in PARTS[part]}
+        own = {name: [run for run in folders[name] if run not in diverged] for name in PARTS[part]}
+        own = {name: left for name, left in own.items() if left}
         if part == "simulator":
             told = simulator.table_of("planet", "mean", [options.task], options.seeds, folder / "simulator")
+        elif not own:
+            told = ["Every run diverged."]
         else:
             told = open_loop(own, folder) if part == "open_loop" else curves(part, own, folder)
         lines += ["", f"## {part}", "", *told]

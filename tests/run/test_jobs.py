@@ -113,6 +113,15 @@ def test_tables_end_at_the_first_failure(tmp_path):
     assert not (tmp_path / "c.log").exists() and not stop._listening
 
 
+def test_a_run_that_diverges_does_not_end_the_others(tmp_path):
+    work = [python(tmp_path / "a", "print('nan'); raise SystemExit(3)"), python(tmp_path / "b", "")]
+    diverged = runs.train_or_diverge(work)
+    assert list(diverged) == [tmp_path / "a"] and diverged[tmp_path / "a"].last == "nan"
+    with pytest.raises(UsageError, match="a: training ended with exit code 3: nan; see"):
+        runs.train_all(work)
+    assert jobs.read_ended(tmp_path / "b").code == 0
+
+
 def test_what_is_done_is_not_started_again(tmp_path, monkeypatch):
     started = []
     monkeypatch.setattr(jobs, "state", lambda folder, tries: "done" if folder.name == "a" else "stopped")

@@ -26,7 +26,7 @@ from wmjax.envs.check import nearest
 from wmjax.run import help_page, paths, processes, stop
 from wmjax.types import NonFiniteError, UsageError
 
-GO_ON = os.EX_TEMPFAIL  # 75
+NOT_FINITE, GO_ON = 3, os.EX_TEMPFAIL  # exit codes; 75
 LARGEST = 2**31 - 1  # whole number of a config: counters and sizes on the device are int32
 # What the operating system says of paths that a user gave.
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
@@ -59,7 +59,7 @@ def ended(main: Callable[[list[str]], Any], argv: list[str]) -> int:
     except UsageError as error:
         return fail(error, 2)
     except NonFiniteError as error:
-        return fail(error, 3)
+        return fail(error, NOT_FINITE)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return fail(f"disk full while writing {error.filename}; the last checkpoint is untouched", 2)

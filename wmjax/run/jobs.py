@@ -23,10 +23,10 @@ from wmjax import console
 from wmjax.report.artifacts import SUMMARY
 from wmjax.report.progress import duration
 from wmjax.run import stop
-from wmjax.run.cli import GO_ON
+from wmjax.run.cli import GO_ON, NOT_FINITE
 from wmjax.storage import files, workdir
 
-NEVER_AGAIN = (2, 3)
+NEVER_AGAIN = (2, NOT_FINITE)
 VANISHED = 1  # exit code of a run of whose end nothing is known, as of a machine that died
 POLL = 0.05  # seconds
 LAST_LINE = 300  # characters kept of it

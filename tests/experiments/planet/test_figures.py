@@ -61,6 +61,24 @@ def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatc
     assert all((tmp_path / f"{name}.png").stat().st_size > 0 for name in ("open_loop", "open_loop_errors"))
 
 
+def test_a_run_that_diverged_is_told_and_left_out(whole, tmp_path, monkeypatch):
+    codes = {"rssm_seed_1": 3, "ssm_seed_0": 3, "ssm_seed_1": 3}
+
+    def run_all(trainings, slots, tries):
+        for training in trainings:
+            shutil.copytree(whole, training.folder, dirs_exist_ok=True)
+            code = codes.get(training.folder.name, 0)
+            yield training, jobs.Ended(code, "error: update 9: kl is not finite" if code else "", 0)
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(figures, "PARTS", dict(models=["rssm", "ssm"], open_loop=["ssm"]))
+    options = ("--task=fake:counter", "--seeds=2", "--episodes=6", f"--folder={tmp_path}", "--parts=models,open_loop")
+    assert run(*options) == 0
+    text = (tmp_path / "figures.md").read_text()
+    assert all(f"{name} diverged and is left out: error: update 9: kl is not finite" in text for name in codes)
+    assert "| rssm |" in text and "| ssm |" not in text and "## open_loop\n\nEvery run diverged." in text
+
+
 def test_the_true_simulator_is_played_with_the_papers_planner(tmp_path, monkeypatch, capsys):
     """Table 1's row; the same command again plays nothing."""
     played = []
