@@ -96,7 +96,7 @@ class Step:
 class Plan:
     """What a planner decided, one row for each environment."""
 
-    action: Array  # float32 [B, A] or int32 [B], the action to take now
+    action: Array  # float32 [B, A] or int32 [B], the action to take now; a float is NaN where value is
     mean: Array  # float32 [B, H, A], the belief over action sequences; of discrete actions their probabilities
     std: Array  # float32 [B, H, A]
     value: Array  # float32 [B], predicted sum of rewards of the elite sequences

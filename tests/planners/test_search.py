@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.fakes import SPEC, Point, make_point_model
+from tests.fakes import SPEC, Point, at_origin, make_point_model
 from wmjax.planners import CEMConfig, ShootingConfig, make_cem, make_random_shooting
 from wmjax.planners.search import score
-from wmjax.types import UsageError
+from wmjax.types import ActionSpec, UsageError
 
 MODEL = make_point_model(2)
 PARAMS = np.float32(1)
@@ -53,3 +53,22 @@ def test_a_horizon_that_the_model_does_not_take_is_refused(make, config):
 def test_refusals_name_the_setting(make, named):
     with pytest.raises(UsageError, match=named):
         make()
+
+
+BOUNDS = ActionSpec(2, False, -1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "planner",
+    [
+        make_cem(MODEL, BOUNDS, CEMConfig(2, 2, 8, 2)),
+        make_cem(MODEL, BOUNDS, CEMConfig(2, 2, 8, 2, action="best")),
+        make_random_shooting(MODEL, BOUNDS, ShootingConfig(2, 8)),
+    ],
+    ids=["cem", "cem_best", "shooting"],
+)
+def test_a_plan_without_a_value_has_no_action(planner):
+    """Of the row whose model diverged alone: acting on would hide it, and environments refuse NaN."""
+    plan = jax.jit(planner.plan)(PARAMS, KEY, at_origin([[0.5, 0.5], [np.nan, 0.5]]))
+    assert np.isfinite(plan.action[0]).all() and np.isnan(plan.action[1]).all()
+    assert np.isnan(plan.value[1]) and np.isfinite(plan.mean).all()

@@ -24,6 +24,16 @@ def score(model, params, key, state, candidates):
     return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
 
 
+def decided(action, value):
+    """`action`, or NaN where the value of its plan is NaN, as where a model diverged: environments refuse NaN.
+
+    Otherwise such plans would be acted on unseen. A discrete action, an int32, stays what it is.
+    """
+    if not jnp.issubdtype(action.dtype, jnp.floating):
+        return action
+    return jnp.where(jnp.isnan(value), jnp.nan, action)
+
+
 def over_rows(plan, candidates):
     """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B].
 
