@@ -127,7 +127,7 @@ def train_or_diverge(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -
     """Trains what is not finished, one run on each of `cores` at a time; what a run prints is in FOLDER.log.
 
     Args: trainings: of `jobs.training`; cores: numbers of cores, as text; none: one run at a time on all.
-    Returns: how each run ended that stopped at a loss or a gradient that was not finite, by its folder.
+    Returns: how each run ended that diverged, which is to say stopped at a number that is not finite, by its folder.
     Raises:
         UsageError: a training failed in another way; nothing can be written where its folder would be.
         stop.Stopped: a signal came.

@@ -7,6 +7,7 @@ Parts, each a picture FOLDER/<part>.png and a table in FOLDER/figures.md: `model
 overshooting (Fig. 8); `activations` relu and elu (Fig. 9); `open_loop` what RSSM, SSM, RNN and DRNN imagine of the same
 test episodes, and their error by step beside copying the last frame (Fig. 10); `simulator` a table alone, of CEM with
 the true simulator as the model (Table 1), one episode a seed, as `python -m experiments.planet.simulator` plays it.
+A run that diverges is told and left out.
 """
 
 import pathlib
