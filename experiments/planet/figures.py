@@ -91,9 +91,9 @@ def main(argv: list[str]) -> None:
     ]
     for run, ended in diverged.items():
         lines += ["", f"{run.name} diverged and is left out: {ended.last}"]
+    whole = {name: [run for run in own if run not in diverged] for name, own in folders.items()}
     for part in options.parts:
-        own = {name: [run for run in folders[name] if run not in diverged] for name in PARTS[part]}
-        own = {name: left for name, left in own.items() if left}
+        own = {name: whole[name] for name in PARTS[part] if whole[name]}
         if part == "simulator":
             told = simulator.table_of("planet", "mean", [options.task], options.seeds, folder / "simulator")
         elif not own:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from wmjax import checks
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_horizon, decided, over_rows, score
+from wmjax.planners.search import check_horizon, over_rows, score
 from wmjax.types import Plan, Planner, UsageError
 
 ACTIONS = ("mean", "best")
@@ -60,7 +60,6 @@ def make_cem(model, action_spec, config):
 
         start = (beliefs.start(config.horizon), jnp.zeros(()), jnp.zeros(action_spec.size))
         ((mean, std), value, best), _ = jax.lax.scan(iteration, start, jax.random.split(key, config.iterations))
-        action = beliefs.decide(best if config.action == "best" else mean[0])
-        return Plan(decided(action, value), mean, std, value)
+        return Plan(beliefs.decide(best if config.action == "best" else mean[0]), mean, std, value)
 
     return Planner(over_rows(plan, config.candidates))

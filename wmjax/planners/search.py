@@ -24,21 +24,14 @@ def score(model, params, key, state, candidates):
     return reward[0] + jnp.sum(goes_on * reward[1:], axis=0)
 
 
-def decided(action, value):
-    """`action`, or NaN where the value of its plan is NaN, as where a model diverged: environments refuse NaN.
-
-    Otherwise such plans would be acted on unseen. A discrete action, an int32, stays what it is.
-    """
-    if not jnp.issubdtype(action.dtype, jnp.floating):
-        return action
-    return jnp.where(jnp.isnan(value), jnp.nan, action)
-
-
 def over_rows(plan, candidates):
     """Plans for B environments from `plan` for one, (params, key, state without [B]) -> Plan without [B].
 
     Rows are searched side by side; on a CPU in turn, unless the states of all rows' candidates are few and small: then
     one row alone would not keep the cores busy. candidates: of a row.
+
+    Where the value of a plan is NaN, as where a model diverged, its action is NaN: environments refuse that, and
+    otherwise such plans would be acted on unseen. A discrete action, an int32, stays what it is.
     """
 
     def plan_all(params, key, state):
@@ -46,7 +39,10 @@ def over_rows(plan, candidates):
         keys = jax.random.split(key, leaves[0].shape[0])
         size = candidates * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
         side_by_side = jax.vmap if size <= TOGETHER else vmap_or_map
-        return side_by_side(functools.partial(plan, params))(keys, state)
+        plans = side_by_side(functools.partial(plan, params))(keys, state)
+        if not jnp.issubdtype(plans.action.dtype, jnp.floating):
+            return plans
+        return plans.replace(action=jnp.where(jnp.isnan(plans.value)[:, None], jnp.nan, plans.action))
 
     return plan_all
 

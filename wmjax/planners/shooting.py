@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from wmjax import checks
 from wmjax.planners.beliefs import make_beliefs
-from wmjax.planners.search import check_horizon, decided, over_rows, score
+from wmjax.planners.search import check_horizon, over_rows, score
 from wmjax.types import Plan, Planner
 
 
@@ -37,6 +37,6 @@ def make_random_shooting(model, action_spec, config):
         values = score(model, params, model_key, state, candidates)
         best = jnp.argmax(values)
         sequence = candidates[:, best]
-        return Plan(decided(beliefs.decide(sequence[0]), values[best]), sequence, belief[1], values[best])
+        return Plan(beliefs.decide(sequence[0]), sequence, belief[1], values[best])
 
     return Planner(over_rows(plan, config.candidates))
