@@ -155,6 +155,7 @@ def cpu() -> ConfigDict:
         decoder_hidden=256,
         free_nats=1.0,
         kl_scale=0.1,  # at 1 the beliefs hold less of the images
+        prior_scale=10.0,  # so that the prior learns as at a kl_scale of 1: docs/lab/2026-12-01-kl-balancing.md
         image_scale=4.0,  # a quarter of the pixels
         reward_scale=100.0,  # 10 learns more slowly: the reward's share of the loss is small
     )

@@ -235,6 +235,26 @@ def test_the_loss_trains_every_parameter_but_the_prior_of_the_rnn(name):
         assert gradient.any() != (name == "rnn" and path.startswith("['prior']")), path
 
 
+def test_balancing_scales_what_the_divergence_teaches_the_prior():
+    """The loss is the same, the gradient of the prior's own layers ten times as large, that of the posterior not."""
+
+    def scored(scale):
+        config = configured(prior_scale=scale, free_nats=0.0, image_scale=0.0, reward_scale=0.0)
+        model, learner = rssm.make(config, SPEC)
+        loss = jax.value_and_grad(functools.partial(model_loss, model, config, SPEC.action), has_aux=True)
+        (value, _), gradient = jax.jit(loss)(random_params(learner), KEY, chunks())
+        return jax.device_get((value, gradient))
+
+    (loss, plain), (same, balanced) = scored(1.0), scored(10.0)
+    np.testing.assert_allclose(same, loss, rtol=1e-6)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(b, 10 * a, rtol=1e-3, atol=1e-5),
+        *(x["prior"] for x in (plain, balanced)),
+    )
+    last = jax.tree.leaves(plain["posterior"])[0], jax.tree.leaves(balanced["posterior"])[0]
+    assert not np.allclose(last[1], 10 * last[0], rtol=0.05)
+
+
 PRIORS = dict(rssm={"input", "gru", "prior"}, ssm={"input", "prior"}, drnn={"encoder_gru", "latent", "decoder_gru"})
 
 

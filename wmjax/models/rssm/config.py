@@ -17,7 +17,9 @@ POSITIVE = (
     "stochastic deterministic hidden decoder_hidden reward_units reward_horizon vector_units min_std learning_rate "
     "adam_epsilon clip_norm"
 )
-NOT_NEGATIVE = "reward_layers free_nats kl_scale image_side image_scale vector_scale reward_scale overshooting_scale"
+NOT_NEGATIVE = (
+    "reward_layers free_nats kl_scale prior_scale image_side image_scale vector_scale reward_scale overshooting_scale"
+)
 WIDTHS = ("encoder_widths", "decoder_widths", "reward_widths")
 
 
@@ -50,6 +52,7 @@ class RSSMConfig:
     image_fit: str = "crop"  # of a smaller image_side: that part of the image (Fig. 4), or resize, all of it (Fig. 6)
     free_nats: float = 3.0  # on the KL of each time step, summed over dimensions
     kl_scale: float = 1.0
+    prior_scale: float = 1.0  # of the KL's gradient in the prior alone: KL balancing (Hafner et al. 2021); not in paper
     image_scale: float = 1.0
     vector_scale: float = 1.0  # of vectors beside images; not in the paper
     reward_scale: float = 10.0  # authors' code; the paper names none. At 1 Adam's epsilon starves the head

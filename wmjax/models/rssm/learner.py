@@ -12,7 +12,7 @@ from wmjax.ops import gaussian, image_bits
 from wmjax.ops.actions import model_action
 from wmjax.ops.axes import fold, unfold_like
 from wmjax.ops.centre import crop, shrink
-from wmjax.ops.gradients import clipped_adam, gradient_step
+from wmjax.ops.gradients import clipped_adam, gradient_step, scale_gradient
 from wmjax.types import Learner, LearnerState, UsageError, image_of, vector_of
 
 
@@ -74,7 +74,7 @@ def model_loss(model, config, action_spec, params, key, batch):
     metrics["reward_loss"] = reward_loss(model, config, params, states, images, batch.reward)
     loss += config.reward_scale * metrics["reward_loss"]
     if config.kind != "rnn":  # which has no noise and, in the authors' code, no divergence: nothing trains its prior
-        kl = gaussian.kl_diagonal(states.mean, states.std, *prior)
+        kl = gaussian.kl_diagonal(states.mean, states.std, *scale_gradient(prior, config.prior_scale))
         metrics["kl"] = kl.mean()
         loss += config.kl_scale * gaussian.free_nats(kl, config.free_nats).mean()
     if config.overshooting_distance > 1:
