@@ -125,6 +125,7 @@ def main(argv: list[str]) -> None:
                 run.write_reports()
         hold()
 
+    learner, counters = run.held()["learner"], run.held()["counters"]
     run.save()
     counted = {name: counters[name] for name in ("updates", "episodes", "env_steps")}
     if run.is_cut_short(counters["updates"]) and counters["updates"] > counters["evaluated"]:

@@ -77,7 +77,7 @@ def read_settings(config: Any) -> Settings:
         if config["task"].startswith("minipacman:"):  # others show their state or do not
             env["observe"] = "image+state"
     blocks: dict[str, Any] = {name: build(cls, config[name], name) for name, cls in BLOCKS.items()}
-    wanted: dict[str, Any] = AGENTS[kind]
+    wanted: dict[str, Any] = dict(pixels=False, modulated=False) | AGENTS[kind]
     if any(getattr(blocks["agent"], name) != value for name, value in wanted.items()):
         raise UsageError(f"config.agent: agent {kind} is {wanted}")
     number = config.get("devices", "1")  # a finished run's config does not hold its devices

@@ -102,6 +102,15 @@ def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     assert told["task"] == "atari:Pong" and "normalised/Mnih 2015" in told
 
 
+def test_a_run_stopped_in_its_last_evaluation_is_not_finished(tmp_path, whole):
+    step = "wmjax.envs.jax_env:JaxVecEnv.step"  # of evaluations alone, seven calls each
+    stopped = mains.start(tmp_path / "run", experiment=MAIN, stop_at=(step, 18))
+    assert stopped.code == 75, stopped.stderr
+    assert not summary(tmp_path / "run")["finished"]
+    assert mains.start(tmp_path / "run", experiment=MAIN).code == 0
+    assert_as_whole(tmp_path / "run", (whole[0],))
+
+
 def learn(data, folder, kind, *flags):
     """A run of environment_models on recorded episodes of seven decisions."""
     words = (f"--config=experiments/environment_models/config.py:{data},{kind},cpu_grid", *flags)
@@ -179,6 +188,7 @@ def test_every_agent_trains_through_the_main(kind, data, model, tmp_path):
         (["--config.agent.rollouts=4"], "there is one for each of the 5 actions"),
         (["--config.agent.horizon=8"], "8 decisions, an episode has 7"),
         (["--config.agent.rollout_policy=uniform"], "agent distilled is"),
+        (["--config.agent.pixels=True"], "agent distilled is"),
         (["--config.agent.horizon=1"], "of a distilled rollout policy at least 2"),
         (["--config.agent.entropy=-1.0"], "agent entropy -1.0: must be 0 or more"),
         (["--config.agent.kernels=(3,)"], "equally many"),
