@@ -259,6 +259,8 @@ def load(folder: str | pathlib.Path) -> Loaded:
     settings = read_settings(config)
     spec, env = spec_of(settings)
     world = make_world(settings, spec, env, keys_of(settings.seed)[1])
+    if config.get("world") != world.identity.get("world"):
+        raise UsageError(f"{folder}: the model in {settings.model_run} is not the one that it was trained with")
     made = make(settings, spec, world)
     template = dict(learner=lifecycle.acting_part(jax.eval_shape(made.learner.init, jax.random.key(0))))
     others = ("playing", "tally", "began", "counters", "partial", "env", "eval_env")

@@ -6,8 +6,8 @@
 Environments: minipacman:regular, hunt, avoid, ambush and rush, or an Atari game. Agents: model_free; copy, whose
 imagined states are all the present one; untrained, whose model has first weights; uniform, distilled and ltq (learning
 to query), by their rollout policies; pixels, distilled with rendered imaginations; modulation. All but model_free ask
-the model of a finished run of `experiments.environment_models`, or "simulator", the environment itself. Presets: `paper`;
-`cpu`, MiniPacman on two cores; `cpu_games`, Atari games at 80 x 64.
+the model of a finished run of `experiments.environment_models`, or "simulator", the environment itself; untrained, ltq
+and modulation the former alone. Presets: `paper`; `cpu`, MiniPacman on two cores; `cpu_games`, Atari games at 80 x 64.
 """  # noqa: E501
 
 from dataclasses import dataclass

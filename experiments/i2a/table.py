@@ -2,9 +2,9 @@
 
     python -m experiments.i2a.table --env=minipacman:regular --preset=cpu --model=sssm --folder=runs/i2a --cores=0,1
 
-Records the model's data by random play, trains the model, then every agent of --agents with every seed, each in a
-folder of its own; the same command resumes what was interrupted. --model=simulator asks the environment itself, and
-needs no data; it is not for `untrained` and `ltq`. Writes FOLDER/curves.png and FOLDER/table.md: returns at equal
+Records the model's data by --policy, trains the model, then every agent of --agents with every seed, each in a folder
+of its own; the same command resumes what was interrupted. --model=simulator asks the environment itself, and needs no
+data; it is not for `untrained`, `ltq` and `modulation`. Writes FOLDER/curves.png and FOLDER/table.md: returns at equal
 frames, without and with the frames of the model's data counted, and at equal seconds, with ratios to the agent without
 a model and to the one that copies its state; and the frames until training's episodes last 100 decisions.
 """

@@ -119,7 +119,7 @@ def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]
 
 def shortened(options: Any) -> str:
     """What to tell of returns where episodes are cut short; they are sums over the control steps."""
-    steps = cost.read_config(options.tasks[0], grid.MAIN[0], options.preset, options.set).env.episode_steps
+    steps = cost.read_config(options.tasks[0], options.designs[0], options.preset, options.set).env.episode_steps
     return f" Episodes are cut after {steps:,} control steps, published ones have 1,000." if steps else ""
 
 

@@ -216,14 +216,17 @@ def correlation_cells(pairs: Sequence[tuple[Any, Any]]) -> list[str]:
 def measure_of_run(cell: Cell, name: str) -> float:
     """A measure of a run: of training the median over its lines, of evaluations the last; nan where there is none.
 
+    A null, as where all candidates earn the same, is none.
+
     name: the metric, but for the horizon at its end, of which the longest is taken.
     """
     rows = read_metrics(cell.folder)
     found = sorted({key for row in rows for key in row if key.startswith(name)}, key=lambda key: (len(key), key))
-    values = [row[found[-1]] for row in rows if row.get(found[-1]) is not None] if found else []
-    if not values:
-        return np.nan
-    return float(np.median(values)) if name.startswith("train/") else values[-1]
+    values = [row[found[-1]] for row in rows if found[-1] in row] if found else []
+    if not name.startswith("train/"):
+        values = values[-1:]
+    values = [value for value in values if value is not None]
+    return float(np.median(values)) if values else np.nan
 
 
 def median_losses(cells: Mapping[str, Sequence[Cell]], kind: str) -> dict[str, float]:

@@ -152,6 +152,12 @@ def test_an_agent_asks_a_model_that_was_trained_on_what_another_played(whole, da
     assert ended.code == 0, ended.stderr
     row = metrics(tmp_path / "run")[-1]
     assert 0 < row["train/rollout_entropy"] < np.log(5) + 1e-5 and len(list((tmp_path / "run/videos").iterdir())) == 1
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    (tmp_path / "run/config.json").write_text(
+        json.dumps(config | dict(world="0" * 16))
+    )  # as if it was trained on since
+    ended = mains.call("evaluate", f"--workdir={tmp_path / 'run'}")
+    assert ended.code == 2 and "is not the one that it was trained with" in ended.stderr
     for flags, message in (
         (["--config.agent.horizon=4"], "8 decisions, an episode has 7"),
         (["--config.env.maze=15x19"], "a model of obs_shape (9, 11, 3)"),

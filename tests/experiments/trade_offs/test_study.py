@@ -38,9 +38,14 @@ def test_a_folder_of_another_preset_is_refused_and_left_as_it_is(tmp_path):
 
 @pytest.mark.parametrize(("preset", "settings", "steps"), [("cpu", [], 500), ("paper", ["env.episode_steps=100"], 100)])
 def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tmp_path):
-    options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], parts=[])
+    options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], designs=["r"], parts=[])
     assert f"cut after {steps} control steps" in study.page(options, tmp_path, {})[2]
-    assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"]))
+    assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"], designs=["r"]))
+
+
+def test_the_page_takes_settings_that_only_the_chosen_design_has(tmp_path):
+    options = dict(preset="cpu", set=["model.hidden=64"], seeds=1, tasks=["cheetah_run"], designs=["lt_lr"], parts=[])
+    assert "cut after" in study.page(SimpleNamespace(**options), tmp_path, {})[2]
 
 
 def test_costs_without_scores_say_where_table_7_is(tmp_path):

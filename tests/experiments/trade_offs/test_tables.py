@@ -250,3 +250,12 @@ def test_heat_maps_are_of_both_pools(tmp_path, monkeypatch):
 
 def test_pieces_of_optimism_are_as_long_as_the_longest_chunk_of_a_design():
     assert max(design.shown for design in config.DESIGNS.values()) == SHOWN
+
+
+@pytest.mark.parametrize(("last", "found"), [(0.2, 0.2), (None, np.nan)])
+def test_a_measure_of_evaluations_is_the_last_one_even_where_it_is_null(last, found, tmp_path):
+    rows = [{"eval/regret_12": 0.9}, {"eval/regret_12": last}, {"train/loss": 1.0}]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    np.testing.assert_equal(
+        tables.measure_of_run(Cell("r", Variant("r"), "fake:counter", 0, tmp_path), "eval/regret"), found
+    )
