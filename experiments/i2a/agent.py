@@ -24,6 +24,7 @@ from wmjax.storage import checkpoint, manifest, workdir
 from wmjax.types import Actor, Array, EnvSpec, JaxEnv, Learner, Params, UsageError, WorldModel
 
 SIMULATOR = "simulator"  # in place of a model's folder: the environment itself
+BLIND = "vae"  # a kind of model whose state no action changes
 LEARNED = ("untrained", "ltq", "modulation")  # agents that ask a network alone
 
 
@@ -216,6 +217,8 @@ def played_actions(task: str, env: dict[str, Any]) -> tuple[int, ...]:
 def check_model(settings: Settings, config: state_space.StateSpaceConfig) -> None:
     """Raises UsageError unless the model sees actions; for modulation unless it does not, and draws latents."""
     modulated = settings.kind == "modulation"
+    if config.kind == BLIND:
+        raise UsageError(f"config.model_run={settings.model_run}: is a {BLIND}, whose state no action changes")
     if config.sees_actions == modulated:
         raise UsageError(
             f"config.model_run={settings.model_run}: agent {settings.kind} asks a model trained with "

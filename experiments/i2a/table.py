@@ -22,7 +22,7 @@ from experiments.environment_models import config as models
 from experiments.environment_models.agent import predicted_steps
 from experiments.environment_models.agent import read_settings as read_model_settings
 from experiments.i2a import config as configs
-from experiments.i2a.agent import SIMULATOR, check_actions, read_settings, spec_of
+from experiments.i2a.agent import BLIND, SIMULATOR, check_actions, read_settings, spec_of
 from experiments.presets import tasks
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
@@ -37,7 +37,8 @@ from wmjax.types import UsageError
 
 DEFINITION = "table.json"
 AGENTS = ("model_free", "copy", "untrained", "uniform", "distilled", "ltq")
-MODELS = (SIMULATOR, *(kind for kind in KINDS if kind != "ar"))  # the paper found AR too expensive to ask
+TOO_DEAR = "ar"  # to ask, as the paper found
+MODELS = (SIMULATOR, *(kind for kind in KINDS if kind not in (TOO_DEAR, BLIND)))
 RETURN, LENGTH = "collect/return", "collect/episode_length"
 BASELINES = ("model_free", "copy")
 LONG, NEVER = 100, "not reached"  # decisions of an episode that is survived for a while
@@ -83,7 +84,7 @@ def main(argv: list[str]) -> None:
     runs.train_missing(trainings, options.cores)
     curves = {name: [read_curve(run) for run in own] for name, own in folders.items()}
     console.try_drawing(write_comparison, folder / "curves.png", folders, task, RETURN)
-    runs.publish(folder / "table.md", lines(options, task, curves, options.data if asks_model else 0))
+    runs.publish(folder / "table.md", lines(options, task, curves, options.data * spec.action_repeat * asks_model))
 
 
 def check(options: Any) -> pathlib.Path:
@@ -146,7 +147,10 @@ def training(options: Any, folder: pathlib.Path, run_folder: pathlib.Path, name:
 
 
 class Curve(NamedTuple):
-    """What a run's episodes were like; one number for each line of metrics in which episodes ended."""
+    """What a run's episodes were like; one number for each line of metrics in which episodes ended.
+
+    Where none did, one line whose returns and lengths are nan.
+    """
 
     frames: np.ndarray
     seconds: np.ndarray  # of training, from its start, without evaluations
@@ -159,6 +163,8 @@ def read_curve(folder: pathlib.Path) -> Curve:
     rows = read_metrics(folder)
     frames, returns = plots.series(rows, RETURN, plots.env_steps(rows))
     worked = [sum(own.values()) - own.get("evaluate", 0.0) for own in map(plots.parts, rows)]
+    if not len(frames):
+        return Curve(np.array([plots.env_steps(rows)[-1]]), np.array([sum(worked)]), *np.full((2, 1), np.nan))
     seconds, _ = plots.series(rows, RETURN, list(np.cumsum(worked)))
     return Curve(frames, seconds, returns, plots.series(rows, LENGTH, plots.env_steps(rows))[1])
 
@@ -170,13 +176,12 @@ def returns_at(curves: Sequence[Curve], axis: str, point: float) -> np.ndarray:
 
 
 def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) -> list[str]:
-    """The lines of table.md. data: decisions of the model's data."""
+    """The lines of table.md. data: frames of the model's data."""
     everyone = [curve for own in curves.values() for curve in own]
     frames = min(curve.frames[-1] for curve in everyone)
     seconds = min(curve.seconds[-1] for curve in everyone)
-    repeat = 4 if task.startswith("atari:") else 1
     points = [(f"{part * frames / 1e6:.2g}M frames", part * frames, 0) for part in (0.25, 0.5)]
-    points += [("at the end", frames, 0), ("with the data counted", frames, data * repeat)]
+    points += [("at the end", frames, 0), ("with the data counted", frames, data)]
     cells = []
     for name, own in curves.items():
         found = {}
@@ -189,7 +194,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         f"{task}, preset {options.preset}, model {options.model}, {options.seeds} seeds "
         f"{' '.join([*options.set, *options.model_set])}".rstrip()
         + f". Returns of training's episodes after {frames / 1e6:.2g} million frames, between two lines of metrics, "
-        f"and over seeds with 95% intervals (Student's t). The model's data are {data * repeat} frames, played by "
+        f"and over seeds with 95% intervals (Student's t). The model's data are {data} frames, played by "
         f"{options.policy}; not counted are a trained player's own frames and the seconds of the model's training. "
         "All seeds ask one model.",
         "",
@@ -202,7 +207,7 @@ def lines(options: Any, task: str, curves: dict[str, list[Curve]], data: int) ->
         f"Frames until training's episodes last {LONG} decisions, the model's data counted, seed by seed; and over "
         "those of the better baseline, where no baseline comes so far an upper bound.",
         "",
-        *survival(curves, data * repeat),
+        *survival(curves, data),
     ]
 
 

@@ -210,12 +210,14 @@ def test_with_pixels_the_rollout_policy_imitates_on_real_images(pixels):
     np.testing.assert_allclose(loss, without_rollouts(config, metrics) + 0.3 * metrics["distillation_loss"], rtol=1e-5)
 
 
-def test_the_entropy_of_a_learned_rollout_policy_is_a_penalty():
-    """Mean entropy of its probabilities; the first actions are given."""
-    config = i2a.I2AConfig(rollout_policy="learned", rollout_entropy=0.4)
+@pytest.mark.parametrize("force_first", [True, False])
+def test_the_entropy_of_a_learned_rollout_policy_is_a_penalty(force_first):
+    """Mean entropy of what it chose, at the decisions that count: not of first actions that are given."""
+    config = i2a.I2AConfig(rollout_policy="learned", rollout_entropy=0.4, force_first=force_first)
     action = np.random.default_rng(1).dirichlet(np.ones(tiny_i2a.ACTIONS), size=(7, 3, 4, 2))  # [T, H, B, K, A]
     loss, metrics, _ = loss_of_a_made_up_decision(config, action=jnp.float32(action))
-    expected = -(action * np.log(action)).sum(-1)[:, 1:].mean()
+    entropy = -(action * np.log(action)).sum(-1)[:-1, 1 if force_first else 0 :].mean(axis=(1, 3))
+    expected = entropy[~steps_with_ends().is_last[:-1]].mean()
     np.testing.assert_allclose(metrics["rollout_entropy"], expected, rtol=1e-4)
     np.testing.assert_allclose(loss, without_rollouts(config, metrics) + 0.4 * expected, rtol=1e-4)
 

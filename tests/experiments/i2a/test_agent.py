@@ -1,5 +1,6 @@
 """The model that an agent asks, as it is made of a run; and what its pictures tell."""
 
+import dataclasses
 import json
 
 import jax
@@ -99,6 +100,14 @@ def test_an_unfinished_model_is_refused(loaded, modulation, monkeypatch):
     settings, _ = modulation
     monkeypatch.setattr(agent.world_models, "load", lambda folder: loaded._replace(updates=loaded.updates - 1))
     with pytest.raises(UsageError, match="config.model_run=/nowhere: unfinished, 5999 of 6000 updates"):
+        agent.world_of_run(settings, loaded.spec, jax.random.key(1))
+
+
+def test_a_model_whose_state_no_action_changes_is_refused(loaded, modulation, monkeypatch):
+    settings, _ = modulation
+    blind = loaded.settings._replace(model=dataclasses.replace(loaded.settings.model, kind="vae", sees_actions=True))
+    monkeypatch.setattr(agent.world_models, "load", lambda folder: loaded._replace(settings=blind))
+    with pytest.raises(UsageError, match="config.model_run=/nowhere: is a vae, whose state no action changes"):
         agent.world_of_run(settings, loaded.spec, jax.random.key(1))
 
 

@@ -114,10 +114,19 @@ def test_data_count_for_agents_that_need_them():
     """An untrained model has seen nothing; a random one of 1,000 frames is a tenth later with 100 of data."""
     told = table.lines(options(), "minipacman:hunt", {name: [curve(1)] for name in ("untrained", "copy")}, data=100)
     assert [row[4] for row in cells(told)[2:4]] == ["1000.0", "900.0"]
-    told = table.lines(options(), "atari:MsPacman", dict(copy=[curve(1)]), data=25)  # a decision is four frames
-    assert cells(told)[2][4] == "900.0"
     assert "played by random" in told[0]
     assert cells(table.survival(dict(untrained=[lasting(3)], copy=[lasting(3)]), 100_000))[2][1] == "0.30M"
+
+
+def test_the_models_data_are_counted_in_frames_of_the_environment(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(table.runs, "train_missing", lambda *args: None)
+    monkeypatch.setattr(table, "read_curve", lambda folder: curve(1))
+    monkeypatch.setattr(table, "lines", lambda options, task, curves, data: told.append(data) or [])
+    for number, (env, preset) in enumerate((("MsPacman", "cpu_games"), ("minipacman:hunt", "cpu"))):
+        words = (f"--folder={tmp_path / str(number)}", f"--env={env}", f"--preset={preset}", "--agents=copy")
+        assert mains.call("i2a.table", *words, "--seeds=1", "--data=25").code == 0
+    assert told == [100, 25]  # a decision is four frames of a game, and one of the others
 
 
 def test_seconds_are_those_of_training(tmp_path):
@@ -125,6 +134,17 @@ def test_seconds_are_those_of_training(tmp_path):
     told = [json.dumps(row | {table.RETURN: 1.0, table.LENGTH: 1.0}) for row in rows]
     (tmp_path / "metrics.jsonl").write_text("\n".join(told) + "\n")
     assert np.array_equal(table.read_curve(tmp_path).seconds, [5.0, 10.0])
+
+
+def test_a_run_in_which_no_episode_ended_has_no_numbers(tmp_path):
+    for name, ended in (("whole", {table.RETURN: 2.0, table.LENGTH: 9.0}), ("endless", {table.RETURN: None})):
+        (tmp_path / name).mkdir()
+        row = {"env_steps": 1000, "time/total": 7.0} | ended
+        (tmp_path / name / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    curves = dict(model_free=[table.read_curve(tmp_path / "whole")], copy=[table.read_curve(tmp_path / "endless")])
+    rows = cells(table.lines(options(seeds=1), "minipacman:hunt", curves, data=0))
+    assert rows[2][3] == "2.0" and rows[3][1:] == ["no"] * 5
+    assert rows[-1] == ["copy", "not", "not"]
 
 
 def test_a_folder_is_of_one_set_of_settings(tmp_path, monkeypatch):
@@ -176,6 +196,7 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
         ("--agents=uniform,a3c", "unknown --agents 'a3c'"),
         ("--model=gan", "unknown --model 'gan'"),
         ("--model=ar", "unknown --model 'ar'"),
+        ("--model=vae", "unknown --model 'vae'"),
         ("--preset=tiny", "unknown --preset 'tiny'"),
         ("--cores=a", "--cores=a: must be numbers"),
         ("--cores=0,4096", "--cores=4096: there is no such core; choose of "),

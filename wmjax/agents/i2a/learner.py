@@ -86,7 +86,8 @@ def actor_critic_loss(config, agent, params, unroll):
         parts |= distillation(agent, params, seen, decided, mean)
         loss += config.distillation * parts["distillation_loss"]
     if config.rollout_policy == "learned":
-        parts["rollout_entropy"] = entropy_of_rollouts(decided.imagined.action)
+        chosen = decided.imagined.action[:-1, int(config.force_first) :]
+        parts["rollout_entropy"] = mean(entropy_of_rollouts(chosen))
         loss += config.rollout_entropy * parts["rollout_entropy"]
     return loss, dict(loss=loss, value_mean=mean(decided.value[:-1]), **parts)
 
@@ -105,11 +106,9 @@ def distillation(agent, params, features, decided, mean):
     return dict(distillation_loss=mean(divergence), rollout_entropy=mean(imitation.entropy()))
 
 
-def entropy_of_rollouts(action):
-    """Mean entropy of the probabilities [T, H, B, K, A] that were actions after the first ones."""
-    probability = action[:, 1:]
-    entropy = -jnp.sum(probability * jnp.log(probability + 1e-8), axis=-1)
-    return jnp.sum(entropy) / max(entropy.size, 1)
+def entropy_of_rollouts(probability):
+    """Mean entropy [T, B] of the probabilities [T, H, B, K, A] that were a rollout's actions."""
+    return -jnp.sum(probability * jnp.log(probability + 1e-8), axis=-1).mean(axis=(1, 3))
 
 
 def advantages(config, steps, value):
