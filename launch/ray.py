@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from wmjax import console
 from wmjax.run import jobs, stop
 from wmjax.run.jobs import Job
 from wmjax.types import UsageError
@@ -68,12 +67,7 @@ def run_on(ray: Any, begin: Callable[[Job], Any], unfinished: Sequence[Job], tri
             working[begin(job)] = (job, jobs.written_at(job.folder))
         for reference in ray.wait(list(working), timeout=POLL)[0]:
             job, before = working.pop(reference)
-            fault = fault_of(ray, reference)
-            if jobs.written_at(job.folder) == before:
-                jobs.vanished(job.folder, f"ray: {fault}")
-            ended = jobs.read_ended(job.folder)
-            assert ended is not None
-            console.say(f"{job.folder}: exit code {ended.code}: {ended.last}")
+            ended = jobs.ended_elsewhere(job.folder, before, f"ray: {fault_of(ray, reference)}")
             if jobs.goes_on(ended, tries):
                 waiting.append(job)
     for reference in working:

@@ -104,11 +104,7 @@ def run_on(executor: Any, unfinished: Sequence[Job], tries: int) -> None:
         for entry in [entry for entry in under_way if entry[2].done()]:
             job, before, each = entry
             under_way.remove(entry)
-            ended = jobs.read_ended(job.folder)
-            if ended is None or jobs.written_at(job.folder) == before:
-                ended = jobs.vanished(job.folder, f"slurm: {each.state}")
-            console.say(f"{job.folder}: exit code {ended.code}: {ended.last}")
-            if jobs.goes_on(ended, tries):
+            if jobs.goes_on(jobs.ended_elsewhere(job.folder, before, f"slurm: {each.state}"), tries):
                 under_way.append((job, jobs.written_at(job.folder), executor.submit(Resumed(job, tries))))
 
 

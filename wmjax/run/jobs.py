@@ -159,11 +159,16 @@ def written_at(folder: Path) -> int:
         return 0
 
 
-def vanished(folder: Path, why: str) -> Ended:
-    """Notes that a run ended on another machine, which did not say how: a try that failed."""
-    before = read_ended(folder)
-    ended = Ended(VANISHED, why, (before.tries if before else 0) + 1)
-    write_ended(folder, ended)
+def ended_elsewhere(folder: Path, before: int, why: str) -> Ended:
+    """Tells how a run ended on another machine; where that machine did not note it, a try that failed is noted.
+
+    Args: before: `written_at` as the run began there; why: what is known of an end that was not noted.
+    """
+    ended = read_ended(folder)
+    if ended is None or written_at(folder) == before:
+        ended = Ended(VANISHED, why, (ended.tries if ended else 0) + 1)
+        write_ended(folder, ended)
+    console.say(f"{folder}: exit code {ended.code}: {ended.last}")
     return ended
 
 
