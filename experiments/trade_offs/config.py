@@ -44,6 +44,7 @@ SIZES: dict[str, dict[str, dict[str, Any]]] = dict(
         rssm=dict(hidden=300, reward_layers=3, reward_units=300, adam_epsilon=1e-3, image_bits=8),
     ),
     cpu=dict(
+        rssm=dict(prior_scale=1.0),  # the loss of PlaNet's paper, as in `paper`
         video=dict(filters_divisor=8, sampling_updates=1000, adam_epsilon=1e-8),
     ),
     smoke=dict(

@@ -71,6 +71,12 @@ def test_evaluations_are_kept_and_compared_with_the_simulator_where_there_is_one
     assert all(each.keep for each in kept) and [each.model_error for each in kept] == [True, False]
 
 
+@pytest.mark.parametrize("preset", ["paper", "cpu"])
+def test_designs_have_the_loss_of_planets_paper(preset):
+    """PlaNet's own `cpu` has another: the KL's gradient in the prior is ten times that in the posterior."""
+    assert config.get_config(f"cheetah_run,lt_lr,{preset}").model.prior_scale == 1.0
+
+
 def test_sizes_are_those_of_tables_14_and_15():
     found = cells.variants("paper")["scale"]
     assert len([name for name in found if name.startswith("lt_lr")]) == 9 and "lt_lr_50_200" in found
