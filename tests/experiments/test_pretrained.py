@@ -12,6 +12,7 @@ from tests.mains import ROOT, call
 
 FOLDER = ROOT / "pretrained"
 EXPERIMENTS = dict(
+    cartpole_swingup="planet",
     cheetah_run="planet",
     freeway="smaller_world_models",
     minipacman_dssm_det="environment_models",
