@@ -39,6 +39,7 @@ def main(argv: list[str]) -> None:
     out = Path(options.out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"--out={out}: not an empty folder")
+    files.check_place(out)
     cli.use_jax()
     export(folder, out)
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
@@ -48,10 +49,10 @@ def main(argv: list[str]) -> None:
 def export(folder: Path, out: Path) -> None:
     """Writes `out`, whole or not at all. Raises: UsageError if `folder` holds no run or no good checkpoint."""
     config = workdir.read_config(folder)
-    files.make_folder(out)
     restored = checkpoint.restore_latest(folder, checkpoint.AS_SAVED)
     if restored is None:
         raise UsageError(f"{folder} has no checkpoint yet")
+    files.make_folder(out)
     step, state = restored
     half = out.with_name(f".{out.name}.half")
     shutil.rmtree(half, ignore_errors=True)  # of an export that was broken off

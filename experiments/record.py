@@ -31,10 +31,13 @@ from wmjax.run import cli
 from wmjax.run.collect import Player, arrivals, make_player
 from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import datasets, manifest
+from wmjax.storage import datasets, manifest, workdir
 from wmjax.types import Array, Step, UsageError
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
+
+
+RANDOM = "random"  # a --policy that is no folder
 
 
 class Policy(NamedTuple):
@@ -55,7 +58,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
         "a gym name such as MsPacman, or a full environment name such as ball:drifting",
         flag_values=values,
     )
-    flags.DEFINE_string("policy", "random", "who plays: random, or the folder of a run", flag_values=values)
+    flags.DEFINE_string("policy", RANDOM, "who plays: random, or the folder of a run", flag_values=values)
     cli.int_flag(values, "member", 0, "which agent of a population, counted from 0", 0)
     cli.int_flag(values, "steps", None, "decisions in all, rounded up to whole shards", 1, 10**12)
     cli.path_flag(values, "folder", "where the data go")
@@ -77,10 +80,11 @@ def main(argv: list[str]) -> None:
     name = options.game if ":" in options.game else f"atari:{options.game}"
     env_options = recorded_options(name, options.size, options.actions, options.option)
     policy = None
-    if options.policy == "random":
+    if options.policy == RANDOM:
         if options.member:
             raise UsageError(f"--member={options.member}: is for a run's agents; give --policy=FOLDER too")
     else:
+        check_policy(options.policy)
         policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
     if policy and policy.env:
         numbers = numbers_among(options, name, policy.env, env_options)
@@ -90,7 +94,7 @@ def main(argv: list[str]) -> None:
     # Whatever is refused is refused before the folder is touched.
     probe = envs.make(name, options.envs, 0, **env_options)
     probe.close()
-    policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name="random"))
+    policy = policy or Policy(make_random_actor(probe.spec.action), np.zeros(1), None, dict(name=RANDOM))
     player = make_player(policy.actor, options.envs, explore=False)
 
     folder, count = pathlib.Path(options.folder), datasets.count_for(options.steps, options.envs * options.rows)
@@ -114,6 +118,12 @@ def main(argv: list[str]) -> None:
     step_bytes = total["bytes"] / total["decisions"]
     counts = f"{total['decisions']} steps, {total['episodes']} episodes"
     console.say(f"{folder}: {counts}, {mean}, {step_bytes:.0f} bytes a step")
+
+
+def check_policy(policy: str) -> None:
+    """Raises UsageError for a --policy that is neither RANDOM nor a run's folder."""
+    if policy != RANDOM and not (pathlib.Path(policy) / workdir.CONFIG).exists():
+        raise UsageError(f"--policy={policy}: holds no run; give {RANDOM}, or the folder of a run")
 
 
 def recorded_options(name: str, size: str | None, actions: str | None, others: Sequence[str]) -> dict[str, Any]:

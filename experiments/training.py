@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 
 from experiments.presets import config_flag
 from wmjax.run import cli, processes
+from wmjax.storage import files
 from wmjax.types import UsageError
 
 
@@ -30,6 +31,7 @@ def read_command(argv: list[str], module: str, configs: Any) -> Command:
     options = cli.parse_flags(argv, functools.partial(define_flags, configs.USAGE), module, configs)
     if options.config is None or options.workdir is None:
         raise UsageError(f"give --config={configs.USAGE} and --workdir=DIR")
+    files.check_place(options.workdir)
     if options.distributed != "off":
         processes.start(options.distributed)
     cli.use_jax()
@@ -49,6 +51,8 @@ def read_doctor_command(argv: list[str], module: str, configs: Any) -> tuple[Con
     options = cli.parse_flags(argv, define_doctor_flags, module, configs)
     if options.config is None:
         raise UsageError(f"give --config={configs.USAGE}")
+    if options.workdir:
+        files.check_place(options.workdir)
     return options.config, options.workdir
 
 

@@ -72,7 +72,7 @@ class Resumed:
 
 def engine(options: Any, folder: Path) -> Callable[[Sequence[Job]], None]:
     """The engine of a cluster; UsageError where submitit, sbatch or an option of --slurm is missing or wrong."""
-    settings = dict(job_name=job_name(folder)) | dict(map(read_option, options.slurm))
+    settings = dict(job_name=job_name(folder)) | read_options(options.slurm)
     if importlib.util.find_spec("submitit") is None:
         raise UsageError(f"--engine=slurm needs submitit: {INSTALL}")
     for program in ("sbatch", "srun"):
@@ -106,6 +106,11 @@ def run_on(executor: Any, unfinished: Sequence[Job], tries: int) -> None:
             under_way.remove(entry)
             if jobs.goes_on(jobs.ended_elsewhere(job.folder, before, f"slurm: {each.state}"), tries):
                 under_way.append((job, jobs.written_at(job.folder), executor.submit(Resumed(job, tries))))
+
+
+def read_options(texts: Sequence[str]) -> dict[str, int | str]:
+    """The options of --slurm=key=value."""
+    return dict(map(read_option, texts))
 
 
 def read_option(text: str) -> tuple[str, int | str]:

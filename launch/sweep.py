@@ -36,6 +36,7 @@ Definition = dict[str, Any]  # what a folder's sweep.json holds
 
 SWEEP = "sweep.json"
 FAILED = "failed"
+MAINS = tuple(f"experiments.{name}" for name in ("planet", "smaller_world_models", "environment_models", "i2a"))
 NO_SWEEP = "give --main=MODULE, --config=FILE:ARGUMENT and --set=KEY=V1,V2 once or more"
 
 
@@ -78,6 +79,8 @@ def main(argv: list[str]) -> None:
         return
     if options.slurm and options.engine != "slurm":
         raise UsageError(f"--slurm={options.slurm[0]}: is of --engine=slurm, not of {options.engine}")
+    check_folder(folder)
+    slurm.read_options(options.slurm)
     check(definition, runs, options.engine)
     unfinished = todo(runs, options)
     if options.dry_run:
@@ -172,11 +175,16 @@ def write_definition(folder: Path, definition: Definition) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         workdir.lock(folder)
-        if (folder / workdir.CONFIG).exists():
-            raise UsageError(f"{folder} is the working folder of a run: choose another folder")
         files.write_sealed(folder / SWEEP, definition)
     except OSError as error:
         raise UsageError(f"cannot use {folder} for a sweep: {error}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raises UsageError for a folder that cannot be a sweep's, or is a run's."""
+    files.check_place(folder)
+    if (folder / workdir.CONFIG).exists():
+        raise UsageError(f"{folder} is the working folder of a run: choose another folder")
 
 
 def check_same(folder: Path, old: Definition, new: Definition) -> None:
@@ -214,12 +222,7 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
     On the machine that computes, engine local, one environment of each task is tried too.
     """
     module = definition["main"]
-    try:
-        found = importlib.util.find_spec(f"{module}.__main__") and importlib.import_module(f"{module}.agent")
-    except ImportError as error:
-        raise UsageError(f"--main={module}: {error}; give a training main, such as experiments.planet") from error
-    if not hasattr(found, "read_settings"):
-        raise UsageError(f"--main={module} is no training main: {module}.agent has no read_settings")
+    found = agent_of(module)
     specs: dict[tuple[str, str], EnvSpec] = {}
     for run in runs:
         try:
@@ -237,6 +240,20 @@ def check(definition: Definition, runs: Sequence[Run], engine: str) -> None:
                 pools.check_alike({each.task: specs[each.task, str(settings.env)] for each in members})
         except UsageError as error:
             raise UsageError(f"cell {next(iter(run.cells))}: {error}") from error
+
+
+def agent_of(module: str) -> Any:
+    """The module agent.py of a training main; UsageError for what is none."""
+    mains = ", ".join(MAINS)
+    try:
+        found = importlib.util.find_spec(f"{module}.__main__") and importlib.import_module(f"{module}.agent")
+    except ImportError as error:
+        own = f"{module}.agent".startswith(error.name or "-") or (error.name or "").startswith(module)
+        why = "" if own else f": {error}"  # of a package that it needs
+        raise UsageError(f"--main={module} is no training main{why}; those of this project: {mains}") from error
+    if not hasattr(found, "read_settings"):
+        raise UsageError(f"--main={module} is no training main; those of this project: {mains}")
+    return found
 
 
 def config_alone(definition: Definition, cell: grid.Cell) -> Any:

@@ -61,10 +61,13 @@ class Needs(NamedTuple):
 def main(argv: list[str]) -> None:
     """Looks at the machine, or hands over to the doctor of --config. argv: the command line."""
     from wmjax.run import cli
+    from wmjax.storage import files
 
     for name in cli.config_names(argv[1:]):
         return doctor_beside(name)(argv)
     options = cli.parse_flags(argv, define_flags, __name__)
+    if options.workdir:
+        files.check_place(options.workdir)
     tell(itertools.chain(machine(), room(options.workdir)))
 
 

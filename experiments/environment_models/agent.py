@@ -108,4 +108,8 @@ def spec_of(settings: Settings) -> EnvSpec:
     """The EnvSpec of a run's data, which need not be there for balls."""
     if is_ball(settings.task):
         return bouncing_ball.make(settings.task.partition(":")[2], [0], dict(size=settings.data.size)).spec
+    if not pathlib.Path(settings.task, datasets.INDEX).exists():
+        allowed = ", ".join(f"ball:{mode}" for mode in bouncing_ball.NOISE)
+        filled = "a folder that experiments.record filled"
+        raise UsageError(f"{settings.task} holds no recorded data; data are {allowed} or {filled}")
     return datasets.read_spec(settings.task)

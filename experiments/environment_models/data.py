@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from experiments.environment_models.agent import Settings, predicted_steps
+from experiments.environment_models.agent import Settings, predicted_steps, spec_of
 from experiments.environment_models.config import DataConfig, is_ball
 from wmjax import console, memory, replay
 from wmjax.envs import bouncing_ball
@@ -63,7 +63,7 @@ def placed(steps: Step, mesh: Mesh) -> replay.Replay:
 
 def recorded(folder: pathlib.Path, rows: int, settings: Settings, mesh: Mesh) -> Data:
     """Train and test sequences of a recorded folder, in whose episodes `rows` rows must fit; rewards are scaled."""
-    spec, on_host = datasets.read_spec(folder), settings.data.images == "host"
+    spec, on_host = spec_of(settings), settings.data.images == "host"
 
     def load_split(split: str) -> tuple[replay.Replay, list[np.ndarray] | None]:
         free = memory.host_memory() if on_host else memory.free_memory()

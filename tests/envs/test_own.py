@@ -49,6 +49,10 @@ gymnasium.register("Lost-v0", "line_world_of_nobody:Line")
 number = 3
 
 
+def make_seedless():
+    return make_env(0)
+
+
 def make_env(seed):
     return gymnasium.make("Line-v0", render_mode="rgb_array")
 '''
@@ -89,6 +93,7 @@ def test_both_families_play(line_world, name):
         ("gym:line_world:Lost-v0", {}, "gym:Lost-v0 cannot be made: .*line_world_of_nobody"),
         ("py:line_world:make", {}, "unknown function of line_world 'make'. Did you mean make_env"),
         ("py:line_world:number", {}, "unknown function of line_world 'number'"),
+        ("py:line_world:make_seedless", {}, r"must take a seed, as make_seedless\(seed\) -> environment"),
         ("py:line_world", {}, "give py:my_package.module:function"),
         ("py:line_world:make_env", dict(size=4), "size=4"),
         ("py:line_world:make_env", dict(image_key=None), "image_key=None"),

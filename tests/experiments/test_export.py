@@ -93,6 +93,7 @@ def test_a_model_of_recorded_data_needs_them_no_longer(tmp_path_factory, tmp_pat
         (["--workdir={}", "--out={}"], "not an empty folder"),
         (["--workdir={}/none", "--out={}/out"], "not the working folder of a run"),
         (["--workdir={}/run", "--out={}/file/out"], "cannot write into"),
+        (["--workdir={}/run", "--out={}/out"], "has no checkpoint yet"),
     ],
 )
 def test_bad_input_ends_in_one_line(words, told, tmp_path):

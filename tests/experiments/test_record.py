@@ -194,7 +194,7 @@ def test_other_flags_are_refused(copy):
         (["--game=Pong", "--rows=1000000"], "a shard of --rows=1000000 and --envs=2 needs 192.00 GB"),
         (["--game=Pong", "--size=99999999999x64"], "must be ROWSxCOLUMNS"),
         (["--member=1"], "--member=1: is for a run's agents"),
-        (["--policy=nowhere"], "nowhere is not the working folder of a run"),
+        (["--policy=nowhere"], "--policy=nowhere: holds no run; give random, or the folder"),
         (["--folders=a"], "folders"),
         (["more"], "unexpected argument"),
     ],

@@ -132,8 +132,9 @@ def test_one_typo_ends_in_one_line_before_anything_starts(tmp_path, capsys):
         ([*MAIN, "--set=seed=1", "--jobs=0"], "--jobs"),
         ([*MAIN, "--set=model.kind=ssm", "--pack=seed"], "--pack=seed needs --set=seed"),
         ([*MAIN[:1], "--config=nowhere.py:a,b", "--set=seed=1"], "config file 'nowhere.py' does not exist"),
-        (["--main=experiments.plant", MAIN[1], "--set=seed=1"], "--main=experiments.plant: No module named"),
-        (["--main=./planet", MAIN[1], "--set=seed=1"], "--main=./planet: "),
+        (["--main=experiments.plant", MAIN[1], "--set=seed=1"], "--main=experiments.plant is no training main; those"),
+        (["--main=./planet", MAIN[1], "--set=seed=1"], "--main=./planet is no training main"),
+        (["--main=experiments.record", MAIN[1], "--set=seed=1"], "of this project: experiments.planet, experiments."),
         (["--main=wmjax.run", MAIN[1], "--set=seed=1"], "--main=wmjax.run is no training main"),
     ],
 )
@@ -167,8 +168,12 @@ def test_another_sweep_is_refused_with_the_difference_and_extended(tmp_path, cap
 
 def test_a_runs_own_folder_is_no_sweeps(tmp_path, capsys):
     (tmp_path / "config.json").write_text("{}")
-    assert call(tmp_path, *MAIN, "--set=seed=0:2") == 2
-    assert "is the working folder of a run" in capsys.readouterr().err
+    for also in ([], ["--dry_run"]):
+        assert call(tmp_path, *MAIN, "--set=seed=0:2", *also) == 2
+        assert "is the working folder of a run" in capsys.readouterr().err
+    assert call(tmp_path / "config.json" / "s", *MAIN, "--set=seed=0:2", "--dry_run") == 2
+    assert "config.json is not a folder" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
 def test_dry_run_is_lines_for_a_shell(tmp_path, capsys):
@@ -291,6 +296,8 @@ def test_seeds_of_a_main_without_populations_are_not_packed(tmp_path, capsys):
 def test_settings_of_another_engine_are_refused(tmp_path, capsys):
     assert call(tmp_path / "s", *MAIN, "--set=seed=0", "--slurm=partition=gpu") == 2
     assert "--slurm=partition=gpu: is of --engine=slurm, not of local" in capsys.readouterr().err
+    assert call(tmp_path / "s", *MAIN, "--set=seed=0", "--engine=slurm", "--slurm=gpu", "--dry_run") == 2
+    assert "--slurm=gpu: give key=value" in capsys.readouterr().err
 
 
 def test_a_sweep_from_before_tasks_were_packed_goes_on(tmp_path):

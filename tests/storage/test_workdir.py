@@ -101,14 +101,30 @@ def test_a_path_that_cannot_be_a_folder(tmp_path):
     with pytest.raises(UsageError, match="is not the working folder of a run"):
         workdir.read_config(tmp_path / "file")
     for path in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(UsageError, match=f"cannot write into {path}"):
-            files.make_folder(path)
+        for refuse in (files.make_folder, files.check_place):
+            with pytest.raises(UsageError, match=f"cannot write into {path}"):
+                refuse(path)
+    files.check_place(tmp_path / "a" / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_folder_that_is_closed_to_this_user(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # root may write anywhere
     with pytest.raises(UsageError, match=f"cannot write into {tmp_path}: Permission denied"):
         files.make_folder(tmp_path)
+    with pytest.raises(UsageError, match=f"cannot write into {tmp_path}/a: {tmp_path}: Permission denied"):
+        files.check_place(tmp_path / "a")
+
+
+def test_a_refused_folder_stays_as_it_was(folder):
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").touch()
+    with pytest.raises(UsageError, match="notes.txt"):
+        workdir.open_workdir(folder, CONFIG)
+    (folder / "config.json").write_text('{"seed": 7}')
+    with pytest.raises(UsageError, match="another config"):
+        workdir.open_workdir(folder, CONFIG)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "notes.txt"]
 
 
 def test_a_second_process_is_refused_and_a_killed_one_lets_go(folder):

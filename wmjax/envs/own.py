@@ -24,6 +24,7 @@ With `seconds` or `failures` one worker is a process of its own too.
 
 import functools
 import importlib
+import inspect
 import os
 import sys
 from collections.abc import Callable
@@ -121,7 +122,14 @@ def _function(name: str) -> Callable[[int], Any]:
         attribute for attribute in dir(module) if callable(getattr(module, attribute)) and not attribute.startswith("_")
     ]
     check_name(f"function of {module_name}", function, callables)
-    return getattr(module, function)
+    found = getattr(module, function)
+    try:
+        inspect.signature(found).bind(0)
+    except TypeError as error:
+        raise UsageError(f"py:{name}: must take a seed, as {function}(seed) -> environment: {error}.") from error
+    except ValueError:  # of C functions, whose arguments nobody tells
+        pass
+    return found
 
 
 def _in_workers(make: Callable[..., Any], name: str, seeds: list[int], options: dict[str, Any]) -> WorkersVecEnv | None:

@@ -46,6 +46,16 @@ def make_folder(path: Path) -> None:
         raise UsageError(f"cannot write into {path}: {error.strerror}") from error
 
 
+def check_place(path: str | Path) -> None:
+    """Raises UsageError where `make_folder` would, and makes nothing."""
+    path = Path(path).absolute()
+    nearest = next(each for each in (path, *path.parents) if os.path.lexists(each))
+    if not nearest.is_dir():
+        raise UsageError(f"cannot write into {path}: {nearest} is not a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write into {path}: {nearest}: {os.strerror(errno.EACCES)}")
+
+
 def write_whole(path: Path, content: bytes | str) -> Path:
     """Writes a file for a user, and the folders above it. Raises UsageError if that cannot be done."""
     try:

@@ -49,11 +49,16 @@ def open_workdir(path: str | Path, config: dict, may_differ: Collection[str] = (
             or files but no config; the path cannot be a folder; the disk is full.
     """
     path, config = Path(path), json.loads(json.dumps(config))
+
+    def look() -> tuple[bool, list[str]]:
+        resumed = (path / CONFIG).exists()
+        return resumed, _changed(path, config, may_differ) if resumed else _check_empty(path)
+
     try:
         path.mkdir(parents=True, exist_ok=True)
+        look()  # without the lock, whose file a refused folder would keep
         lock(path)
-        resumed = (path / CONFIG).exists()
-        changed = _changed(path, config, may_differ) if resumed else _check_empty(path)
+        resumed, changed = look()
         if changed:
             console.warn(f"resuming with other settings: {', '.join(changed)}")
         if changed or not resumed:

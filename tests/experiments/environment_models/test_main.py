@@ -352,6 +352,7 @@ def test_table_trains_what_is_missing_and_compares(whole, tmp_path, monkeypatch)
         ("--set=model.kinds=3", "config.model.kinds does not exist"),
         ("--set=model.kind=vae", "--set=model.kind=vae: give --models instead"),
         ("--set=seed=3", "--set=seed=3: give --seeds instead"),
+        ("--data=bal", "/bal holds no recorded data; data are ball:diffusing, ball:drifting or a folder"),
     ],
 )
 def test_table_refuses_in_one_line(flag, message, tmp_path):
@@ -364,6 +365,12 @@ def test_table_refuses_in_one_line(flag, message, tmp_path):
 def test_ablations_refuse_settings_that_undo_their_own(setting, tmp_path):
     ended = mains.call("environment_models.ablations", "--data=ball", f"--folder={tmp_path}", f"--set={setting}")
     assert ended.code == 2 and setting.partition("=")[0] in ended.stderr and ended.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_ablations_of_data_that_are_not_there_begin_no_run(tmp_path):
+    ended = mains.call("environment_models.ablations", "--data=nowhere", f"--folder={tmp_path}")
+    assert ended.code == 2 and "nowhere holds no recorded data" in ended.stderr and ended.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -380,6 +387,7 @@ def test_ablations_leave_out_one_helper_each(tmp_path, monkeypatch):
             yield training, jobs.Ended(0, "", 0)
 
     monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(agents, "spec_of", lambda settings: None)  # nothing has been recorded
     flags = ("--data=d", f"--folder={tmp_path}", "--seeds=2", "--updates=7", "--cores=0,1", "--set=train.every=7")
     ended = mains.call("environment_models.ablations", *flags)
     assert ended.code == 0, ended.stderr

@@ -207,6 +207,7 @@ def test_modulation_asks_an_sssm_and_is_refused_before_another_is_trained(tmp_pa
         ("--model_set=model.jumpp=2", "config.model.jumpp does not exist"),
         ("--model=simulator", "is for environments in pure JAX, and not for agent untrained"),
         ("--seeds=0", "seeds"),
+        ("--policy=/no/such", "--policy=/no/such: holds no run; give random, or the folder of a run"),
     ],
 )
 def test_refusals_are_one_line(flag, message, tmp_path):

@@ -123,6 +123,14 @@ def test_bad_input_is_one_line(flags, named, tmp_path):
     assert not folder.exists()
 
 
+def test_a_folder_that_cannot_be_made_is_refused_before_environments_are(tmp_path):
+    (tmp_path / "file").touch()
+    for module in ("planet", "planet.doctor"):
+        words = ("--config=experiments/planet/config.py:fake:countr,cpu", f"--workdir={tmp_path / 'file' / 'run'}")
+        ended = mains.call(f"{module}.__main__" if module == "planet" else module, *words)
+        assert ended.code == 2 and "file is not a folder" in ended.stderr and ended.stderr.count("\n") == 1
+
+
 def test_other_config_in_the_same_folder_is_refused(whole):
     folder: pathlib.Path = whole[0]
     before = metrics(folder)
