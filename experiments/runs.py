@@ -108,7 +108,12 @@ def run_folders(folder: pathlib.Path, names: Iterable[str], seeds: int) -> dict[
 
 def train_missing(trainings: Sequence[jobs.Job], cores: Sequence[str] = ()) -> None:
     """As `train_all`, but runs that are done are not started again."""
-    train_all([job for job in trainings if jobs.state(job.folder, 1) != "done"], cores)
+    train_all(missing(trainings), cores)
+
+
+def missing(trainings: Sequence[jobs.Job]) -> list[jobs.Job]:
+    """Those whose runs are not done."""
+    return [job for job in trainings if jobs.state(job.folder, 1) != "done"]
 
 
 def publish(path: pathlib.Path, lines: Sequence[str]) -> None:

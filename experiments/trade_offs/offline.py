@@ -1,7 +1,7 @@
 """The study's parts without exploration: all designs learn from the same episodes (Tables 1, 2, Figs. 8, 9).
 
 For each seed they learn the episodes that the five designs have collected with that seed, and are tested on the
-evaluations of the same runs.
+evaluations of the same runs; those that diverged aside.
 """
 
 import functools
@@ -14,7 +14,7 @@ import numpy as np
 
 from experiments.planet.offline import PREDICTIONS
 from experiments.trade_offs import pictures, tables
-from experiments.trade_offs.cells import MAIN, Cell, training_of
+from experiments.trade_offs.cells import Cell, training_of
 from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
 from wmjax.console import try_drawing
 from wmjax.report.artifacts import SUMMARY
@@ -27,6 +27,7 @@ UPDATES = dict(paper=100_000, cpu=1500, smoke=20)  # not in the paper
 PLAYED = dict(paper=100, cpu=10, smoke=2)  # episodes at the end, of which Table 1 takes the 90th percentile
 LOOKS = 2  # measurements of a run
 LOW = 0.5  # of all rewards: what `optimism` learns from
+Results = Mapping[str, Mapping[int, dict[str, Any]]]  # {design: {seed: summary.json of its run}}
 
 
 def make_cells(part: str, online: Sequence[Cell]) -> list[Cell]:
@@ -38,16 +39,21 @@ def make_training(online: Sequence[Cell]) -> Callable[[Cell, str, Sequence[str]]
     """A function (cell, preset, settings) -> Job of the offline trainer. online: the Cells that have collected."""
 
     def training(cell: Cell, preset: str, settings: Sequence[str]) -> jobs.Job:
-        pool = [each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed)]
+        pool = pool_of(cell, online)
         settings = [f"evaluation.episodes={PLAYED[preset]}", *settings]
         job = training_of("experiments.planet.offline", cell, preset, settings)
         folders, updates = ",".join(map(str, pool)), UPDATES[preset]
         words = [f"--train={folders}", f"--test={folders}", f"--updates={updates}", f"--every={updates // LOOKS}"]
         if cell.folder.name.startswith("optimism_"):
-            words.append(f"--below={bound(tuple(pool)):.4g}")
+            words.append(f"--below={bound(pool):.4g}")
         return job._replace(command=[*job.command, *words])
 
     return training
+
+
+def pool_of(cell: Cell, online: Sequence[Cell]) -> tuple[pathlib.Path, ...]:
+    """Folders of the runs whose episodes a Cell learns. online: the Cells that have collected."""
+    return tuple(each.folder for each in online if (each.task, each.seed) == (cell.task, cell.seed))
 
 
 @functools.cache
@@ -69,45 +75,60 @@ def results(cell: Cell) -> dict[str, Any]:
     return json.loads((cell.folder / SUMMARY).read_text())
 
 
-def lines(part: str, online: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
-    """The lines of a part. online: {name: [Cell of each seed]} of the runs that collected."""
-    cells = {name: make_cells(part, online[name]) for name in MAIN}
-    found = {name: [results(cell) for cell in own] for name, own in cells.items()}
+def lines(
+    part: str,
+    cells: Mapping[str, Sequence[Cell]],
+    online: Mapping[str, Sequence[Cell]],
+    task: str,
+    folder: pathlib.Path,
+) -> list[str]:
+    """The lines of a part. cells, online: {name: [Cell of each seed]} of its runs and of those that collected."""
+    found = {name: {cell.seed: results(cell) for cell in own} for name, own in cells.items()}
     head = ["The same episodes for every design, by digest: " + "; ".join(digests(found)) + ".", ""]
     picture = folder / f"{part}_{task}.png"
     try_drawing(heat_maps, picture, cells)
     head += [
         f"![{part}]({picture.name})",
         "",
-        "Rewards of windows of what was learned (train) and of evaluation episodes (eval), seed 0.",
+        "Rewards of windows of what was learned (train) and of evaluation episodes (eval), of the first seed.",
         "",
     ]
     if part == "optimism":
         return head + optimism(found)
-    return [*head, *scores(found, task), "", *differences(found, tables.scores(online), task)]
+    of_online = {name: tables.by_seed(own) for name, own in online.items()}
+    return [*head, *scores(found, task), "", *differences(found, of_online, task)]
 
 
-def digests(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+def digests(found: Results) -> list[str]:
     """The digest of each seed's pool; raises AssertionError where designs have learned from different ones."""
-    each = zip(*found.values(), strict=True)
-    sets = [{run["pools"]["train"]["digest"] for run in runs} for runs in each]
-    assert all(len(names) == 1 for names in sets), f"designs have learned from different episodes: {sets}"
-    return [f"seed {seed} {next(iter(names))[:12]}" for seed, names in enumerate(sets)]
+    told = []
+    for seed in sorted({seed for runs in found.values() for seed in runs}):
+        names = {runs[seed]["pools"]["train"]["digest"] for runs in found.values() if seed in runs}
+        assert len(names) == 1, f"designs have learned from different episodes: seed {seed} {names}"
+        told.append(f"seed {seed} {names.pop()[:12]}")
+    return told
 
 
-def measured(found: Mapping[str, Sequence[dict[str, Any]]], name: str) -> dict[str, np.ndarray]:
+def measured(found: Results, name: str) -> dict[str, np.ndarray]:
     """{design: a measurement of each seed, float64 [seeds]}; nan where there is none, which JSON has as null."""
-    return {design: np.array([run["newest"][name] for run in runs], np.float64) for design, runs in found.items()}
+    return {
+        design: np.array([run["newest"][name] for run in runs.values()], np.float64) for design, runs in found.items()
+    }
 
 
-def percentiles(found: Mapping[str, Sequence[dict[str, Any]]]) -> dict[str, np.ndarray]:
+def percentiles(found: Results) -> dict[str, np.ndarray]:
     """{design: the 90th percentile of its returns, of each seed}."""
-    return {design: np.array([run["score"]["percentile_90"] for run in runs]) for design, runs in found.items()}
+    return {design: np.array(list(scores_of(runs).values())) for design, runs in found.items()}
 
 
-def scores(found: Mapping[str, Sequence[dict[str, Any]]], task: str) -> list[str]:
+def scores_of(runs: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+    """{seed: 90th percentile of its returns} of a design."""
+    return {seed: run["score"]["percentile_90"] for seed, run in runs.items()}
+
+
+def scores(found: Results, task: str) -> list[str]:
     """Tables 1 and 2: the 90th percentile of returns, the error of rewards, their correlation, and R beside images."""
-    episodes = next(iter(found.values()))[0]["score"]["episodes"]
+    episodes = next(run["score"]["episodes"] for runs in found.values() for run in runs.values())
     returns = percentiles(found)
     errors = measured(found, "eval/reward_error_median")
     rows = [
@@ -133,34 +154,38 @@ def scores(found: Mapping[str, Sequence[dict[str, Any]]], task: str) -> list[str
             [["designs' means", *rho, printed("reward_errors", "rho", task)]],
         ),
         "",
-        *against_rewards(errors),
+        *against_rewards({design: errors_of(runs) for design, runs in found.items()}),
     ]
 
 
-def against_rewards(errors: Mapping[str, np.ndarray]) -> list[str]:
-    """Whether designs with images have lower errors than `r` on the same episodes, seed by seed."""
+def errors_of(runs: Mapping[int, dict[str, Any]]) -> dict[int, float]:
+    """{seed: median error of rewards} of a design."""
+    return {seed: run["newest"]["eval/reward_error_median"] for seed, run in runs.items()}
+
+
+def against_rewards(errors: Mapping[str, Mapping[int, float]]) -> list[str]:
+    """Whether designs with images have lower errors than `r` on the same episodes. errors: {design: {seed: error}}."""
     rows = []
     for design in [name for name in errors if name != "r"]:
-        ratio = np.log(errors[design] / errors["r"])
+        own, of_r = tables.paired(errors[design], errors.get("r", {}))
+        ratio = np.log(own / of_r) if len(own) else np.array([np.nan])
         half = half_interval(ratio) if len(ratio) > 1 else np.nan
         low, high = np.exp(ratio.mean() - half), np.exp(ratio.mean() + half)
         rows.append([design, f"{np.exp(ratio.mean()):.2f}", "-" if np.isnan(half) else f"{low:.2f} to {high:.2f}"])
     return markdown(["median error relative to r", "ratio", "95% interval"], rows)
 
 
-def differences(
-    found: Mapping[str, Sequence[dict[str, Any]]], online: Mapping[str, np.ndarray], task: str
-) -> list[str]:
-    """Table 5, below: the score without exploration less that with it, seed by seed. online: scores by design."""
+def differences(found: Results, online: Mapping[str, Mapping[int, float]], task: str) -> list[str]:
+    """Table 5, below: scores without exploration less those with it, seed by seed. online: {design: {seed: score}}."""
     rows = []
-    for design, returns in percentiles(found).items():
-        difference = returns - online[design]
+    for design, runs in found.items():
+        difference = np.subtract(*tables.paired(scores_of(runs), online.get(design, {})))
         published = printed("differences", design, task)
-        rows.append([design, with_interval(difference, 0), listed(difference), published])
+        rows.append([design, tables.within(difference), listed(difference), published])
     return markdown(["", "offline score less online score", "seeds", "published, without its sign"], rows)
 
 
-def optimism(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
+def optimism(found: Results) -> list[str]:
     """Fig. 9 as numbers: what is predicted above what was learned from."""
     off, errors = measured(found, "eval/optimism"), measured(found, "eval/reward_error_median")
     rows = [
@@ -171,13 +196,15 @@ def optimism(found: Mapping[str, Sequence[dict[str, Any]]]) -> list[str]:
 
 
 def heat_maps(path: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> None:
-    """Draws the first seed's windows of both pools. cells: {design: [Cell]}."""
+    """Draws the windows of both pools of the first seed that there is. cells: {design: [Cell]}."""
+    seed = min(cell.seed for own in cells.values() for cell in own)
+    shown = {design: cell.folder for design, own in cells.items() for cell in own if cell.seed == seed}
     counts: dict[str, dict[str, np.ndarray]] = dict(train={}, eval={})
     edges = np.empty(0)
-    for design, own in cells.items():
-        with np.load(own[0].folder / PREDICTIONS) as arrays:
+    for design, folder in shown.items():
+        with np.load(folder / PREDICTIONS) as arrays:
             edges = arrays["edges"]
             for name, each in counts.items():
                 each[design] = arrays[name]
-    limit = workdir.read_config(next(iter(cells.values()))[0].folder)["offline"]["below"]
+    limit = workdir.read_config(next(iter(shown.values())))["offline"]["below"]
     pictures.write_heat_maps(path, counts, edges, limit)

@@ -4,7 +4,7 @@
 
 Trains what is missing, as processes of PlaNet's main and of its offline trainer, and writes FOLDER/study.md with the
 paper's tables and figures beside the published numbers. The same command goes on; a folder belongs to one preset and
-one set of settings. Parts:
+one set of settings. A run that diverges is told and left out. Parts:
 
     online      the five designs of Fig. 1 (Table 5, Figs. 2, 3, 14)
     faults      what two faults of the published code cost
@@ -19,7 +19,7 @@ one set of settings. Parts:
 
 import pathlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -58,15 +58,18 @@ def main(argv: list[str]) -> None:
     used = {part: of_designs(own, options.designs) for part, own in variants.items() if part in needed(options.parts)}
     if empty := [part for part, own in used.items() if not own]:
         raise UsageError(f"--designs={','.join(options.designs)}: none of them is in the part {', '.join(empty)}")
-    cells = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
-    firsts = [cell for own in cells.values() for cell in own if cell.seed == 0]
+    asked = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
+    firsts = [cell for own in asked.values() for cell in own if cell.seed == 0]
     runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], read_settings)
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
-    train(dict.fromkeys(cell for own in cells.values() for cell in own), options, grid.training)
+    diverged = train(dict.fromkeys(cell for own in asked.values() for cell in own), options, grid.training)
+    cells = {part: without(own, diverged) for part, own in asked.items()}
     for part in [part for part in OFFLINE if part in options.parts]:
-        train(offline.make_cells(part, cells["online"]), options, offline.make_training(cells["online"]))
+        own = [cell for cell in offline.make_cells(part, asked["online"]) if offline.pool_of(cell, cells["online"])]
+        diverged |= train(own, options, offline.make_training(cells["online"]))
+        cells[part] = without(own, diverged)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
-    runs.publish(folder / "study.md", page(options, folder, cells))
+    runs.publish(folder / "study.md", page(options, folder, cells, diverged))
 
 
 def check(options: Any) -> pathlib.Path:
@@ -95,13 +98,26 @@ def needed(parts: Sequence[str]) -> set[str]:
     return {*parts, *(["online"] if set(parts) & set(OFFLINE) else [])}
 
 
-def train(cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Sequence[str]], jobs.Job]) -> None:
-    """Trains the cells that are not done."""
-    runs.train_missing([training(cell, options.preset, options.set) for cell in cells], options.cores)
+def train(
+    cells: Iterable[Cell], options: Any, training: Callable[[Cell, str, Sequence[str]], jobs.Job]
+) -> dict[pathlib.Path, jobs.Ended]:
+    """Trains the cells that are not done. Returns: how each ended that diverged, by its folder."""
+    trainings = [training(cell, options.preset, options.set) for cell in cells]
+    return runs.train_or_diverge(runs.missing(trainings), options.cores)
 
 
-def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]) -> list[str]:
-    """The lines of study.md. cells: of the parts that are trained online."""
+def without(cells: Sequence[Cell], diverged: Collection[pathlib.Path]) -> list[Cell]:
+    """The cells that have not diverged."""
+    return [cell for cell in cells if cell.folder not in diverged]
+
+
+def page(
+    options: Any,
+    folder: pathlib.Path,
+    cells: Mapping[str, Sequence[Cell]],
+    diverged: Mapping[pathlib.Path, jobs.Ended],
+) -> list[str]:
+    """The lines of study.md. cells: of each part, without those that diverged; diverged: how these ended, by folder."""
     means = f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t)."
     lines = [
         f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
@@ -109,11 +125,13 @@ def page(options: Any, folder: pathlib.Path, cells: Mapping[str, Sequence[Cell]]
         f"{means if options.seeds > 1 else 'Seed 0 alone.'} Scores are returns of the last "
         f"evaluation; published ones are of 1,000 episodes at full size.{shortened(options)}",
     ]
+    for run, ended in diverged.items():
+        lines += ["", f"{run.relative_to(folder)} diverged and is left out: {ended.last}"]
     for task in options.tasks:
-        costs = costs_of(task, options)
+        costs, own = costs_of(task, options), {part: by_name(each, task) for part, each in cells.items()}
         for part in options.parts:
-            own = by_name(cells.get(part, cells.get("online", [])), task)
-            lines += ["", f"## {task}: {part}", "", *part_lines(part, own, task, folder, costs)]
+            told = part_lines(part, own, task, folder, costs) if own.get(part, True) else ["Every run diverged."]
+            lines += ["", f"## {task}: {part}", "", *told]
     return lines
 
 
@@ -139,15 +157,21 @@ def costs_of(task: str, options: Any) -> dict[str, dict[str, Any]]:
 
 
 def part_lines(
-    part: str, cells: dict[str, list[Cell]], task: str, folder: pathlib.Path, costs: Mapping[str, dict[str, Any]]
+    part: str,
+    of_parts: Mapping[str, dict[str, list[Cell]]],
+    task: str,
+    folder: pathlib.Path,
+    costs: Mapping[str, dict[str, Any]],
 ) -> list[str]:
-    """The lines of one part and task."""
+    """The lines of one part and task. of_parts: {part: {name: [Cell of each seed]}}."""
+    online = of_parts.get("online", {})
+    cells = of_parts.get(part, online)
     if part == "online":
         return tables.online(cells, task, folder, costs)
     if part == "faults":
         return [*tables.faults(cells), "", *tables.model_errors(cells)]
     if part in OFFLINE:
-        return offline.lines(part, cells, task, folder)
+        return offline.lines(part, cells, online, task, folder)
     if part in CURVES:
         return tables.returns(cells, task, folder / f"{part}_{task}.png")
     if part == "cost":

@@ -43,6 +43,17 @@ def scores(cells: Mapping[str, Sequence[Cell]]) -> dict[str, np.ndarray]:
     return {name: np.array([score(cell) for cell in own]) for name, own in cells.items()}
 
 
+def by_seed(cells: Sequence[Cell]) -> dict[int, float]:
+    """{seed: score}."""
+    return {cell.seed: score(cell) for cell in cells}
+
+
+def paired(one: Mapping[int, float], other: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers by seed as two arrays float64 [seeds], of the seeds that both have."""
+    both = [seed for seed in one if seed in other]
+    return np.array([one[seed] for seed in both], np.float64), np.array([other[seed] for seed in both], np.float64)
+
+
 def listed(values: Sequence[float] | np.ndarray, digits: int = 0) -> str:
     """Numbers of the seeds as text."""
     return ", ".join(f"{value:.{digits}f}" for value in values)
@@ -91,10 +102,10 @@ def online(
 
 def faults(cells: Mapping[str, Sequence[Cell]]) -> list[str]:
     """The score with a fault less that of the design without it, seed by seed."""
-    found, rows = scores(cells), []
+    found, rows = {name: by_seed(own) for name, own in cells.items()}, []
     for name, (design, setting) in [each for each in FAULTS.items() if each[0] in cells]:
-        difference = found[name] - found[design]
-        rows.append([name, setting.removeprefix("model."), with_interval(difference, 0), listed(difference)])
+        difference = np.subtract(*paired(found[name], found.get(design, {})))
+        rows.append([name, setting.removeprefix("model."), within(difference), listed(difference)])
     return markdown(["", "setting", "score less that without it", "seeds"], rows)
 
 
@@ -157,7 +168,7 @@ def at_budget(curve: Curve, kind: int, budget: float) -> float:
     return found[-1] if found else np.nan
 
 
-def within(values: Sequence[float], digits: int = 0) -> str:
+def within(values: Sequence[float] | np.ndarray, digits: int = 0) -> str:
     """Numbers of the seeds as a cell; where some have none, how many have."""
     known = np.array([value for value in values if not np.isnan(value)])
     if not len(known):
@@ -271,11 +282,12 @@ def scaling(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path
 
 def sharing(cells: Mapping[str, Sequence[Cell]], task: str, folder: pathlib.Path) -> list[str]:
     """Fig. 7: the score without the reward's gradient in the representation, less that with it."""
-    found, rows = scores(cells), []
+    found, rows = {name: by_seed(own) for name, own in cells.items()}, []
     for name in [name for name in cells if name.endswith(tuple(OTHER_GRADIENT))]:
         design, _, gradient = name.rpartition("_")
-        difference = found[name] - found[design] if gradient == "stopped" else found[design] - found[name]
-        rows.append([design, OTHER_GRADIENT[gradient], with_interval(difference, 0), listed(difference)])
+        own, default = paired(found[name], found.get(design, {}))
+        difference = own - default if gradient == "stopped" else default - own
+        rows.append([design, OTHER_GRADIENT[gradient], within(difference), listed(difference)])
     return [
         "Score without the reward's gradient in the representation, less the score with it, seed by seed: above 0 it "
         "should not be shared.",

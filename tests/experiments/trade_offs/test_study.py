@@ -1,11 +1,120 @@
-"""The study's command: what it refuses, and what its page begins with."""
+"""The study's command: what it refuses, what it trains, and its page."""
 
+import json
+import pathlib
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from experiments.trade_offs import study
-from wmjax.types import UsageError
+from wmjax.run import cli, jobs
+from wmjax.storage import checkpoint
+from wmjax.types import Step, UsageError
+
+SPENT = dict(parameters=1, action_repeat=4, decisions=8, decision_gflop=1.0, update_gflop=9.0)
+FAST = dict(decision_ms=1.0, update_ms=2.0)
+
+
+def collected(seed, rows=9):
+    """A Step [rows, 1] of one episode."""
+    rng, zeros = np.random.default_rng(seed), np.zeros((rows, 1), np.float32)
+    reward = rng.uniform(size=(rows, 1)).astype(np.float32)
+    obs, is_first = np.zeros((rows, 1, 4, 4, 3), np.uint8), np.arange(rows)[:, None] == 0
+    return Step(zeros.astype(np.int32), obs, reward, zeros + 1, is_first, np.zeros((rows, 1), bool))
+
+
+def write_run(job):
+    """Writes what the study reads of a finished run: small numbers of its name's own."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    number = sum(map(ord, job.folder.name))
+    losses = {"train/image_loss": number % 7 + 1, "train/reward_loss": number % 5 + 1}
+    errors = {"model_error/correlation_4": number % 3 / 4, "model_error/regret_4": 0.5}
+    rows = [dict(episodes=2, env_steps=64, updates=0)] + [
+        dict(episodes=i, env_steps=32 * i, updates=4 * i) | {"eval/return_mean": float(number % 11)} | losses | errors
+        for i in (4, 6)
+    ]
+    (job.folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    checkpoint.append_rows(job.folder, 0, collected(number))
+    summary = dict(finished=True)
+    if "experiments.planet.offline" in job.command:
+        newest = {"eval/reward_error_median": number % 9 + 1, "eval/r2_horizon": 0.5, "eval/optimism": 0.1}
+        summary |= dict(newest=newest, score=dict(percentile_90=number % 10, mean=1.0, episodes=2))
+        summary |= dict(pools=dict(train=dict(digest=learned(job))))
+        (job.folder / "config.json").write_text('{"offline": {"below": null}}')
+        np.savez(job.folder / study.offline.PREDICTIONS, train=np.eye(2), eval=np.eye(2), edges=np.arange(3.0))
+    (job.folder / "summary.json").write_text(json.dumps(summary))
+
+
+def learned(job):
+    """The words --train of an offline run."""
+    return next(word for word in job.command if word.startswith("--train="))
+
+
+def study_of(folder, monkeypatch, *flags, codes=()):
+    """(exit code, the jobs that were started by folder, the lines of the page) of a study of runs written by hand.
+
+    codes: {name of a run: its exit code}, where not 0.
+    """
+    codes, started = dict(codes), {}
+
+    def run_all(trainings, slots, tries):
+        for job in trainings:
+            code = codes.get(job.folder.name, 0)
+            write_run(job) if not code else job.folder.mkdir(parents=True)
+            started[job.folder.name] = job
+            yield job, jobs.Ended(code, "error: update 9: loss is not finite" if code else "", 0)
+
+    monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(study.cost, "measure", lambda *args: SPENT | (FAST if args[-1] else {}))
+    common = ["--preset=smoke", "--tasks=fake:counter", "--seeds=2", f"--folder={folder}"]
+    code = cli.run(study.main, ["study", *common, *flags])
+    page = pathlib.Path(folder, "study.md")
+    return code, started, page.read_text().split("\n") if page.exists() else []
+
+
+def section(page, part):
+    """The lines of a page below the title of a part."""
+    first = page.index(f"## fake:counter: {part}")
+    after = [i for i, line in enumerate(page) if line.startswith("## ") and i > first]
+    return page[first + 1 : after[0] if after else None]
+
+
+def names(lines):
+    """The first cells of the rows of tables."""
+    return [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
+
+
+def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
+    """Also of the pool of its seed; of differences seed by seed the other seeds are left."""
+    ended = ["ot_or_seed_0", "lt_or_leak_seed_0", "lt_or_leak_seed_1", "offline_r_seed_1"]
+    codes = dict.fromkeys(ended, cli.NOT_FINITE)
+    parts = "--parts=online,faults,offline"
+    code, started, page = study_of(tmp_path, monkeypatch, parts, codes=codes)
+    assert code == 0 and len(started) == 2 * (5 + 2 + 5)
+    for name in codes:
+        assert f"fake:counter/{name} diverged and is left out: error: update 9: loss is not finite" in page
+    online = section(page, "online")
+    assert next(line for line in online if line.startswith("| ot_or")).count(",") == 0  # one seed
+    assert names(section(page, "faults")).count("lt_or_leak") == 0
+    late = next(line for line in section(page, "faults") if line.startswith("| ot_or_late"))
+    assert "(" not in late
+    pools = [learned(started[f"offline_lt_lr_seed_{seed}"]).count(",") for seed in (0, 1)]
+    assert pools == [3, 4] and "ot_or_seed_0" not in learned(started["offline_lt_lr_seed_0"])
+    ratios = [line for line in section(page, "offline") if line.startswith("| ot_or")]
+    assert len(ratios) == 3 and "- " in ratios[1]
+
+
+def test_a_part_all_of_whose_runs_diverged_is_told(tmp_path, monkeypatch):
+    codes = {f"{name}_seed_{seed}": cli.NOT_FINITE for name in study.grid.MAIN for seed in (0, 1)}
+    code, started, page = study_of(tmp_path, monkeypatch, "--parts=online,offline,cost", codes=codes)
+    assert code == 0 and started.keys() == codes.keys()
+    assert all(section(page, part)[1] == "Every run diverged." for part in ("online", "offline"))
+
+
+def test_a_run_that_fails_in_another_way_ends_the_study(tmp_path, monkeypatch, capsys):
+    code, _, page = study_of(tmp_path, monkeypatch, "--parts=rewards", codes=dict(r_seed_0=2))
+    assert code == 2 and not page and "r_seed_0: training ended with exit code 2" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -39,13 +148,13 @@ def test_a_folder_of_another_preset_is_refused_and_left_as_it_is(tmp_path):
 @pytest.mark.parametrize(("preset", "settings", "steps"), [("cpu", [], 500), ("paper", ["env.episode_steps=100"], 100)])
 def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tmp_path):
     options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], designs=["r"], parts=[])
-    assert f"cut after {steps} control steps" in study.page(options, tmp_path, {})[2]
+    assert f"cut after {steps} control steps" in study.page(options, tmp_path, {}, {})[2]
     assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"], designs=["r"]))
 
 
 def test_the_page_takes_settings_that_only_the_chosen_design_has(tmp_path):
     options = dict(preset="cpu", set=["model.hidden=64"], seeds=1, tasks=["cheetah_run"], designs=["lt_lr"], parts=[])
-    assert "cut after" in study.page(SimpleNamespace(**options), tmp_path, {})[2]
+    assert "cut after" in study.page(SimpleNamespace(**options), tmp_path, {}, {})[2]
 
 
 def test_costs_without_scores_say_where_table_7_is(tmp_path):

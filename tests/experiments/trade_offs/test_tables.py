@@ -140,14 +140,14 @@ def test_collected_rewards_leave_out_the_first_rows(tmp_path):
 def summaries(errors, digests):
     """Results of two seeds of each design. errors: median reward error by design; digests: of each seed's pool."""
     return {
-        design: [
-            dict(
+        design: {
+            seed: dict(
                 pools=dict(train=dict(digest=digest)),
                 newest={"eval/reward_error_median": error * (1 + seed), "eval/r2_horizon": 0.5},
                 score=dict(percentile_90=1 / error, mean=0.0, episodes=3),
             )
             for seed, digest in enumerate(digests)
-        ]
+        }
         for design, error in errors.items()
     }
 
@@ -162,7 +162,7 @@ def test_offline_errors_are_compared_seed_by_seed():
 
 def test_offline_scores_less_online_ones_beside_table_5():
     found = summaries(dict(r=0.1, lt_lr=0.25), ["aaa", "bbb"])  # 90th percentiles of 10 and 4
-    table = offline.differences(found, dict(r=np.array([4.0, 5.0]), lt_lr=np.array([5.0, 4.0])), "cheetah_run")
+    table = offline.differences(found, dict(r={0: 4.0, 1: 5.0}, lt_lr={0: 5.0, 1: 4.0}), "cheetah_run")
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table[2:]]
     assert [row[2:] for row in cells] == [["6, 5", "115"], ["-1, 0", "76"]] and cells[0][1].startswith("6 (")
 
@@ -175,7 +175,7 @@ def test_published_scores_have_their_deviations(tmp_path):
 
 def test_ratios_of_errors_are_geometric_means():
     """Logarithms 0, log 2, 2 log 2: Student's t with two degrees of freedom reaches 4.3027 standard errors."""
-    row = offline.against_rewards(dict(r=np.ones(3), lt_lr=np.array([1.0, 2.0, 4.0])))[-1]
+    row = offline.against_rewards(dict(r=dict.fromkeys(range(3), 1.0), lt_lr={0: 1.0, 1: 2.0, 2: 4.0}))[-1]
     half = np.exp(4.3027 * np.log(2) / np.sqrt(3))
     assert [cell.strip() for cell in row.split("|")[2:4]] == ["2.00", f"{2 / half:.2f} to {2 * half:.2f}"]
 
