@@ -85,6 +85,22 @@ def names(lines):
     return [line.split("|")[1].strip() for line in lines if line.startswith("| ")]
 
 
+def test_the_page_has_every_part_and_the_same_command_trains_nothing_again(tmp_path, monkeypatch):
+    code, started, page = study_of(tmp_path, monkeypatch)
+    assert code == 0 and len(started) == 2 * (16 + 5 + 5)
+    assert [line for line in page if line.startswith("## ")] == [f"## fake:counter: {part}" for part in study.PARTS]
+    assert page[2].startswith("Means over seeds 0 to 1") and "diverged" not in "".join(page)
+    for part, named in study.grid.variants("smoke").items():
+        own = names(section(page, part))
+        rows = dict(faults=study.grid.FAULTS, sharing=study.grid.MAIN[1:]).get(part, named)
+        assert all(name in own for name in rows), part
+    for part in (*study.OFFLINE, "cost"):
+        assert all(name in names(section(page, part)) for name in study.grid.MAIN), part
+    drawn = {line.split("(")[1].rstrip(")") for line in page if line.startswith("![")}
+    assert len(drawn) == 9 and all((tmp_path / name).stat().st_size > 0 for name in drawn)
+    assert study_of(tmp_path, monkeypatch, "--parts=offline,rewards")[:2] == (0, {})
+
+
 def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
     """Also of the pool of its seed; of differences seed by seed the other seeds are left."""
     ended = ["ot_or_seed_0", "lt_or_leak_seed_0", "lt_or_leak_seed_1", "offline_r_seed_1"]
