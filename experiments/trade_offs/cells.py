@@ -32,13 +32,16 @@ class Cell(NamedTuple):
     folder: pathlib.Path
 
 
-def variants(preset: str) -> dict[str, dict[str, Variant]]:
-    """{part: {name: Variant}} of the parts that are trained online; a name means the same run in every part."""
+def variants(preset: str, size: int | None = None) -> dict[str, dict[str, Variant]]:
+    """{part: {name: Variant}} of the parts that are trained online; a name means the same run in every part.
+
+    size: of images, of which some variants predict parts; None: the preset's.
+    """
     base = configs.get_config(f"cheetah_run,lt_lr,{preset}")
     video = configs.get_config(f"cheetah_run,ot_or,{preset}")
     plain = {design: Variant(design) for design in configs.DESIGNS}
     faulty = {name: Variant(design, (setting,)) for name, (design, setting) in FAULTS.items()}
-    sides = [base.env.size * side // 64 for side in few(SIDES, preset)]
+    sides = [(size or base.env.size) * side // 64 for side in few(SIDES, preset)]
     return dict(
         online={name: plain[name] for name in MAIN},
         faults={own.design: plain[own.design] for own in faulty.values()} | faulty,

@@ -17,15 +17,18 @@ one set of settings. A run that diverges is told and left out. Parts:
     cost        parameters, operations and time (Tables 6, 7)
 """
 
+import multiprocessing
 import pathlib
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent import futures
 from typing import Any
 
+import jax
 from absl import flags
 
 from experiments import runs
-from experiments.planet.agent import read_settings
+from experiments.planet.agent import Settings, check_lengths, make_agent, read_settings, spec_of
 from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
@@ -54,15 +57,18 @@ def main(argv: list[str]) -> None:
     """Trains what is missing and writes the page. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = check(options)
-    variants = grid.variants(options.preset)
+    variants = grid.variants(options.preset, image_size(options.set))
     used = {part: of_designs(own, options.designs) for part, own in variants.items() if part in needed(options.parts)}
     if empty := [part for part, own in used.items() if not own]:
         raise UsageError(f"--designs={','.join(options.designs)}: none of them is in the part {', '.join(empty)}")
     asked = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
-    firsts = [cell for own in asked.values() for cell in own if cell.seed == 0]
-    runs.check([grid.training(cell, options.preset, options.set) for cell in dict.fromkeys(firsts)], read_settings)
+    unique = dict.fromkeys(cell for own in asked.values() for cell in own)
+    firsts = [cell for cell in unique if cell.seed == 0]
+    settings = runs.check([grid.training(cell, options.preset, options.set) for cell in firsts], read_settings)
+    new = {cell.name for cell in unique if jobs.state(cell.folder, 1) != "done"}
+    check_agents({cell.name: own for cell, own in zip(firsts, settings, strict=True) if cell.name in new})
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
-    diverged = train(dict.fromkeys(cell for own in asked.values() for cell in own), options, grid.training)
+    diverged = train(unique, options, grid.training)
     cells = {part: without(own, diverged) for part, own in asked.items()}
     for part in [part for part in OFFLINE if part in options.parts]:
         own = [cell for cell in offline.make_cells(part, asked["online"]) if offline.pool_of(cell, cells["online"])]
@@ -86,6 +92,34 @@ def check(options: Any) -> pathlib.Path:
             raise UsageError(f"--parts={part}: learns from the episodes of {', '.join(left_out)} too; add to --designs")
     check_name("--preset", options.preset, configs.PRESETS)
     return folder
+
+
+def image_size(settings: Sequence[str]) -> int | None:
+    """What settings, "env.size=32", say of images; None: nothing, or nothing that a run would take."""
+    given = [value for key, _, value in (setting.partition("=") for setting in settings) if key == "env.size"]
+    return int(given[-1]) if given and given[-1].isdecimal() else None
+
+
+def check_agents(settings: Mapping[str, Settings]) -> None:
+    """Raises UsageError for the first variant, by name, whose agent PlaNet's main would refuse to make.
+
+    In a process of its own, on the CPU: an accelerator's memory is the runs'.
+    """
+    if settings:
+        with futures.ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as others:
+            others.submit(make_agents, settings).result()
+
+
+def make_agents(settings: Mapping[str, Settings]) -> None:
+    """The program of `check_agents`."""
+    jax.config.update("jax_platforms", "cpu")
+    for name, own in settings.items():
+        try:
+            spec = spec_of(own)
+            make_agent(own, spec)
+            check_lengths(own.train, [spec])
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from error
 
 
 def of_designs(variants: Mapping[str, grid.Variant], designs: Sequence[str]) -> dict[str, grid.Variant]:

@@ -66,6 +66,7 @@ def study_of(folder, monkeypatch, *flags, codes=()):
             yield job, jobs.Ended(code, "error: update 9: loss is not finite" if code else "", 0)
 
     monkeypatch.setattr(jobs, "run_all", run_all)
+    monkeypatch.setattr(study, "check_agents", lambda settings: None)
     monkeypatch.setattr(study.cost, "measure", lambda *args: SPENT | (FAST if args[-1] else {}))
     common = ["--preset=smoke", "--tasks=fake:counter", "--seeds=2", f"--folder={folder}"]
     code = cli.run(study.main, ["study", *common, *flags])
@@ -145,6 +146,7 @@ def test_a_run_that_fails_in_another_way_ends_the_study(tmp_path, monkeypatch, c
         (["--designs=lt"], "lt_lr"),
         (["--designs=ot_or"], "rewards"),
         (["--designs=r,lt_lr", "--parts=offline"], "ot_or"),
+        (["--tasks=fake:counter", "--designs=r", "--set=env.size=12"], "^r: image size 12x12 is too small"),
     ],
 )
 def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags, said, tmp_path):
@@ -153,12 +155,21 @@ def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags
     assert not (tmp_path / study.DEFINITION).exists()
 
 
-def test_a_folder_of_another_preset_is_refused_and_left_as_it_is(tmp_path):
+def test_a_folder_of_another_preset_is_refused_and_left_as_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "check_agents", lambda settings: None)
     before = '{"preset": "cpu", "settings": []}'
     (tmp_path / study.DEFINITION).write_text(before)
     with pytest.raises(UsageError, match="preset cpu -> smoke; choose another --folder"):
         study.main(["study", f"--folder={tmp_path}", "--preset=smoke", "--parts=rewards", "--seeds=1"])
     assert [path.read_text() for path in tmp_path.iterdir()] == [before]
+
+
+def test_the_sides_that_are_predicted_are_shares_of_the_images_that_are_asked_for(tmp_path, monkeypatch):
+    code, started, _ = study_of(tmp_path, monkeypatch, "--parts=crop,resize", "--set=env.size=32")
+    assert code == 0 and {name for name in started if "_4_" in name} == {
+        f"lt_lr_{fit}_4_seed_{seed}" for fit in ("crop", "resize") for seed in (0, 1)
+    }
+    assert "--config.model.image_side=4" in started["lt_lr_crop_4_seed_0"].command
 
 
 @pytest.mark.parametrize(("preset", "settings", "steps"), [("cpu", [], 500), ("paper", ["env.episode_steps=100"], 100)])
