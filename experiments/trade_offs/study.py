@@ -152,12 +152,13 @@ def page(
     diverged: Mapping[pathlib.Path, jobs.Ended],
 ) -> list[str]:
     """The lines of study.md. cells: of each part, without those that diverged; diverged: how these ended, by folder."""
+    design = next((cell.variant.design for own in cells.values() for cell in own), options.designs[0])
     means = f"Means over seeds 0 to {options.seeds - 1} with 95% intervals (Student's t)."
     lines = [
         f"# The trade-offs study: preset {options.preset} {' '.join(options.set)}".rstrip(),
         "",
         f"{means if options.seeds > 1 else 'Seed 0 alone.'} Scores are returns of the last "
-        f"evaluation; published ones are of 1,000 episodes at full size.{shortened(options)}",
+        f"evaluation; published ones are of 1,000 episodes at full size.{shortened(design, options)}",
     ]
     for run, ended in diverged.items():
         lines += ["", f"{run.relative_to(folder)} diverged and is left out: {ended.last}"]
@@ -169,9 +170,9 @@ def page(
     return lines
 
 
-def shortened(options: Any) -> str:
-    """What to tell of returns where episodes are cut short; they are sums over the control steps."""
-    steps = cost.read_config(options.tasks[0], options.designs[0], options.preset, options.set).env.episode_steps
+def shortened(design: str, options: Any) -> str:
+    """What to tell of returns where episodes are cut short; they are sums over the control steps. design: that ran."""
+    steps = cost.read_config(options.tasks[0], design, options.preset, options.set).env.episode_steps
     return f" Episodes are cut after {steps:,} control steps, published ones have 1,000." if steps else ""
 
 

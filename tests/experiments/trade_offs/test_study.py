@@ -176,12 +176,12 @@ def test_the_sides_that_are_predicted_are_shares_of_the_images_that_are_asked_fo
 def test_the_page_tells_where_episodes_are_cut_short(preset, settings, steps, tmp_path):
     options = SimpleNamespace(preset=preset, set=settings, seeds=1, tasks=["cheetah_run"], designs=["r"], parts=[])
     assert f"cut after {steps} control steps" in study.page(options, tmp_path, {}, {})[2]
-    assert not study.shortened(SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"], designs=["r"]))
+    assert not study.shortened("r", SimpleNamespace(preset="paper", set=[], tasks=["cheetah_run"]))
 
 
-def test_the_page_takes_settings_that_only_the_chosen_design_has(tmp_path):
-    options = dict(preset="cpu", set=["model.hidden=64"], seeds=1, tasks=["cheetah_run"], designs=["lt_lr"], parts=[])
-    assert "cut after" in study.page(SimpleNamespace(**options), tmp_path, {}, {})[2]
+@pytest.mark.parametrize("flags", [["--designs=lt_lr", "--parts=online"], ["--parts=crop"]])
+def test_the_page_takes_settings_that_only_the_chosen_design_has(flags, tmp_path, monkeypatch):
+    assert study_of(tmp_path, monkeypatch, "--set=model.free_nats=2.0", *flags)[0] == 0
 
 
 def test_costs_without_scores_say_where_table_7_is(tmp_path):
