@@ -1,7 +1,7 @@
 """Pools of recorded episodes, for training or for tests: read from finished runs, told apart by content, cut."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -28,15 +28,21 @@ def read(folders: Iterable[str], rows: Sequence[str], spec: EnvSpec) -> dict[str
     """
     found: dict[str, Episode] = {}
     for folder in folders:
-        counts = {name: checkpoint.count_rows(folder, name) for name in rows}
-        name = next((name for name in rows if counts[name]), None)
-        if name is None:
-            raise UsageError(f"{folder} has no episodes in {' or '.join(rows)}/")
-        for index, steps in enumerate(checkpoint.load_rows(folder, counts[name], name)):
-            check_shapes(folder, steps, spec)
-            for episode in split(steps):
-                found.setdefault(manifest.digest(episode), Episode(episode, f"{folder}/{name}/{index:06d}.npz"))
+        for name, episode in episodes(folder, rows):
+            check_shapes(folder, episode.steps, spec)
+            found.setdefault(name, episode)
     return found
+
+
+def episodes(folder: str, rows: Sequence[str]) -> Iterator[tuple[str, Episode]]:
+    """Yields (digest, Episode) of every episode of a run, one file after the other; UsageError where it has none."""
+    counts = {name: checkpoint.count_rows(folder, name) for name in rows}
+    name = next((name for name in rows if counts[name]), None)
+    if name is None:
+        raise UsageError(f"{folder} has no episodes in {' or '.join(rows)}/")
+    for index, steps in enumerate(checkpoint.load_rows(folder, counts[name], name)):
+        for episode in split(steps):
+            yield manifest.digest(episode), Episode(episode, f"{folder}/{name}/{index:06d}.npz")
 
 
 def check_shapes(folder: str, steps: Step, spec: EnvSpec) -> None:

@@ -12,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from experiments.planet import pool as pools
 from experiments.planet.offline import PREDICTIONS
 from experiments.trade_offs import pictures, tables
 from experiments.trade_offs.cells import Cell, training_of
-from experiments.trade_offs.tables import collected_rewards, correlation_cells, listed, printed
+from experiments.trade_offs.tables import correlation_cells, listed, printed
 from wmjax.console import try_drawing
 from wmjax.report.artifacts import SUMMARY
 from wmjax.report.markup import markdown
@@ -57,12 +58,22 @@ def pool_of(cell: Cell, online: Sequence[Cell]) -> tuple[pathlib.Path, ...]:
 
 
 @functools.cache
+def collected(pool: tuple[pathlib.Path, ...]) -> dict[str, np.ndarray]:
+    """{digest: rewards of its decisions, float32 [T - 1]} of the episodes of runs; equal episodes are there once."""
+    found: dict[str, np.ndarray] = {}
+    for folder in pool:
+        for name, episode in pools.episodes(str(folder), pools.TRAIN):
+            found.setdefault(name, episode.steps.reward[1:, 0])
+    return found
+
+
+@functools.cache
 def bound(pool: tuple[pathlib.Path, ...]) -> float:
     """The reward below which `optimism` learns. pool: a tuple of folders of runs.
 
     Where no reward is below the quantile, as of sparse rewards, the next one above it; of equal rewards all are below.
     """
-    rewards = np.concatenate([collected_rewards(folder) for folder in pool])
+    rewards = np.concatenate(list(collected(pool).values()))
     middle = np.quantile(rewards, LOW)
     if (rewards < middle).any():
         return float(middle)

@@ -9,6 +9,8 @@ from experiments.planet.agent import make_agent
 from experiments.planet.offline import SHOWN
 from experiments.trade_offs import config, cost, offline, tables
 from experiments.trade_offs.cells import MAIN, Cell, Variant
+from wmjax.storage import checkpoint
+from wmjax.types import Step
 
 COST = dict(action_repeat=4, decision_gflop=1.0, update_gflop=10.0, decision_ms=2.0, update_ms=20.0)
 
@@ -190,16 +192,18 @@ def test_designs_that_learned_from_different_episodes_are_not_compared():
     ("rewards", "bound"),
     [
         (([1.0, 2.0], [3.0, 4.0, 5.0]), 3.0),
+        (([1.0, 2.0], [1.0, 2.0], [3.0, 4.0, 5.0]), 3.0),  # runs of one seed begin with the same random episodes
         (([0.0, 0.0], [0.0, 4.0, 2.0]), 2.0),  # sparse: nothing is below the median
         (([0.0, 0.0], [0.0]), 1.0),
     ],
 )
 def test_the_bound_of_optimism_is_the_median_of_the_pool(rewards, bound, tmp_path):
-    for i, own in enumerate(rewards):
-        (tmp_path / str(i) / "replay").mkdir(parents=True)
-        reward = np.float32([0.0, *own])[:, None]
-        np.savez(tmp_path / str(i) / "replay" / "0.npz", reward=reward, is_first=np.arange(len(reward))[:, None] == 0)
-    assert offline.bound((tmp_path / "0", tmp_path / "1")) == bound
+    folders = [tmp_path / str(i) for i in range(len(rewards))]
+    for folder, own in zip(folders, rewards, strict=True):
+        zeros = np.zeros((len(own) + 1, 1), np.float32)
+        reward, is_first = np.float32([0.0, *own])[:, None], np.arange(len(own) + 1)[:, None] == 0
+        checkpoint.append_rows(folder, 0, Step(zeros, zeros, reward, zeros + 1, is_first, zeros > 0))
+    assert offline.bound(tuple(folders)) == bound
 
 
 def test_measurements_that_are_not_numbers_are_told_as_nan():
