@@ -23,6 +23,7 @@ from wmjax.report.markup import markdown
 from wmjax.report.statistics import half_interval, with_interval
 from wmjax.run import jobs
 from wmjax.storage import workdir
+from wmjax.types import UsageError
 
 UPDATES = dict(paper=100_000, cpu=1500, smoke=20)  # not in the paper
 PLAYED = dict(paper=100, cpu=10, smoke=2)  # episodes at the end, of which Table 1 takes the 90th percentile
@@ -79,6 +80,15 @@ def bound(pool: tuple[pathlib.Path, ...]) -> float:
         return float(middle)
     higher = rewards[rewards > middle]
     return float(higher.min() if len(higher) else middle + 1)
+
+
+def check_pools(cells: Sequence[Cell], online: Sequence[Cell]) -> None:
+    """Raises UsageError where runs that are done have learned other episodes than their pools hold; args as above."""
+    done = [cell for cell in cells if jobs.state(cell.folder, 1) == "done"]
+    now = {cell: pools.digest(collected(pool_of(cell, online))) for cell in done}
+    if old := [str(cell.folder) for cell in done if results(cell)["pools"]["train"]["digest"] != now[cell]]:
+        why = "learned other episodes than the runs of their seed hold now"
+        raise UsageError(f"{', '.join(old)}: {why}; remove what is named, and the same command trains it again")
 
 
 def results(cell: Cell) -> dict[str, Any]:

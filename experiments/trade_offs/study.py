@@ -70,8 +70,10 @@ def main(argv: list[str]) -> None:
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     diverged = train(unique, options, grid.training)
     cells = {part: without(own, diverged) for part, own in asked.items()}
-    for part in [part for part in OFFLINE if part in options.parts]:
-        own = [cell for cell in offline.make_cells(part, asked["online"]) if offline.pool_of(cell, cells["online"])]
+    later = {part: offline.make_cells(part, asked["online"]) for part in OFFLINE if part in options.parts}
+    later = {part: [cell for cell in own if offline.pool_of(cell, cells["online"])] for part, own in later.items()}
+    offline.check_pools([cell for own in later.values() for cell in own], cells.get("online", []))
+    for part, own in later.items():
         diverged |= train(own, options, offline.make_training(cells["online"]))
         cells[part] = without(own, diverged)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs

@@ -2,11 +2,13 @@
 
 import json
 import pathlib
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments.planet import pool
 from experiments.trade_offs import study
 from wmjax.run import cli, jobs
 from wmjax.storage import checkpoint
@@ -40,15 +42,16 @@ def write_run(job):
     if "experiments.planet.offline" in job.command:
         newest = {"eval/reward_error_median": number % 9 + 1, "eval/r2_horizon": 0.5, "eval/optimism": 0.1}
         summary |= dict(newest=newest, score=dict(percentile_90=number % 10, mean=1.0, episodes=2))
-        summary |= dict(pools=dict(train=dict(digest=learned(job))))
+        digest = pool.digest(study.offline.collected(tuple(map(pathlib.Path, learned(job)))))
+        summary |= dict(pools=dict(train=dict(digest=digest)))
         (job.folder / "config.json").write_text('{"offline": {"below": null}}')
         np.savez(job.folder / study.offline.PREDICTIONS, train=np.eye(2), eval=np.eye(2), edges=np.arange(3.0))
     (job.folder / "summary.json").write_text(json.dumps(summary))
 
 
 def learned(job):
-    """The words --train of an offline run."""
-    return next(word for word in job.command if word.startswith("--train="))
+    """The folders whose episodes an offline run learns."""
+    return next(word for word in job.command if word.startswith("--train=")).removeprefix("--train=").split(",")
 
 
 def study_of(folder, monkeypatch, *flags, codes=()):
@@ -116,10 +119,27 @@ def test_a_run_that_diverges_is_told_and_left_out(tmp_path, monkeypatch):
     assert names(section(page, "faults")).count("lt_or_leak") == 0
     late = next(line for line in section(page, "faults") if line.startswith("| ot_or_late"))
     assert "(" not in late
-    pools = [learned(started[f"offline_lt_lr_seed_{seed}"]).count(",") for seed in (0, 1)]
-    assert pools == [3, 4] and "ot_or_seed_0" not in learned(started["offline_lt_lr_seed_0"])
+    pools = [learned(started[f"offline_lt_lr_seed_{seed}"]) for seed in (0, 1)]
+    assert [len(each) for each in pools] == [4, 5] and not any("ot_or" in folder for folder in pools[0])
     ratios = [line for line in section(page, "offline") if line.startswith("| ot_or")]
     assert len(ratios) == 3 and "- " in ratios[1]
+
+
+def test_an_offline_run_that_has_learned_other_episodes_than_there_are_is_refused(tmp_path, monkeypatch, capsys):
+    assert study_of(tmp_path, monkeypatch, "--parts=offline")[0] == 0
+    again = tmp_path / "fake:counter" / "r_seed_1"
+    checkpoint.append_rows(again, 0, collected(0))
+    study.offline.collected.cache_clear()
+    capsys.readouterr()
+    code, started, _ = study_of(tmp_path, monkeypatch, "--parts=offline")
+    told = capsys.readouterr().err
+    assert code == 2 and not started and told.count("\n") == 1
+    old = [str(again.with_name(f"offline_{name}_seed_1")) for name in study.grid.MAIN]
+    assert f"error: {', '.join(old)}: learned other episodes" in told and "remove what is named" in told
+    for folder in old:
+        shutil.rmtree(folder)
+    code, started, _ = study_of(tmp_path, monkeypatch, "--parts=offline")
+    assert code == 0 and [str(job.folder) for job in started.values()] == old
 
 
 def test_a_part_all_of_whose_runs_diverged_is_told(tmp_path, monkeypatch):
