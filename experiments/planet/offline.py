@@ -260,6 +260,8 @@ def make_measure(
 
     def measure(params: Params) -> dict[str, float]:
         found = {name: windows.measure(predict, params, key, own, options.above) for name, own in data.tested.items()}
+        if settings.family != "rssm":  # of r and ot_lr the reward of a state is not of the image that it has seen
+            found = {name: own._replace(seen=None) for name, own in found.items()}
         console.try_drawing(write_predictions, pathlib.Path(options.workdir) / PREDICTIONS, found)
         measured = {name: windows.metrics(own, limits.get(name)) for name, own in found.items()}
         return {f"{name}/{metric}": x for name, own in measured.items() for metric, x in own.items()}

@@ -5,7 +5,7 @@ t + 1 ... t + H:
 
     error       of a window: mean squared error over its H rewards; of a set: the median and the mean over windows
     r2_horizon  share of the variance of the windows' sums of rewards that is explained
-    r2_posterior  the same of the rewards of t + 1 alone, where the model has seen the image of t + 1
+    r2_posterior  the same of the rewards of t + 1 alone, where an RSSM has seen the image of t + 1
     optimism    mean of predicted - true over the rewards that truly are at or above a limit
 """
 

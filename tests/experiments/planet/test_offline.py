@@ -274,6 +274,18 @@ def test_a_model_that_knows_the_truth_has_no_error_and_a_late_one_has(whole):
     assert ("r2_posterior" in found) == (not whole) and found.get("r2_posterior", 1) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("family", ["rssm", "video", "reward_only"])
+def test_the_reward_of_a_seen_state_is_measured_of_an_rssm_alone(family, tmp_path):
+    """ot_lr's was predicted before the image was seen, and r's is that of no action."""
+    episodes = pool.split(random_play(0, observe="image+state"))
+    data = offline.Data({}, [], dict(train=episodes, eval=episodes))
+    settings = SimpleNamespace(family=family, planner=SimpleNamespace(horizon=HORIZON))
+    options = SimpleNamespace(above=None, below=None, workdir=tmp_path)
+    measure = offline.make_measure(make_counter(), settings, SPEC, data, options, jax.random.key(0))
+    found = measure(None)
+    assert "eval/r2_horizon" in found and ("eval/r2_posterior" in found) == (family == "rssm")
+
+
 def test_windows_are_summed_up_as_they_are_defined():
     true = np.float32([[0, 0], [1, 1], [2, 4]])
     found = windows.metrics(windows.Windows(true, true + np.float32([[1, -1], [3, 0], [0, 0]]), None), 1.0)
