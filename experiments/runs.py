@@ -17,6 +17,8 @@ from wmjax.storage import files, workdir
 from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
+SEEDS = "*_seed_*"  # what `run_folders` names, and the logs beside them
+
 
 def define_flags(values: flags.FlagValues, example: str) -> None:
     """Defines --folder, --seeds, --set and --cores in absl's FlagValues `values`. example: of a setting."""
@@ -28,13 +30,14 @@ def define_flags(values: flags.FlagValues, example: str) -> None:
     flags.DEFINE_list("cores", [], text, flag_values=values)
 
 
-def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
+def check_flags(options: Any, chosen: Mapping[str, str], made: Sequence[str] = (SEEDS,)) -> pathlib.Path:
     """The folder of the runs.
 
-    Args: options: of `define_flags`; chosen: {key of a config: the flag that chooses it, run by run}.
-    Raises UsageError for a --folder that is missing or a run, --cores that are not there, and a --set of `chosen`.
+    Args: options: of `define_flags`; chosen: {key of a config: the flag that chooses it, run by run}; made: as of
+      `check_folder`.
+    Raises UsageError as `check_folder`, for --cores that are not there, and for a --set of `chosen`.
     """
-    folder = check_folder(options)
+    folder = check_folder(options, made)
     allowed = ", ".join(map(str, jobs.allowed_cores()))
     for core in options.cores:
         if not core.isdecimal():
@@ -48,13 +51,22 @@ def check_flags(options: Any, chosen: Mapping[str, str]) -> pathlib.Path:
     return folder
 
 
-def check_folder(options: Any) -> pathlib.Path:
-    """The --folder of a command over many runs or episodes; raises UsageError for none and for that of a run."""
+def check_folder(options: Any, made: Sequence[str]) -> pathlib.Path:
+    """The --folder of a command over many runs or episodes.
+
+    Args: made: patterns of what the command leaves there; a folder with other files alone is somebody else's.
+    Raises UsageError for none, that of a run, somebody else's, and one in which nothing can be written.
+    """
     if options.folder is None:
         raise UsageError("give --folder=DIR, where the results are, or will be")
     folder = pathlib.Path(options.folder)
     if (folder / workdir.CONFIG).exists():
         raise UsageError(f"--folder={folder} is the working folder of a run: choose another folder")
+    files.check_place(folder)
+    others = sorted(path.name for path in folder.iterdir() if not path.name.endswith(".tmp")) if folder.exists() else []
+    if others and not any(any(folder.glob(pattern)) for pattern in made):
+        names = ", ".join(others[:3])
+        raise UsageError(f"--folder={folder} has files ({names}), none of them this command's: choose another folder")
     return folder
 
 

@@ -82,7 +82,8 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that name nothing."""
-    folder = processes.check_flags(options, {"task": "--data", "model.kind": "--models"})
+    chosen, made = {"task": "--data", "model.kind": "--models"}, (processes.SEEDS, "table.md")
+    folder = processes.check_flags(options, chosen, made)
     check_name("--preset", options.preset, configs.PRESETS)
     for flag, names in (("models", options.models), ("timed", options.timed)):
         for name in names:

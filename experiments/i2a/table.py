@@ -90,7 +90,8 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_flags(options, {"task": "--env", "kind": "--agents", "model_run": "--model"})
+    made = (DEFINITION, "data/shards.json", "model/config.json")  # data and model may be another table's
+    folder = runs.check_flags(options, {"task": "--env", "kind": "--agents", "model_run": "--model"}, made)
     check_names("--agents", options.agents, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)

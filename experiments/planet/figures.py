@@ -106,7 +106,8 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder of the runs; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_flags(options, {"task": "--task", "train.episodes": "--episodes", "model.kind": "--parts"})
+    chosen = {"task": "--task", "train.episodes": "--episodes", "model.kind": "--parts"}
+    folder = runs.check_flags(options, chosen, made=(runs.SEEDS, "simulator"))
     check_names("--parts", options.parts, PARTS)
     check_name("--preset", options.preset, configs.PRESETS)
     if "simulator" in options.parts:

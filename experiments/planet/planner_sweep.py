@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from experiments.planet.simulator import REPEATS, Setting, of_episodes, play_missing
+from experiments.planet.simulator import EPISODES, REPEATS, Setting, of_episodes, play_missing
 from experiments.runs import check_folder, publish
 from wmjax.envs.check import check_name
 from wmjax.envs.dmc import ACTION_REPEAT
@@ -48,7 +48,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     """Plays what is missing and writes table and picture. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    folder = check_folder(options)
+    folder = check_folder(options, [EPISODES])
     check_name("task", options.task, ACTION_REPEAT)
     cli.use_jax()
     seeds = range(options.seeds)

@@ -72,7 +72,7 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
 def main(argv: list[str]) -> None:
     """Plays what is missing and writes the table. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
-    folder = check_folder(options)
+    folder = check_folder(options, [EPISODES])
     check_name("--setting", options.setting, PLANNERS)
     check_name("--action", options.action, ACTIONS)
     tasks = list(ACTION_REPEAT) if options.tasks == ["all"] else options.tasks

@@ -82,7 +82,8 @@ def main(argv: list[str]) -> None:
 
 def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
-    folder = runs.check_flags(options, {"task": "--tasks"} | dict.fromkeys(("family", "model.kind"), "--designs"))
+    chosen = {"task": "--tasks"} | dict.fromkeys(("family", "model.kind"), "--designs")
+    folder = runs.check_flags(options, chosen, made=[DEFINITION])
     if not options.tasks or not options.parts:
         raise UsageError("give --tasks=NAME,... and --parts=NAME,...: at least one of each")
     for part in options.parts:

@@ -10,6 +10,7 @@ import time
 import pytest
 
 from experiments import runs
+from tests import mains
 from wmjax.run import jobs, stop
 from wmjax.run.jobs import Ended
 from wmjax.types import UsageError
@@ -129,3 +130,24 @@ def test_what_is_done_is_not_started_again(tmp_path, monkeypatch):
     runs.train_missing([python(tmp_path / name, "") for name in "ab"], ["0"])
     ((trained, cores),) = started
     assert [job.folder.name for job in trained] == ["b"] and cores == ["0"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "planet.figures --parts=simulator",
+        "planet.simulator",
+        "planet.planner_sweep",
+        "i2a.table --model=simulator --agents=model_free",
+        "trade_offs.study --preset=smoke --tasks=fake:counter",
+        "environment_models.table",
+        "environment_models.ablations --data=ball",
+    ],
+)
+def test_a_folder_of_somebody_elses_files_stays_as_it_was(command, tmp_path, monkeypatch):
+    monkeypatch.delattr(jobs, "run_all")
+    monkeypatch.delattr("experiments.planet.simulator.play")
+    (tmp_path / "thesis.tex").touch()
+    ended = mains.call(*command.split(), f"--folder={tmp_path}")
+    assert ended.code == 2 and "has files (thesis.tex), none of them this command's" in ended.stderr
+    assert ended.stderr.count("\n") == 1 and [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
