@@ -22,7 +22,7 @@ from absl import flags
 from experiments import runs
 from experiments.planet import config as configs
 from experiments.planet import simulator
-from experiments.planet.agent import load, read_settings, test_env
+from experiments.planet.agent import load, read_settings, spec_of, test_env
 from experiments.planet.predictions import CONTEXT, PREDICTED, make_predict
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
@@ -81,7 +81,9 @@ def main(argv: list[str]) -> None:
     used = [name for name in VARIANTS if any(name in PARTS[part] for part in options.parts)]
     folders = runs.run_folders(folder, used, options.seeds)
     trainings = [training(options, folders, name, seed) for seed in range(options.seeds) for name in used]
-    runs.check(trainings, read_settings)
+    settings = runs.check(trainings, read_settings)
+    if "open_loop" in options.parts and (decisions := spec_of(settings[0]).time_limit) is not None:
+        check_rows(options.task, decisions + 1)
     diverged = runs.train_or_diverge(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs
     lines = [
@@ -176,9 +178,14 @@ def test_episodes(folder: pathlib.Path) -> Step:
     player = make_player(loaded.agent.actor, ROWS, explore=True)
     steps, _ = play_episodes(env, player, alone(loaded.params), jax.random.key(0)[None], Stopwatch())
     env.close()
-    if len(steps.reward) < PREDICTED:
-        raise UsageError(f"--parts=open_loop needs episodes of {PREDICTED} rows: {loaded.task} has {len(steps.reward)}")
+    check_rows(loaded.task, len(steps.reward))
     return member(steps, slice(PREDICTED))
+
+
+def check_rows(task: str, rows: int) -> None:
+    """Raises UsageError where a task's episodes are too short for the open loop."""
+    if rows < PREDICTED:
+        raise UsageError(f"--parts=open_loop needs episodes of {PREDICTED} rows: {task} has {rows}")
 
 
 def imagine(folder: pathlib.Path, steps: Step) -> np.ndarray:

@@ -12,6 +12,8 @@ from tests import mains
 from wmjax.planners import CEMConfig
 from wmjax.run import cli, jobs
 
+LONG = "--set=env.episode_steps=50"  # rows that the open loop needs, and one more
+
 
 def run(*args):
     return cli.run(figures.main, ["figures", *args])
@@ -55,7 +57,7 @@ def test_what_is_missing_is_trained_and_all_is_drawn(whole, tmp_path, monkeypatc
     assert "## models" in text and " 5 episodes |" in text and (tmp_path / "models.png").stat().st_size > 0
     assert capsys.readouterr().out.endswith(text)
     monkeypatch.setattr(jobs, "run_all", lambda *args, **more: (each for each in ()))  # finished
-    assert run(*options[:-1], "--parts=open_loop", f"--folder={tmp_path}") == 0
+    assert run(*options[:-1], "--parts=open_loop", LONG, f"--folder={tmp_path}") == 0
     text = (tmp_path / "figures.md").read_text()
     assert "| copying the last frame |" in text and "| rssm" in text
     assert all((tmp_path / f"{name}.png").stat().st_size > 0 for name in ("open_loop", "open_loop_errors"))
@@ -73,7 +75,7 @@ def test_a_run_that_diverged_is_told_and_left_out(whole, tmp_path, monkeypatch):
     monkeypatch.setattr(jobs, "run_all", run_all)
     monkeypatch.setattr(figures, "PARTS", dict(models=["rssm", "ssm"], open_loop=["ssm"]))
     options = ("--task=fake:counter", "--seeds=2", "--episodes=6", f"--folder={tmp_path}", "--parts=models,open_loop")
-    assert run(*options) == 0
+    assert run(*options, LONG) == 0
     text = (tmp_path / "figures.md").read_text()
     assert all(f"{name} diverged and is left out: error: update 9: kl is not finite" in text for name in codes)
     assert "| rssm |" in text and "| ssm |" not in text and "## open_loop\n\nEvery run diverged." in text
@@ -131,6 +133,10 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
             "config.planner.name: --set gives it twice, or it is what this command",
         ),
         (["--folder=x", "--task=fake:counter"], "unknown task of --parts=simulator 'fake:counter'"),
+        (
+            ["--folder=x", "--parts=models,open_loop", "--task=fake:counter", "--set=env.episode_steps=48"],
+            "--parts=open_loop needs episodes of 50 rows: fake:counter has 49",
+        ),
         (["--folder=/dev/null"], "cannot write into /dev/null"),
     ],
 )
