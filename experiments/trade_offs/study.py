@@ -33,7 +33,7 @@ from experiments.trade_offs import cells as grid
 from experiments.trade_offs import config as configs
 from experiments.trade_offs import cost, offline, tables
 from experiments.trade_offs.cells import Cell
-from wmjax.envs.check import check_name
+from wmjax.envs.check import check_name, check_names, check_once
 from wmjax.run import cli, jobs
 from wmjax.types import UsageError
 
@@ -84,12 +84,11 @@ def check(options: Any) -> pathlib.Path:
     """The folder; raises UsageError for flags that are missing or name nothing."""
     chosen = {"task": "--tasks"} | dict.fromkeys(("family", "model.kind"), "--designs")
     folder = runs.check_flags(options, chosen, made=[DEFINITION])
-    if not options.tasks or not options.parts:
-        raise UsageError("give --tasks=NAME,... and --parts=NAME,...: at least one of each")
-    for part in options.parts:
-        check_name("--parts", part, PARTS)
-    for design in options.designs:
-        check_name("--designs", design, configs.DESIGNS)
+    if not options.tasks:
+        raise UsageError("--tasks=: give at least one")
+    check_once("--tasks", options.tasks)
+    check_names("--parts", options.parts, PARTS)
+    check_names("--designs", options.designs, configs.DESIGNS)
     if left_out := [design for design in grid.MAIN if design not in options.designs]:
         for part in set(OFFLINE) & set(options.parts):
             raise UsageError(f"--parts={part}: learns from the episodes of {', '.join(left_out)} too; add to --designs")

@@ -28,11 +28,18 @@ def check_name(what: str, name: str, allowed: Iterable[str], meant: str | None =
 
 
 def check_names(what: str, names: Sequence[str], allowed: Collection[str]) -> None:
-    """Raises unless there are `names`, each one of `allowed`."""
+    """Raises unless there are `names`, each one of `allowed`, each once."""
     if not names:
         raise UsageError(f"{what}=: give at least one of {', '.join(allowed)}")
     for name in names:
         check_name(what, name, allowed)
+    check_once(what, names)
+
+
+def check_once(what: str, names: Sequence[str]) -> None:
+    """Raises where a name is there twice."""
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise UsageError(f"{what}={','.join(names)}: {repeated[0]} is given twice, give it once")
 
 
 def nearest(name: str, allowed: list[str]) -> list[str]:
