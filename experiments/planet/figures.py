@@ -82,7 +82,8 @@ def main(argv: list[str]) -> None:
     folders = runs.run_folders(folder, used, options.seeds)
     trainings = [training(options, folders, name, seed) for seed in range(options.seeds) for name in used]
     settings = runs.check(trainings, read_settings)
-    if "open_loop" in options.parts and (decisions := spec_of(settings[0]).time_limit) is not None:
+    decisions = spec_of(settings[0]).time_limit if settings else None  # refuses an unknown task
+    if "open_loop" in options.parts and decisions is not None:
         check_rows(options.task, decisions + 1)
     diverged = runs.train_or_diverge(trainings, options.cores)
     cli.use_jax()  # only now: while the runs train, an accelerator's memory is theirs

@@ -137,6 +137,7 @@ def test_episodes_too_short_for_the_open_loop_are_refused(whole, tmp_path):
             ["--folder=x", "--parts=models,open_loop", "--task=fake:counter", "--set=env.episode_steps=48"],
             "--parts=open_loop needs episodes of 50 rows: fake:counter has 49",
         ),
+        (["--folder=x", "--parts=models", "--task=fake:countr"], "unknown fake task 'countr'"),
         (["--folder=/dev/null"], "cannot write into /dev/null"),
     ],
 )
