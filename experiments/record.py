@@ -24,6 +24,7 @@ import numpy as np
 from absl import flags
 
 from experiments import players
+from experiments.runs import RANDOM, check_policy
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
@@ -31,13 +32,10 @@ from wmjax.run import cli
 from wmjax.run.collect import Player, arrivals, make_player
 from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import datasets, manifest, workdir
+from wmjax.storage import datasets, manifest
 from wmjax.types import Array, Step, UsageError
 
 SCREEN, KEPT = 210, 200  # rows of a game's screen, and those of the paper
-
-
-RANDOM = "random"  # a --policy that is no folder
 
 
 class Policy(NamedTuple):
@@ -118,12 +116,6 @@ def main(argv: list[str]) -> None:
     step_bytes = total["bytes"] / total["decisions"]
     counts = f"{total['decisions']} steps, {total['episodes']} episodes"
     console.say(f"{folder}: {counts}, {mean}, {step_bytes:.0f} bytes a step")
-
-
-def check_policy(policy: str) -> None:
-    """Raises UsageError for a --policy that is neither RANDOM nor a run's folder."""
-    if policy != RANDOM and not (pathlib.Path(policy) / workdir.CONFIG).exists():
-        raise UsageError(f"--policy={policy}: holds no run; give {RANDOM}, or the folder of a run")
 
 
 def recorded_options(name: str, size: str | None, actions: str | None, others: Sequence[str]) -> dict[str, Any]:

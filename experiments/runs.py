@@ -18,6 +18,7 @@ from wmjax.storage.files import write_whole
 from wmjax.types import UsageError
 
 SEEDS = "*_seed_*"  # what `run_folders` names, and the logs beside them
+RANDOM = "random"  # a --policy that is no folder
 
 
 def define_flags(values: flags.FlagValues, example: str) -> None:
@@ -68,6 +69,12 @@ def check_folder(options: Any, made: Sequence[str]) -> pathlib.Path:
         names = ", ".join(others[:3])
         raise UsageError(f"--folder={folder} has files ({names}), none of them this command's: choose another folder")
     return folder
+
+
+def check_policy(policy: str) -> None:
+    """Raises UsageError for a --policy, who plays data that are recorded, that is neither RANDOM nor a run's folder."""
+    if policy != RANDOM and not (pathlib.Path(policy) / workdir.CONFIG).exists():
+        raise UsageError(f"--policy={policy}: holds no run; give {RANDOM}, or the folder of a run")
 
 
 def has_core(core: int) -> bool:

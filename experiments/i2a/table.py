@@ -24,7 +24,6 @@ from experiments.environment_models.agent import read_settings as read_model_set
 from experiments.i2a import config as configs
 from experiments.i2a.agent import BLIND, SIMULATOR, check_actions, read_settings, spec_of
 from experiments.presets import tasks
-from experiments.record import RANDOM, check_policy
 from wmjax import console
 from wmjax.envs.check import check_name, check_names
 from wmjax.models.state_space import KINDS
@@ -57,7 +56,8 @@ def define_flags(values: flags.FlagValues, argv: list[str]) -> None:
     text = f"of its training: {', '.join(models.PRESETS)}; none: that which goes with --preset"
     flags.DEFINE_string("model_preset", "", text, flag_values=values)
     flags.DEFINE_multi_string("model_set", [], "setting of its training, as model.jump=3", flag_values=values)
-    flags.DEFINE_string("policy", RANDOM, "who plays the model's data: random, or a run's folder", flag_values=values)
+    text = f"who plays the model's data: {runs.RANDOM}, or a run's folder"
+    flags.DEFINE_string("policy", runs.RANDOM, text, flag_values=values)
     cli.int_flag(values, "data", 100_000, "decisions of the model's data", 1)
     runs.define_flags(values, "agent.horizon=3")
 
@@ -95,7 +95,7 @@ def check(options: Any) -> pathlib.Path:
     check_names("--agents", options.agents, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
-    check_policy(options.policy)
+    runs.check_policy(options.policy)
     check_name("--model_preset", model_preset(options), models.PRESETS)
     if "modulation" in options.agents and options.model != "sssm":
         raise UsageError(f"--model={options.model}: agent modulation asks an sssm")

@@ -39,7 +39,7 @@ from wmjax.run import cli, devices, lifecycle, pools, replays, stop
 from wmjax.run.collect import make_player
 from wmjax.run.members import member, member_keys
 from wmjax.storage import checkpoint
-from wmjax.storage.files import write_whole
+from wmjax.storage.files import check_place, write_whole
 from wmjax.train import acting_params, check_finite, make_phase
 from wmjax.types import Array, EnvSpec, Learner, Params, Step, UsageError, WorldModel
 
@@ -149,6 +149,7 @@ def check_options(options: Any) -> None:
     """Raises UsageError for flags that are missing or do not fit each other."""
     if options.config is None or options.workdir is None or not options.train or not options.test:
         raise UsageError(f"give --config={configs.USAGE}, --train=DIR,..., --test=DIR,... and --workdir=DIR")
+    check_place(options.workdir)
     if options.distributed != "off":
         raise UsageError(f"--distributed={options.distributed}: offline training is one process, as config.devices=1")
     if options.updates % options.every:

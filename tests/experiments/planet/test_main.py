@@ -125,9 +125,9 @@ def test_bad_input_is_one_line(flags, named, tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused_before_environments_are(tmp_path):
     (tmp_path / "file").touch()
-    for module in ("planet", "planet.doctor"):
-        words = ("--config=experiments/planet/config.py:fake:countr,cpu", f"--workdir={tmp_path / 'file' / 'run'}")
-        ended = mains.call(f"{module}.__main__" if module == "planet" else module, *words)
+    words = ("--config=experiments/planet/config.py:fake:countr,cpu", f"--workdir={tmp_path / 'file' / 'run'}")
+    for module, *more in (["__main__"], ["doctor"], ["offline", f"--train={tmp_path}", f"--test={tmp_path}"]):
+        ended = mains.call(f"planet.{module}", *words, *more)
         assert ended.code == 2 and "file is not a folder" in ended.stderr and ended.stderr.count("\n") == 1
 
 
