@@ -24,7 +24,7 @@ import numpy as np
 from absl import flags
 
 from experiments import players
-from experiments.runs import RANDOM, check_policy
+from experiments.runs import RANDOM, policy_folder
 from wmjax import console, envs, memory
 from wmjax.agents.random import make_random_actor
 from wmjax.envs import atari_actions
@@ -77,13 +77,11 @@ def main(argv: list[str]) -> None:
     cli.use_jax()
     name = options.game if ":" in options.game else f"atari:{options.game}"
     env_options = recorded_options(name, options.size, options.actions, options.option)
-    policy = None
-    if options.policy == RANDOM:
-        if options.member:
-            raise UsageError(f"--member={options.member}: is for a run's agents; give --policy=FOLDER too")
-    else:
-        check_policy(options.policy)
-        policy = restore_policy(options, cli.read_path("--policy", options.policy), options.member, name)
+    trained, policy = policy_folder(options.policy), None
+    if trained:
+        policy = restore_policy(options, trained, options.member, name)
+    elif options.member:
+        raise UsageError(f"--member={options.member}: is for a run's agents; give --policy=FOLDER too")
     if policy and policy.env:
         numbers = numbers_among(options, name, policy.env, env_options)
         others = ("stack", "actions", "full_action_set", "observe")

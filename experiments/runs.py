@@ -71,10 +71,14 @@ def check_folder(options: Any, made: Sequence[str]) -> pathlib.Path:
     return folder
 
 
-def check_policy(policy: str) -> None:
-    """Raises UsageError for a --policy, who plays data that are recorded, that is neither RANDOM nor a run's folder."""
-    if policy != RANDOM and not (pathlib.Path(policy) / workdir.CONFIG).exists():
+def policy_folder(policy: str) -> str | None:
+    """The folder of a --policy, who plays data that are recorded; None for RANDOM. Raises UsageError for another."""
+    if policy == RANDOM:
+        return None
+    folder = cli.read_path("--policy", policy)
+    if not (pathlib.Path(folder) / workdir.CONFIG).exists():
         raise UsageError(f"--policy={policy}: holds no run; give {RANDOM}, or the folder of a run")
+    return folder
 
 
 def has_core(core: int) -> bool:

@@ -95,7 +95,7 @@ def check(options: Any) -> pathlib.Path:
     check_names("--agents", options.agents, configs.AGENTS)
     check_name("--preset", options.preset, configs.PRESETS)
     check_name("--model", options.model, MODELS)
-    runs.check_policy(options.policy)
+    runs.policy_folder(options.policy)
     check_name("--model_preset", model_preset(options), models.PRESETS)
     if "modulation" in options.agents and options.model != "sssm":
         raise UsageError(f"--model={options.model}: agent modulation asks an sssm")
