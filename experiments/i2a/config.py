@@ -107,7 +107,7 @@ def small(config: ConfigDict) -> ConfigDict:
 
 
 def cpu(task: str) -> ConfigDict:
-    """MiniPacman on two cores, minutes. Not in the paper, not tuned: docs/lab/2026-11-29-minipacman-agents.md."""
+    """MiniPacman on two cores, minutes. Not in the paper, hardly tuned: docs/lab/2026-11-29-minipacman-agents.md."""
     config = small(paper(task))
     config.agent.update(horizon=1, reward_scale=0.3, encoder_strided=(16, 16))
     config.train.update(updates=2500)  # 0.8 million frames
