@@ -49,8 +49,7 @@ def main(argv: list[str]) -> None:
     folders = runs.run_folders(folder, variants, options.seeds)
     each = [(folders[name][seed], seed, variants[name]) for seed in range(options.seeds) for name in variants]
     trainings = [training(options, *one) for one in each]
-    for settings in runs.check(trainings, agents.read_settings):
-        agents.spec_of(settings)  # refuses data that are not there
+    agents.spec_of(runs.check(trainings, agents.read_settings)[0])  # refuses data that are not there
     runs.train_all(trainings, options.cores)
     runs.publish(folder / "table.md", table(options, folders))
 
