@@ -66,7 +66,8 @@ def main(argv: list[str]) -> None:
     firsts = [cell for cell in unique if cell.seed == 0]
     settings = runs.check([grid.training(cell, options.preset, options.set) for cell in firsts], read_settings)
     new = {cell.name for cell in unique if jobs.state(cell.folder, 1) != "done"}
-    check_agents({cell.name: own for cell, own in zip(firsts, settings, strict=True) if cell.name in new})
+    asking = [(cell, own) for cell, own in zip(firsts, settings, strict=True) if cell.name in new]
+    check_agents({name: own for cell, own in asking for name in (cell.name, cell.task)})
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))
     diverged = train(unique, options, grid.training)
     cells = {part: without(own, diverged) for part, own in asked.items()}
@@ -103,7 +104,7 @@ def image_size(settings: Sequence[str]) -> int | None:
 
 
 def check_agents(settings: Mapping[str, Settings]) -> None:
-    """Raises UsageError for the first variant, by name, whose agent PlaNet's main would refuse to make.
+    """Raises UsageError for the first task or variant, by name, whose agent PlaNet's main would refuse to make.
 
     In a process of its own, on the CPU: an accelerator's memory is the runs'.
     """

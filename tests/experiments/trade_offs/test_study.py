@@ -169,6 +169,7 @@ def test_a_run_that_fails_in_another_way_ends_the_study(tmp_path, monkeypatch, c
         (["--designs=lt"], "lt_lr"),
         (["--designs=ot_or"], "rewards"),
         (["--designs=r,lt_lr", "--parts=offline"], "ot_or"),
+        (["--tasks=fake:countr,fake:counter", "--designs=r"], "^fake:countr: unknown fake task 'countr'"),
         (["--tasks=fake:counter", "--designs=r", "--set=env.size=12"], "^r: image size 12x12 is too small"),
     ],
 )
