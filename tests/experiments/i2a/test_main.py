@@ -66,6 +66,14 @@ def test_the_agent_of_a_run_is_evaluated(whole):
     assert (whole[0] / "videos" / "evaluate.mp4").stat().st_size > 0
 
 
+def test_its_way_to_food_is_told(whole):
+    ended = mains.call("i2a.food", f"--workdir={whole[0]}", "--episodes=4", "--decisions=9")
+    assert ended.code == 0, ended.stderr
+    told = json.loads((whole[0] / "food.json").read_text())
+    assert told["updates"] == 6 and sum(group["decisions"] for group in told["groups"]) <= 4 * 9
+    assert len(ended.stdout.splitlines()) == 2 + len(told["groups"]) + 1
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -100,6 +108,8 @@ def test_games_stepped_from_the_host_resume_where_they_were_stopped(tmp_path):
     assert_as_whole(tmp_path / "run", (tmp_path / "whole",))
     told = evaluate(tmp_path / "run", "--film=0")
     assert told["task"] == "atari:Pong" and "normalised/Mnih 2015" in told
+    ended = mains.call("i2a.food", f"--workdir={tmp_path / 'run'}")
+    assert ended.code == 2 and "plays atari:Pong" in ended.stderr and ended.stderr.count("\n") == 1
 
 
 def test_a_run_stopped_in_its_last_evaluation_is_not_finished(tmp_path, whole):
