@@ -107,11 +107,13 @@ def small(config: ConfigDict) -> ConfigDict:
 
 
 def cpu(task: str) -> ConfigDict:
-    """MiniPacman on two cores, minutes. Not in the paper, hardly tuned: docs/lab/2026-11-29-minipacman-agents.md."""
+    """MiniPacman on two cores, minutes. Not in the paper: docs/lab/2026-12-01-minipacman-tuned.md."""
     config = small(paper(task))
-    config.agent.update(horizon=1, reward_scale=0.3, encoder_strided=(16, 16))
+    config.agent.update(horizon=1, encoder_strided=(16, 16))
     config.train.update(updates=2500)  # 0.8 million frames
-    if task != "minipacman:regular":
+    if task == "minipacman:regular":
+        config.agent.update(learning_rate=2.8e-3, discount=0.95, reward_scale=0.3)
+    else:
         config.agent.update(learning_rate=1e-3, entropy=0.003, reward_scale=0.1)
     return config
 

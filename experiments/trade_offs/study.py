@@ -59,13 +59,14 @@ def main(argv: list[str]) -> None:
     folder = check(options)
     variants = grid.variants(options.preset, image_size(options.set))
     used = {part: of_designs(own, options.designs) for part, own in variants.items() if part in needed(options.parts)}
-    if empty := [part for part, own in used.items() if not own]:
+    made = used | ({"cost": of_designs(variants["online"], options.designs)} if "cost" in options.parts else {})
+    if empty := [part for part, own in made.items() if not own]:
         raise UsageError(f"--designs={','.join(options.designs)}: none of them is in the part {', '.join(empty)}")
     asked = {part: grid.make_cells(folder, options.tasks, options.seeds, own) for part, own in used.items()}
     unique = dict.fromkeys(cell for own in asked.values() for cell in own)
-    firsts = [cell for cell in unique if cell.seed == 0]
+    firsts = dict.fromkeys(cell for own in made.values() for cell in grid.make_cells(folder, options.tasks, 1, own))
     settings = runs.check([grid.training(cell, options.preset, options.set) for cell in firsts], read_settings)
-    new = {cell.name for cell in unique if jobs.state(cell.folder, 1) != "done"}
+    new = {cell.name for cell in [*unique, *firsts] if jobs.state(cell.folder, 1) != "done"}
     asking = [(cell, own) for cell, own in zip(firsts, settings, strict=True) if cell.name in new]
     check_agents({name: own for cell, own in asking for name in (cell.name, cell.task)})
     runs.write_definition(folder / DEFINITION, dict(preset=options.preset, settings=sorted(options.set)))

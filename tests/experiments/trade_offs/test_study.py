@@ -171,6 +171,9 @@ def test_a_run_that_fails_in_another_way_ends_the_study(tmp_path, monkeypatch, c
         (["--designs=r,lt_lr", "--parts=offline"], "ot_or"),
         (["--tasks=fake:countr,fake:counter", "--designs=r"], "^fake:countr: unknown fake task 'countr'"),
         (["--tasks=fake:counter", "--designs=r", "--set=env.size=12"], "^r: image size 12x12 is too small"),
+        (["--parts=cost", "--set=model.nosuch=1"], "nosuch"),
+        (["--parts=cost", "--tasks=fake:counter", "--set=env.size=12"], "^r: image size 12x12"),
+        (["--parts=cost", "--designs=r_ll"], "none of them is in the part cost"),
     ],
 )
 def test_what_no_run_would_take_is_refused_before_the_folder_is_the_studys(flags, said, tmp_path):
