@@ -62,6 +62,12 @@ def test_groups_hold_the_first_episodes_alone():
     assert food.words(far) == ["4 to 5", "2", "67%", "1.50", "50%", "50%", "50.0%"]
 
 
-def test_a_folder_is_asked_for():
-    ended = mains.call("i2a.food")
-    assert ended.code == 2 and ended.stderr == "error: give --workdir=DIR, the folder of a run\n"
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [([], "give --workdir=DIR, the folder of a run"), (["--workdir={folder}"], "is not the working folder of a run")],
+)
+def test_without_a_run_it_ends_at_once(flags, message, tmp_path):
+    folder = tmp_path / "none"
+    ended = mains.call("i2a.food", *(flag.format(folder=folder) for flag in flags))
+    assert ended.code == 2 and message in ended.stderr and ended.stderr.count("\n") == 1
+    assert not folder.exists()
