@@ -26,7 +26,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, play_returns
 from wmjax.run.members import alone
 from wmjax.run.stopwatch import Stopwatch
-from wmjax.storage import files, workdir
+from wmjax.storage import workdir
 from wmjax.storage.files import write_whole
 from wmjax.types import Step, image_of
 
@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
     """Evaluates once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)
-    workdir.read_config(folder)
-    files.make_folder(folder)  # is there, but may be closed to this user
+    workdir.check_writable_run(folder)
     cli.use_jax()
     restored = players.restore(folder, options.member, options.task)
     env = envs.make(restored.task, options.episodes, options.seed, purpose="test", **restored.env)

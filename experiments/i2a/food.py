@@ -24,7 +24,7 @@ from wmjax.envs import minipacman
 from wmjax.ops import distributions
 from wmjax.report.markup import markdown
 from wmjax.run import cli
-from wmjax.storage import files, workdir
+from wmjax.storage import workdir
 from wmjax.storage.files import write_whole
 from wmjax.types import Array, UsageError
 
@@ -45,8 +45,7 @@ def main(argv: list[str]) -> None:
     """Plays and counts. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)
-    workdir.read_config(folder)
-    files.make_folder(folder)  # is there, but may be closed to this user
+    workdir.check_writable_run(folder)
     cli.use_jax()
     loaded = agents.load(folder)
     if not loaded.task.startswith("minipacman:"):

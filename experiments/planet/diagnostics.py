@@ -38,6 +38,7 @@ from wmjax.run import cli
 from wmjax.run.collect import make_player, play_episodes
 from wmjax.run.members import alone, member
 from wmjax.run.stopwatch import Stopwatch
+from wmjax.storage import workdir
 from wmjax.storage.files import write_whole
 from wmjax.types import ActionSpec, Array, Params, State, Step, UsageError, WorldModel
 
@@ -67,6 +68,7 @@ def main(argv: list[str]) -> None:
     """Plays, fits and measures once. argv: the command line."""
     options = cli.parse_flags(argv, define_flags, __name__)
     folder = cli.run_folder(options)
+    workdir.check_writable_run(folder)
     cli.use_jax()
     loaded = load(folder, options.member)
     check_task(loaded.task)

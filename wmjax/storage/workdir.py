@@ -92,6 +92,12 @@ def read_config(path: str | Path) -> dict:
     return config
 
 
+def check_writable_run(path: str | Path) -> None:
+    """Raises UsageError unless a folder holds a run, and results can be written into it."""
+    read_config(path)
+    files.make_folder(Path(path))  # is there, but may be closed to this user
+
+
 def flatten(config: dict, prefix: str = "") -> dict[str, Any]:
     """{"model": {"size": 3}} -> {"model.size": 3}; empty dicts stay as values."""
     flat = {}

@@ -1,6 +1,7 @@
 """State diagnostics: windows, R2 by hand, a model that knows the state, gradients that do not reach the model."""
 
 import functools
+import os
 import types
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments.planet import diagnostics
+from tests import mains
 from tests.fakes import SPEC, random_steps
 from wmjax import envs
 from wmjax.agents.random import make_random_actor
@@ -142,3 +144,11 @@ def test_environments_without_a_state_are_refused():
         with pytest.raises(UsageError, match=f"{task} shows no numbers of its state: only dmc and fake"):
             diagnostics.check_task(task)
     diagnostics.check_task("dmc:cheetah_run")
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_played(tmp_path, monkeypatch):
+    (tmp_path / "config.json").write_text("{}")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    monkeypatch.delattr(diagnostics, "load")
+    ended = mains.call("planet.diagnostics", f"--workdir={tmp_path}")
+    assert ended.code == 2 and "cannot write into" in ended.stderr and ended.stderr.count("\n") == 1
